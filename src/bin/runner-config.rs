@@ -1,0 +1,5 @@
+//! `runner-config`: see `runner::cli`.
+
+fn main() -> std::process::ExitCode {
+    runner::cli::config_main()
+}

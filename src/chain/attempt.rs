@@ -1,0 +1,424 @@
+//! One try of one task, from its first hook to its last: hook, process, limits, output, verdict, hook.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::setup::{Setup, Task, argv};
+use crate::clock::{Clock, Moment};
+use crate::config::keys::{Output, TASK_HOOK};
+use crate::environment::variable;
+use crate::event::{Event, Reader, RunRef, TaskEnd};
+use crate::hook::{self, HookRun, HookStart};
+use crate::notify::Message;
+use crate::outcome::{ExitKind, LimitKind, Verdict};
+use crate::output::{Capture, WriteEnds};
+use crate::process::state::Cause;
+use crate::process::tree::Mark;
+use crate::process::unix::Spec;
+use crate::process::{Family, Gone, Supervised, explain_start, find_program};
+
+/// What a try needs of the run it belongs to.
+pub struct Kit<'a> {
+    /// The chain.
+    pub setup: &'a Setup,
+    /// The run.
+    pub run: &'a RunRef,
+    /// Everything we have started.
+    pub family: &'a Family,
+    /// The clocks.
+    pub clock: &'a dyn Clock,
+    /// The variables that are the same for all tries of the run.
+    pub run_variables: &'a [CString],
+    /// When the whole run is over at the latest.
+    pub run_deadline: Option<Moment>,
+}
+
+/// What is known of a try when its processes are gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged {
+    /// What its end means.
+    pub verdict: Verdict,
+    /// A process of it survives KILL.
+    pub unkillable: bool,
+}
+
+/// How far a try has come.
+#[derive(Debug)]
+pub enum Progress {
+    /// Its processes are gone; [`Attempt::conclude`] comes next.
+    Judged(Judged),
+    /// Its last hook has run.
+    Freed,
+}
+
+/// One try.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The place of its task.
+    pub place: usize,
+    try_num: u32,
+    max_tries: u32,
+    stage: Stage,
+    /// The variables that only this try has; its hooks see them, too.
+    variables: Vec<CString>,
+    capture: Option<Capture>,
+    started: Moment,
+    deadline: Option<Moment>,
+    last_sign: Moment,
+    end: Option<Gone>,
+    not_started: Option<String>,
+    cancelled: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Before(HookRun),
+    Running(Supervised),
+    /// Its processes are gone, or never were; nobody has been told yet.
+    Over,
+    /// Told; [`Attempt::conclude`] is awaited.
+    Told,
+    After(HookRun),
+    Finished,
+}
+
+impl Attempt {
+    /// Begins a try: its hook first, if there is one.
+    pub fn begin(kit: &Kit<'_>, place: usize, try_num: u32, max_tries: u32, reader: &mut dyn Reader) -> Self {
+        let (task, now) = (kit.setup.task_at(place), kit.clock.now());
+        let mut attempt = Self {
+            place,
+            try_num,
+            max_tries,
+            stage: Stage::Over,
+            variables: try_variables(kit, task, try_num, max_tries),
+            capture: None,
+            started: now,
+            deadline: None,
+            last_sign: now,
+            end: None,
+            not_started: None,
+            cancelled: false,
+        };
+        let message = || hook::before_task(kit.run, &task.name, try_num, max_tries);
+        match attempt.start_hook(kit, &message, reader) {
+            Some(hook) => attempt.stage = Stage::Before(hook),
+            None => attempt.start_task(kit, reader),
+        }
+        attempt
+    }
+
+    fn start_hook(&self, kit: &Kit<'_>, message: &dyn Fn() -> serde_json::Value, reader: &mut dyn Reader) -> Option<HookRun> {
+        let command = kit.setup.chain.task_hook.as_ref()?;
+        let variables = &kit.setup.variables;
+        let own: Vec<CString> = self.variables.iter().cloned().chain(variable(b"RUNNER_HOOK", b"task")).collect();
+        let start = HookStart {
+            key: TASK_HOOK.info.name,
+            command,
+            message: &message(),
+            env: &[&variables.block, kit.run_variables, &own],
+            search: variables.search.as_deref(),
+            max_time: kit.setup.chain.hook_max_time,
+            kill_after: kit.setup.chain.task.kill_after,
+        };
+        match HookRun::start(&start, kit.family, kit.clock.now()) {
+            Ok(hook) => Some(hook),
+            Err(why) => {
+                reader.tell(kit.run, &Event::HookFailed { key: start.key, why: &why });
+                None
+            }
+        }
+    }
+
+    fn start_task(&mut self, kit: &Kit<'_>, reader: &mut dyn Reader) {
+        let task = kit.setup.task_at(self.place);
+        reader.tell(kit.run, &Event::TaskStarted { task: &task.name, try_num: self.try_num, max_tries: self.max_tries });
+        self.started = kit.clock.now();
+        self.last_sign = self.started;
+        self.deadline = self.started.after(task.settings.max_time);
+        match self.spawn(kit, task) {
+            Ok(process) => self.stage = Stage::Running(process),
+            Err(why) => {
+                self.not_started = Some(why);
+                self.stage = Stage::Over;
+            }
+        }
+    }
+
+    fn spawn(&mut self, kit: &Kit<'_>, task: &Task) -> Result<Supervised, String> {
+        let settings = &task.settings;
+        let interpreter = match &settings.interpreter {
+            None => None,
+            Some(command) => {
+                // An interpreter's own "no such file" may look like HALT: the file is looked at first.
+                File::open(&task.path).map_err(|error| format!("{}: {error}", task.path.display()))?;
+                let program = find_program(OsStr::new(command.program()), task.variables.search.as_deref());
+                Some((program.ok_or_else(|| format!("the interpreter `{}` is not found through PATH", command.program()))?, command))
+            }
+        };
+        let interpreter = interpreter.as_ref().map(|(program, command)| (program.as_path(), *command));
+        let program = interpreter.map_or(task.path.as_path(), |(program, _)| program);
+        let argv = argv(&task.path, interpreter, &settings.args).ok_or_else(|| "a word of its command holds a NUL byte".to_owned())?;
+        let ends = self.open_output(kit, task)?;
+        let working_dir = settings.working_dir.as_ref().and_then(|dir| CString::new(dir.as_os_str().as_encoded_bytes()).ok());
+        let spec = Spec {
+            argv: &argv,
+            env: &[&task.variables.block, kit.run_variables, &self.variables],
+            stdin: None,
+            stdout: ends.as_ref().map(|ends| ends.out.as_fd()),
+            stderr: ends.as_ref().map(|ends| ends.err.as_fd()),
+            working_dir: working_dir.as_deref(),
+            identity: task.identity.as_deref(),
+            umask: settings.umask,
+            nice: settings.nice,
+        };
+        let mark = Mark::new(kit.run.id.as_str(), task.name.file().as_encoded_bytes(), self.try_num);
+        Supervised::start(&spec, kit.family, Some(mark), settings.kill_after, settings.sweep)
+            .map_err(|error| explain_start(program, settings.working_dir.as_deref(), &error))
+    }
+
+    fn open_output(&mut self, kit: &Kit<'_>, task: &Task) -> Result<Option<WriteEnds>, String> {
+        let echo = match effective_output(task.settings.output, kit.setup.chain.max_parallel) {
+            Output::Inherit | Output::Auto => return Ok(None),
+            Output::Prefix => true,
+            Output::Capture => false,
+        };
+        let (capture, ends) = Capture::new(task.name.text(), echo).map_err(|error| format!("no pipe for its output: {error}"))?;
+        self.capture = Some(capture);
+        Ok(Some(ends))
+    }
+
+    /// The process of the task, while it runs.
+    pub fn process(&self) -> Option<&Supervised> {
+        match &self.stage {
+            Stage::Running(process) => Some(process),
+            Stage::Before(_) | Stage::Over | Stage::Told | Stage::After(_) | Stage::Finished => None,
+        }
+    }
+
+    /// The descriptors that become readable when something happened to it.
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        let process = match &self.stage {
+            Stage::Before(hook) | Stage::After(hook) => Some(hook.process()),
+            Stage::Running(process) => Some(process),
+            Stage::Over | Stage::Told | Stage::Finished => None,
+        };
+        process.into_iter().flat_map(Supervised::fds).chain(self.capture.iter().flat_map(Capture::fds)).collect()
+    }
+
+    /// The next moment at which time alone changes something.
+    pub fn wake_at(&self, kit: &Kit<'_>) -> Option<Moment> {
+        match &self.stage {
+            Stage::Before(hook) | Stage::After(hook) => hook.wake_at(),
+            Stage::Running(process) => {
+                let limits = process.is_running().then(|| self.next_limit(kit)).flatten().map(|(at, _)| at);
+                process.wake_at().into_iter().chain(limits).min()
+            }
+            Stage::Over | Stage::Finished => Some(Moment::default()),
+            Stage::Told => None,
+        }
+    }
+
+    fn next_limit(&self, kit: &Kit<'_>) -> Option<(Moment, LimitKind)> {
+        let idle = self.last_sign.after(kit.setup.task_at(self.place).settings.idle_timeout);
+        let limits = [(self.deadline, LimitKind::MaxTime), (idle, LimitKind::Idle)];
+        limits.into_iter().filter_map(|(at, kind)| Some((at?, kind))).min_by_key(|(at, _)| *at)
+    }
+
+    /// A task has said something of itself; any word is a sign of life.
+    pub fn hear(&mut self, kit: &Kit<'_>, messages: &[Message], reader: &mut dyn Reader) {
+        let (task, now) = (&kit.setup.task_at(self.place).name, kit.clock.now());
+        let (mut percent, mut status, mut result) = (None, None, None);
+        for message in messages {
+            self.last_sign = now;
+            match message {
+                Message::Status(text) => status = Some(text.as_str()),
+                Message::Progress(value) => percent = Some(*value),
+                Message::Result(word) => result = Some(word.as_str()),
+                Message::Alive => {}
+                Message::Extend(more) => {
+                    let wanted = kit.run_deadline.map_or(now + *more, |end| (now + *more).min(end));
+                    self.deadline = self.deadline.map(|deadline| deadline.max(wanted));
+                }
+            }
+        }
+        reader.tell(kit.run, &Event::TaskProgress { task, percent, status, result });
+    }
+
+    /// It is to stop: TERM, grace, KILL. A task whose hook still runs is not started any more.
+    pub fn cancel(&mut self, kit: &Kit<'_>) {
+        self.cancelled = true;
+        if let Stage::Running(process) = &mut self.stage {
+            process.stop(kit.family, kit.clock.now());
+        }
+    }
+
+    /// It is to be gone, its hook as well.
+    pub fn kill_now(&mut self, kit: &Kit<'_>) {
+        self.cancelled = true;
+        match &mut self.stage {
+            Stage::Running(process) => process.kill_now(kit.family, kit.clock.now()),
+            Stage::Before(hook) | Stage::After(hook) => hook.kill_now(kit.family, kit.clock.now()),
+            Stage::Over | Stage::Told | Stage::Finished => {}
+        }
+    }
+
+    /// Looks what has happened to it. Call until it has nothing more to tell.
+    pub fn advance(&mut self, kit: &Kit<'_>, reader: &mut dyn Reader) -> Option<Progress> {
+        let now = kit.clock.now();
+        if let Some(capture) = &mut self.capture {
+            capture.read();
+        }
+        match &mut self.stage {
+            Stage::Before(hook) => {
+                let result = hook.advance(kit.family, now)?;
+                tell_hook(kit, reader, hook.key, result);
+                self.stage = Stage::Over;
+                if !self.cancelled {
+                    self.start_task(kit, reader);
+                }
+                self.advance(kit, reader)
+            }
+            Stage::Running(_) => self.advance_process(kit, now, reader),
+            Stage::Over => {
+                self.stage = Stage::Told;
+                let unkillable = self.end.is_some_and(|gone| gone.unkillable);
+                Some(Progress::Judged(Judged { verdict: self.verdict(kit), unkillable }))
+            }
+            Stage::Told => None,
+            Stage::After(hook) => {
+                let result = hook.advance(kit.family, now)?;
+                tell_hook(kit, reader, hook.key, result);
+                self.stage = Stage::Finished;
+                Some(Progress::Freed)
+            }
+            Stage::Finished => Some(Progress::Freed),
+        }
+    }
+
+    fn advance_process(&mut self, kit: &Kit<'_>, now: Moment, reader: &mut dyn Reader) -> Option<Progress> {
+        let limit = self.next_limit(kit).filter(|(at, _)| now >= *at);
+        let settings = &kit.setup.task_at(self.place).settings;
+        let Stage::Running(process) = &mut self.stage else { return None };
+        if let Some((_, kind)) = limit.filter(|_| process.is_running()) {
+            process.limit(kind, kit.family, now);
+            if !process.is_running() {
+                let why = ExitKind::TimedOut { limit: kind, after: limit_length(settings, kind) }.to_string();
+                let event = Event::TaskEnding { task: &kit.setup.task_at(self.place).name, why: &why, kill_after: settings.kill_after };
+                reader.tell(kit.run, &event);
+            }
+        }
+        let failed = |end| !matches!(settings.codes.verdict(&ExitKind::Ended(end)), Verdict::Ok | Verdict::Skip);
+        self.end = Some(process.advance(kit.family, now, failed)?);
+        if let Some(capture) = &mut self.capture {
+            capture.finish();
+        }
+        self.stage = Stage::Over;
+        self.advance(kit, reader)
+    }
+
+    fn exit(&self, kit: &Kit<'_>) -> ExitKind {
+        if let Some(why) = &self.not_started {
+            return ExitKind::NotStarted(why.clone());
+        }
+        let settings = &kit.setup.task_at(self.place).settings;
+        match self.end {
+            Some(Gone { cause: Some(Cause::Limit(limit)), .. }) => ExitKind::TimedOut { limit, after: limit_length(settings, limit) },
+            Some(Gone { cause: None, end: Some(end), .. }) => ExitKind::Ended(end),
+            Some(Gone { cause: Some(Cause::Stopped), .. } | Gone { cause: None, end: None, .. }) | None => ExitKind::Cancelled,
+        }
+    }
+
+    fn verdict(&self, kit: &Kit<'_>) -> Verdict {
+        kit.setup.task_at(self.place).settings.codes.verdict(&self.exit(kit))
+    }
+
+    /// The chain knows now whether there is another try: tells everybody, and runs the last hook.
+    pub fn conclude(&mut self, kit: &Kit<'_>, last: bool, reader: &mut dyn Reader) {
+        let task = kit.setup.task_at(self.place);
+        let (verdict, exit) = (self.verdict(kit), self.exit(kit));
+        let (tail, tail_lost) = self.capture.as_mut().map(Capture::take_tail).unwrap_or_default();
+        let failed = !matches!(verdict, Verdict::Ok | Verdict::Skip);
+        let captured = effective_output(task.settings.output, kit.setup.chain.max_parallel) == Output::Capture;
+        let end = TaskEnd {
+            task: task.name.clone(),
+            try_num: self.try_num,
+            max_tries: self.max_tries,
+            exit,
+            verdict,
+            last,
+            duration: kit.clock.now().since(self.started),
+            left_behind: self.end.map_or(0, |gone| gone.left_behind),
+            unkillable: self.end.is_some_and(|gone| gone.unkillable),
+            tail,
+            tail_lost,
+            show_tail: failed && captured,
+        };
+        let began = self.end.is_some() || self.not_started.is_some();
+        self.stage = Stage::Finished;
+        if began {
+            reader.tell(kit.run, &Event::TaskEnded(&end));
+            if let Some(hook) = self.start_hook(kit, &|| hook::after_task(kit.run, &end), reader) {
+                self.stage = Stage::After(hook);
+            }
+        }
+    }
+
+    /// Whether there is nothing more to come of it.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.stage, Stage::Finished)
+    }
+
+    /// The pipes that somebody who lives on may still write to.
+    pub fn into_leaked_output(self) -> Option<Capture> {
+        self.capture.filter(Capture::is_open)
+    }
+}
+
+fn tell_hook(kit: &Kit<'_>, reader: &mut dyn Reader, key: &'static str, result: Result<(), String>) {
+    if let Err(why) = result {
+        reader.tell(kit.run, &Event::HookFailed { key, why: &why });
+    }
+}
+
+fn limit_length(settings: &Rc<crate::config::settings::TaskSettings>, kind: LimitKind) -> Duration {
+    let limit = match kind {
+        LimitKind::MaxTime => settings.max_time,
+        LimitKind::Idle => settings.idle_timeout,
+    };
+    limit.duration().unwrap_or_default()
+}
+
+/// What `output = auto` means at this width.
+pub fn effective_output(output: Output, width: usize) -> Output {
+    match output {
+        Output::Auto if width == 1 => Output::Inherit,
+        Output::Auto => Output::Prefix,
+        Output::Inherit | Output::Prefix | Output::Capture => output,
+    }
+}
+
+fn try_variables(kit: &Kit<'_>, task: &Task, try_num: u32, max_tries: u32) -> Vec<CString> {
+    let mut variables = vec![
+        variable(b"RUNNER_TASK", task.name.file().as_encoded_bytes()),
+        variable(b"RUNNER_TRY", try_num.to_string().as_bytes()),
+        variable(b"RUNNER_MAX_TRIES", max_tries.to_string().as_bytes()),
+    ];
+    if let Some(limit) = task.settings.max_time.duration() {
+        variables.extend(limit_variables(limit, kit.clock));
+    }
+    variables.into_iter().flatten().collect()
+}
+
+/// The limit of a task as it sees it: seconds, and the Unix time at which they are over.
+pub fn limit_variables(limit: Duration, clock: &dyn Clock) -> [Option<CString>; 2] {
+    let now = clock.wall().as_second();
+    let deadline = i64::try_from(limit.as_secs()).map_or(i64::MAX, |seconds| now.saturating_add(seconds));
+    [
+        variable(b"RUNNER_TIME_LIMIT", limit.as_secs_f64().to_string().as_bytes()),
+        variable(b"RUNNER_DEADLINE", deadline.to_string().as_bytes()),
+    ]
+}

@@ -1,0 +1,224 @@
+//! A chain made ready to run: its tasks in order, each with its settings. Reads the task directory; starts nothing.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::config::settings::{self, ChainSettings, SectionPath, TaskSettings};
+use crate::config::value::CommandLine;
+use crate::config::{Config, Finding, Origin, Severity, keys};
+use crate::environment::{Environment, Variables};
+use crate::names::{TaskName, suggestion};
+use crate::process::user::Identity;
+use crate::task::graph::{Plan, Resolver};
+use crate::task::{LeftOut, TaskDir};
+
+/// A task and all that is needed to start it.
+#[derive(Debug)]
+pub struct Task {
+    /// Its name.
+    pub name: TaskName,
+    /// Its file.
+    pub path: PathBuf,
+    /// How it is run and retried.
+    pub settings: Rc<TaskSettings>,
+    /// Its variables, without those of a try.
+    pub variables: Rc<Variables>,
+    /// Who it runs as.
+    pub identity: Option<Rc<Identity>>,
+    /// The tasks it depends on, as indices of [`Setup::tasks`].
+    pub depends_on: Vec<usize>,
+}
+
+/// The halt task of a chain.
+#[derive(Debug)]
+pub struct Halt {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its settings; the interpreter is the chain's.
+    pub settings: Rc<TaskSettings>,
+}
+
+/// A chain made ready.
+#[derive(Debug)]
+pub struct Setup {
+    /// What holds for the chain.
+    pub chain: ChainSettings,
+    /// Its task directory.
+    pub dir: PathBuf,
+    /// Its tasks in their sort order.
+    pub tasks: Vec<Task>,
+    /// The order and the stages, without what a filter took away.
+    pub plan: Plan,
+    /// What is no task, and why.
+    pub left_out: Vec<(TaskName, LeftOut)>,
+    /// Tasks that are links.
+    pub links: Vec<PathBuf>,
+    /// The halt task.
+    pub halt: Halt,
+    /// The variables of hooks and of the halt task.
+    pub variables: Rc<Variables>,
+}
+
+impl Setup {
+    /// Makes the main chain ready. What is wrong goes to `findings`; `None` when the directory itself cannot be used.
+    pub fn new(config: &Config, chain: ChainSettings, dir: &Path, environment: &Environment, findings: &mut Vec<Finding>) -> Option<Self> {
+        let halt = Halt::new(config, &chain, dir, findings);
+        let has_interpreter = |name: &TaskName| {
+            let explained = SectionPath::of_task(config, &chain.name, name).explain(&keys::INTERPRETER.info);
+            !explained.0.is_empty()
+        };
+        // Most chains have no section for any task: then one look answers for all of them.
+        let found = match TaskDir::read(dir, &halt.path, has_interpreter) {
+            Ok(found) => found,
+            Err(error) => {
+                let origin = SectionPath::of_chain(config).explain(&keys::TASK_DIR.info).1;
+                findings.push(Finding::error(&origin, error.to_string()));
+                return None;
+            }
+        };
+        if found.tasks.is_empty() {
+            findings.push(Finding::about(Severity::Warning, format!("there is no task in {}", dir.display())));
+        }
+        let mut setup = Self {
+            variables: Rc::new(environment.variables(settings::task_env(config, None), &[])),
+            chain,
+            dir: dir.to_owned(),
+            tasks: Vec::with_capacity(found.tasks.len()),
+            plan: Plan::default(),
+            left_out: found.left_out,
+            links: found.links,
+            halt,
+        };
+        setup.take_in(config, found.tasks, environment, findings);
+        judge_sections(config, &setup, findings);
+        Some(setup)
+    }
+
+    fn take_in(&mut self, config: &Config, names: Vec<TaskName>, environment: &Environment, findings: &mut Vec<Finding>) {
+        let reasons: Vec<(TaskName, String)> = self.left_out.iter().map(|(name, reason)| (name.clone(), reason.to_string())).collect();
+        let resolver = Resolver::new(&names, reasons.iter().map(|(name, reason)| (name, reason.as_str())));
+        let mut needs = Vec::with_capacity(names.len());
+        for name in &names {
+            let (settings, words, origin) = self.chain.of_task(config, name, findings);
+            let mut depends_on: Vec<usize> = Vec::new();
+            for word in &words {
+                match resolver.resolve(name, word) {
+                    Ok(need) if depends_on.contains(&need) => {}
+                    Ok(need) => depends_on.push(need),
+                    Err(error) => findings.push(Finding::error(&origin, error.to_string())),
+                }
+            }
+            let identity = identity(&settings, config, &self.chain, name, findings);
+            let own_variables = identity.is_some() || settings::has_own_env(config, name);
+            let login = identity.as_ref().map_or(&[][..], |identity| &identity.variables);
+            let variables = if own_variables {
+                Rc::new(environment.variables(settings::task_env(config, Some(name)), login))
+            } else {
+                self.variables.clone()
+            };
+            needs.push(depends_on.clone());
+            self.tasks.push(Task { path: self.dir.join(name.file()), name: name.clone(), settings, variables, identity, depends_on });
+        }
+        match Plan::new(&names, &needs, self.chain.max_parallel) {
+            Ok(plan) => self.plan = plan,
+            Err(error) => findings.push(Finding::about(Severity::Error, error.to_string())),
+        }
+    }
+
+    /// The task at a place of the plan.
+    pub fn task_at(&self, place: usize) -> &Task {
+        &self.tasks[self.plan.places[place].task]
+    }
+
+    /// The longest time from TERM to KILL of any task.
+    pub fn longest_grace(&self) -> std::time::Duration {
+        self.tasks.iter().map(|task| task.settings.kill_after).max().unwrap_or_default()
+    }
+
+    /// Finds the task that a word of the command line means.
+    ///
+    /// # Errors
+    /// No task is called so, and what might have been meant; or two are.
+    pub fn find(&self, word: &str) -> Result<usize, String> {
+        if let Some(index) = self.tasks.iter().position(|task| task.name.text() == word) {
+            return Ok(index);
+        }
+        let called: Vec<usize> = (0..self.tasks.len()).filter(|index| self.tasks[*index].name.short() == word).collect();
+        match called.as_slice() {
+            [index] => Ok(*index),
+            [] => {
+                let names = self.tasks.iter().flat_map(|task| [task.name.short(), task.name.text()]);
+                Err(format!("no task is called `{word}`{}", suggestion(word, names)))
+            }
+            several => {
+                let files: Vec<_> = several.iter().map(|index| self.tasks[*index].name.text()).collect();
+                Err(format!("`{word}` means {}; write the file name", files.join(" and ")))
+            }
+        }
+    }
+}
+
+impl Halt {
+    /// An explicitly named halt task has to be there; the default one may be missing until it is needed.
+    fn new(config: &Config, chain: &ChainSettings, dir: &Path, findings: &mut Vec<Finding>) -> Self {
+        let path = dir.join(&chain.halt_task);
+        if !path.is_file() {
+            let message = format!("the halt task {} is not there", path.display());
+            findings.push(match &chain.halt_task_origin {
+                Origin::Default => Finding::about(Severity::Note, format!("{message}; a halt would only end the run")),
+                origin @ (Origin::CommandLine | Origin::File { .. }) => Finding::error(origin, message),
+            });
+        }
+        let name = TaskName::parse(path.file_name().unwrap_or_default());
+        let own = chain.of_task(config, &name, findings).0;
+        let settings = Rc::new(TaskSettings { interpreter: chain.task.interpreter.clone(), ..TaskSettings::clone(&own) });
+        Self { path, settings }
+    }
+}
+
+fn identity(
+    settings: &TaskSettings,
+    config: &Config,
+    chain: &ChainSettings,
+    name: &TaskName,
+    findings: &mut Vec<Finding>,
+) -> Option<Rc<Identity>> {
+    match Identity::look_up(settings.user.as_ref()?) {
+        Ok(identity) => Some(Rc::new(identity)),
+        Err(error) => {
+            let origin = SectionPath::of_task(config, &chain.name, name).explain(&keys::USER.info).1;
+            findings.push(Finding::error(&origin, error.to_string()));
+            None
+        }
+    }
+}
+
+/// A section that speaks of a task nobody has is a slip, mostly.
+fn judge_sections(config: &Config, setup: &Setup, findings: &mut Vec<Finding>) {
+    let names: std::collections::HashSet<&str> = setup.tasks.iter().flat_map(|task| [task.name.text(), task.name.short()]).collect();
+    let left_out: std::collections::HashSet<&str> = setup.left_out.iter().flat_map(|(name, _)| [name.text(), name.short()]).collect();
+    for section in config.sections() {
+        let word = match section.name.split_once(':') {
+            Some(("task", word)) => word.strip_prefix(&format!("{}/", setup.chain.name)).unwrap_or(word),
+            Some(("env", word)) => word,
+            Some(_) | None => continue,
+        };
+        // `[task:other/NAME]` belongs to another chain.
+        let known = names.contains(word) || left_out.contains(word) || word.contains('/');
+        if !known {
+            let message = format!("[{}]: no task is called `{word}`{}", section.name, suggestion(word, names.iter().copied()));
+            findings.push(Finding::new(Severity::Suspect, &section.origin, message));
+        }
+    }
+}
+
+/// The words a task is started with: interpreter, file, arguments. `None` when one holds a NUL byte.
+pub fn argv(program: &Path, interpreter: Option<(&Path, &CommandLine)>, arguments: &[String]) -> Option<Vec<CString>> {
+    let c = |bytes: &[u8]| CString::new(bytes).ok();
+    let path = |path: &Path| c(path.as_os_str().as_encoded_bytes());
+    let before = interpreter
+        .into_iter()
+        .flat_map(|(file, command)| std::iter::once(path(file)).chain(command.words()[1..].iter().map(|word| c(word.as_bytes()))));
+    before.chain([path(program)]).chain(arguments.iter().map(|word| c(word.as_bytes()))).collect()
+}

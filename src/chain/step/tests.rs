@@ -1,0 +1,551 @@
+//! A test for every cell of the table and every precedence, and a random walk that holds the promises of the whole.
+
+use std::ffi::OsStr;
+
+use proptest::prelude::*;
+use rstest::rstest;
+
+use super::*;
+use crate::names::TaskName;
+
+const TERM: i32 = 15;
+
+fn at(seconds: u64) -> Moment {
+    Moment::at(Duration::from_secs(seconds))
+}
+
+/// A chain as a story: what it is made of, then what happens to it.
+struct Story {
+    chain: Chain,
+    now: Moment,
+}
+
+#[derive(Clone, Copy)]
+struct Plot<'a> {
+    files: &'a [&'a str],
+    needs: &'a [(usize, usize)],
+    width: usize,
+    from: RetryFrom,
+    max_tries: u32,
+    own_tries: &'a [(usize, u32)],
+    wait: u64,
+    retry_deadline: u64,
+    chain_max_time: u64,
+    halt_on_give_up: bool,
+}
+
+const PLOT: Plot<'static> = Plot {
+    files: &["1-a", "2-b", "3-c"],
+    needs: &[],
+    width: 1,
+    from: RetryFrom::Start,
+    max_tries: 3,
+    own_tries: &[],
+    wait: 10,
+    retry_deadline: 0,
+    chain_max_time: 0,
+    halt_on_give_up: true,
+};
+
+/// Three tasks side by side.
+const WIDE: Plot<'static> = Plot { files: &["1-a", "1-b", "1-c"], width: 3, ..PLOT };
+
+fn limit(seconds: u64) -> Limit {
+    Limit::of(Duration::from_secs(seconds))
+}
+
+impl Story {
+    fn new(plot: Plot<'_>) -> Self {
+        let names: Vec<_> = plot.files.iter().map(|file| TaskName::parse(OsStr::new(file))).collect();
+        let mut depends_on = vec![Vec::new(); names.len()];
+        for (task, need) in plot.needs {
+            depends_on[*task].push(*need);
+        }
+        let plan = Plan::new(&names, &depends_on, plot.width).unwrap();
+        let rules = Rules {
+            max_parallel: plot.width,
+            retry_from: plot.from,
+            max_tries: Tries::of(plot.max_tries),
+            retry_deadline: limit(plot.retry_deadline),
+            chain_max_time: limit(plot.chain_max_time),
+            halt_on_give_up: plot.halt_on_give_up,
+        };
+        let backoff = Backoff {
+            sleep_time: Duration::from_secs(plot.wait),
+            retry_jitter: Duration::ZERO,
+            factor: 1.0,
+            max_sleep_time: Duration::from_secs(3600),
+        };
+        let own = |task: usize| plot.own_tries.iter().find(|(own, _)| *own == task).map_or(plot.max_tries, |(_, tries)| *tries);
+        let task_rules = (0..names.len()).map(|task| TaskRules { max_tries: Tries::of(own(task)), backoff });
+        Self { chain: Chain::new(&plan, rules, task_rules, at(0)), now: at(0) }
+    }
+
+    fn begun(plot: Plot<'_>) -> Self {
+        let mut story = Self::new(plot);
+        story.step(Input::Begin);
+        story
+    }
+
+    fn step(&mut self, input: Input) -> Vec<Action> {
+        self.chain.step(input, self.now)
+    }
+
+    fn at(&mut self, seconds: u64) -> &mut Self {
+        self.now = at(seconds);
+        self
+    }
+
+    fn judged(&mut self, task: usize, verdict: Verdict) -> Vec<Action> {
+        self.step(Input::Judged { task, verdict, jitter: 0.0, unkillable: false })
+    }
+
+    fn freed(&mut self, task: usize) -> Vec<Action> {
+        self.step(Input::Freed { task })
+    }
+
+    /// A task ends and its hook, too: both lists of actions.
+    fn ends(&mut self, task: usize, verdict: Verdict) -> Vec<Action> {
+        let mut actions = self.judged(task, verdict);
+        actions.extend(self.freed(task));
+        actions
+    }
+}
+
+fn start(task: usize, try_num: u32, max_tries: u32) -> Action {
+    Action::Start { task, try_num, max_tries }
+}
+
+const WAIT: Duration = Duration::from_secs(10);
+
+// ---- verdicts while Open ----
+
+#[rstest]
+#[case(Verdict::Ok)]
+#[case(Verdict::Skip)]
+fn ok_and_skip_start_the_next_and_end_the_last(#[case] verdict: Verdict, #[values(RetryFrom::Start, RetryFrom::Failed)] from: RetryFrom) {
+    let mut story = Story::new(Plot { from, ..PLOT });
+    assert_eq!(story.step(Input::Begin), [start(0, 1, 3)]);
+    assert_eq!(story.judged(0, verdict), [], "the place is free when the hook has run, too");
+    assert_eq!(story.freed(0), [start(1, 1, 3)]);
+    assert_eq!(story.ends(1, verdict), [start(2, 1, 3)]);
+    assert_eq!(story.ends(2, verdict), [Action::End(Outcome::Done)]);
+    assert_eq!(story.chain.phase(), Phase::Ended(Outcome::Done));
+}
+
+#[test]
+fn retry_from_start_drains_pauses_and_begins_with_the_first_task() {
+    let mut story = Story::begun(PLOT);
+    story.ends(0, Verdict::Ok);
+    assert_eq!(story.judged(1, Verdict::Retry), []);
+    assert_eq!(story.chain.phase(), Phase::Draining(Why::Retry(WAIT)));
+    assert_eq!(story.at(5).freed(1), [Action::Pause { wait: WAIT, try_num: 2 }]);
+    assert_eq!(story.chain.phase(), Phase::Pause(at(15)), "from the moment the last task is gone");
+    assert_eq!(story.chain.wake_at(), Some(at(15)));
+    assert_eq!(story.at(14).step(Input::Woke), []);
+    assert_eq!(story.at(15).step(Input::Woke), [start(0, 2, 3)], "all tasks wait again, done ones, too");
+}
+
+#[test]
+fn retry_from_failed_lets_the_others_of_the_stage_go_on() {
+    let mut story = Story::new(Plot { files: &["1-a", "1-b", "2-c"], width: 2, from: RetryFrom::Failed, ..PLOT });
+    assert_eq!(story.step(Input::Begin), [start(0, 1, 3), start(1, 1, 3)]);
+    assert_eq!(story.ends(0, Verdict::Retry), [Action::Sleep { task: 0, wait: WAIT }]);
+    assert_eq!((story.chain.phase(), story.chain.task_state(0)), (Phase::Open, TaskState::Sleeping(at(10))));
+    assert_eq!(story.ends(1, Verdict::Ok), [], "the next stage waits");
+    assert_eq!(story.chain.wake_at(), Some(at(10)));
+    assert_eq!(story.at(10).step(Input::Woke), [start(0, 2, 3)]);
+    assert_eq!(story.ends(0, Verdict::Ok), [start(2, 1, 3)]);
+}
+
+#[rstest]
+#[case(true, vec![Action::Halt(HaltReason::GaveUp, Some(0))])]
+#[case(false, vec![Action::End(Outcome::GaveUp(GiveUp::Tries, Some(0)))])]
+fn retry_with_no_tries_left_gives_up(
+    #[case] halt: bool,
+    #[case] expected: Vec<Action>,
+    #[values(RetryFrom::Start, RetryFrom::Failed)] from: RetryFrom,
+) {
+    let mut story = Story::begun(Plot { from, max_tries: 1, halt_on_give_up: halt, ..PLOT });
+    assert_eq!(story.judged(0, Verdict::Retry), [Action::Final { task: 0 }]);
+    assert_eq!(story.chain.phase(), Phase::Draining(Why::GiveUp(0, GiveUp::Tries)));
+    assert_eq!(story.freed(0), expected);
+}
+
+#[test]
+fn giving_up_cancels_tasks_that_sleep() {
+    let mut story = Story::begun(Plot { from: RetryFrom::Failed, own_tries: &[(1, 1)], ..WIDE });
+    story.ends(0, Verdict::Retry);
+    story.ends(1, Verdict::Retry);
+    assert_eq!(story.chain.task_state(0), TaskState::Cancelled);
+    assert_eq!(story.at(10).step(Input::Woke), [], "nothing new starts while draining");
+    assert_eq!(story.ends(2, Verdict::Ok), [Action::Halt(HaltReason::GaveUp, Some(1))]);
+}
+
+#[rstest]
+fn halt_cancels_the_others_at_once_and_runs_the_halt_task(#[values(RetryFrom::Start, RetryFrom::Failed)] from: RetryFrom) {
+    let mut story = Story::begun(Plot { from, ..WIDE });
+    assert_eq!(story.judged(1, Verdict::Halt), [Action::Cancel], "before its own hook has run");
+    assert_eq!(story.chain.phase(), Phase::Cancelling(Why::Halt(1)));
+    story.freed(1);
+    story.ends(0, Verdict::Cancel);
+    assert_eq!(story.ends(2, Verdict::Cancel), [Action::Halt(HaltReason::Task, Some(1))]);
+    assert_eq!(story.chain.phase(), Phase::Halting(Outcome::Halted(1)));
+    assert_eq!(story.step(Input::HaltEnded), [Action::End(Outcome::Halted(1))]);
+}
+
+#[rstest]
+fn exit_drains_and_runs_no_halt_task(#[values(RetryFrom::Start, RetryFrom::Failed)] from: RetryFrom) {
+    let mut story = Story::begun(Plot { from, ..WIDE });
+    assert_eq!(story.ends(0, Verdict::Exit), []);
+    assert_eq!(story.chain.phase(), Phase::Draining(Why::Exit(0)));
+    story.ends(1, Verdict::Ok);
+    assert_eq!(story.ends(2, Verdict::Ok), [Action::End(Outcome::StoppedByTask(0))]);
+}
+
+#[rstest]
+#[case(true, vec![Action::Halt(HaltReason::ChainLimit, None)])]
+#[case(false, vec![Action::End(Outcome::GaveUp(GiveUp::ChainLimit, None))])]
+fn the_chain_limit_cancels(
+    #[case] halt: bool,
+    #[case] expected: Vec<Action>,
+    #[values(RetryFrom::Start, RetryFrom::Failed)] from: RetryFrom,
+) {
+    let mut story = Story::begun(Plot { from, chain_max_time: 30, halt_on_give_up: halt, ..PLOT });
+    assert_eq!(story.chain.wake_at(), Some(at(30)));
+    assert_eq!(story.at(29).step(Input::Woke), []);
+    assert_eq!(story.at(30).step(Input::Woke), [Action::Cancel]);
+    assert_eq!(story.ends(0, Verdict::Cancel), expected);
+}
+
+#[rstest]
+fn a_signal_cancels_and_runs_no_halt_task(#[values(RetryFrom::Start, RetryFrom::Failed)] from: RetryFrom) {
+    let mut story = Story::begun(Plot { from, ..PLOT });
+    assert_eq!(story.step(Input::Signal(TERM)), [Action::Cancel]);
+    assert_eq!(story.step(Input::Signal(TERM)), [Action::KillNow], "the second kills");
+    assert_eq!(story.ends(0, Verdict::Cancel), [Action::End(Outcome::Signalled(TERM))]);
+}
+
+#[test]
+fn a_cancelled_task_has_used_no_try() {
+    let mut story = Story::begun(WIDE);
+    story.judged(0, Verdict::Halt);
+    story.ends(1, Verdict::Cancel);
+    assert_eq!(story.chain.task_state(1), TaskState::Cancelled);
+    assert_eq!(story.chain.tasks[1].failures, 0);
+}
+
+// ---- while Draining and Cancelling: what wins ----
+
+/// The reasons in their order, each as what happens to task `n`, and the end it leads to alone.
+fn reasons() -> Vec<(&'static str, fn(&mut Story, usize), Outcome)> {
+    fn give_up(story: &mut Story, task: usize) {
+        story.step(Input::Judged { task, verdict: Verdict::Retry, jitter: 0.0, unkillable: true });
+    }
+    fn exit(story: &mut Story, task: usize) {
+        story.judged(task, Verdict::Exit);
+    }
+    fn chain_limit(story: &mut Story, task: usize) {
+        story.at(100).step(Input::Woke);
+        story.judged(task, Verdict::Cancel);
+    }
+    fn halt(story: &mut Story, task: usize) {
+        story.judged(task, Verdict::Halt);
+    }
+    fn signal(story: &mut Story, task: usize) {
+        story.step(Input::Signal(TERM));
+        story.judged(task, Verdict::Cancel);
+    }
+    let task = 0;
+    vec![
+        ("give up", give_up as fn(&mut Story, usize), Outcome::GaveUp(GiveUp::Unkillable, Some(task))),
+        ("exit", exit, Outcome::StoppedByTask(task)),
+        ("chain limit", chain_limit, Outcome::GaveUp(GiveUp::ChainLimit, None)),
+        ("halt", halt, Outcome::Halted(task)),
+        ("signal", signal, Outcome::Signalled(TERM)),
+    ]
+}
+
+fn of_task(outcome: Outcome, task: usize) -> Outcome {
+    match outcome {
+        Outcome::GaveUp(why, Some(_)) => Outcome::GaveUp(why, Some(task)),
+        Outcome::Halted(_) => Outcome::Halted(task),
+        Outcome::StoppedByTask(_) => Outcome::StoppedByTask(task),
+        Outcome::GaveUp(_, None) | Outcome::Signalled(_) | Outcome::Done => outcome,
+    }
+}
+
+fn outcome_of(story: &mut Story) -> Outcome {
+    for task in 0..3 {
+        story.freed(task);
+    }
+    if matches!(story.chain.phase(), Phase::Halting(_)) {
+        story.step(Input::HaltEnded);
+    }
+    match story.chain.phase() {
+        Phase::Ended(outcome) => outcome,
+        other => panic!("not ended: {other:?}"),
+    }
+}
+
+#[test]
+fn the_graver_reason_wins_in_either_order() {
+    let reasons = reasons();
+    for (low, (low_name, low_does, _)) in reasons.iter().enumerate() {
+        for (high_name, high_does, high_end) in &reasons[low + 1..] {
+            for high_first in [false, true] {
+                let mut story = Story::begun(Plot { chain_max_time: 100, ..WIDE });
+                let (first, second) = if high_first { (high_does, low_does) } else { (low_does, high_does) };
+                first(&mut story, 0);
+                second(&mut story, 1);
+                story.judged(2, Verdict::Ok);
+                let expected = of_task(*high_end, usize::from(!high_first));
+                assert_eq!(outcome_of(&mut story), expected, "{low_name} and {high_name}, the graver one first: {high_first}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_retry_loses_against_every_other_reason() {
+    for (name, does, end) in reasons() {
+        for retry_first in [false, true] {
+            let mut story = Story::begun(Plot { chain_max_time: 100, ..WIDE });
+            if retry_first {
+                story.judged(1, Verdict::Retry);
+            }
+            does(&mut story, 0);
+            if !retry_first {
+                story.judged(1, Verdict::Retry);
+            }
+            story.judged(2, Verdict::Ok);
+            assert_eq!(outcome_of(&mut story), end, "{name}");
+        }
+    }
+}
+
+#[test]
+fn of_two_equal_reasons_the_first_stays() {
+    for (name, does, end) in reasons() {
+        let mut story = Story::begun(Plot { chain_max_time: 100, ..WIDE });
+        does(&mut story, 0);
+        does(&mut story, 1);
+        story.judged(2, Verdict::Ok);
+        assert_eq!(outcome_of(&mut story), end, "{name}");
+    }
+}
+
+#[test]
+fn halt_signal_and_chain_limit_turn_draining_into_cancelling() {
+    for input in [Input::Judged { task: 1, verdict: Verdict::Halt, jitter: 0.0, unkillable: false }, Input::Signal(TERM), Input::Woke] {
+        let mut story = Story::begun(Plot { chain_max_time: 50, ..WIDE });
+        story.judged(0, Verdict::Retry);
+        assert!(matches!(story.chain.phase(), Phase::Draining(_)));
+        assert_eq!(story.at(50).step(input), [Action::Cancel], "{input:?}");
+        assert!(matches!(story.chain.phase(), Phase::Cancelling(_)));
+    }
+}
+
+#[rstest]
+#[case(Verdict::Ok)]
+#[case(Verdict::Skip)]
+#[case(Verdict::Cancel)]
+fn other_verdicts_change_no_phase_while_draining_or_cancelling(#[case] verdict: Verdict) {
+    for begin in [Verdict::Exit, Verdict::Halt] {
+        let mut story = Story::begun(WIDE);
+        story.judged(0, begin);
+        let phase = story.chain.phase();
+        assert_eq!(story.ends(1, verdict), []);
+        assert_eq!(story.chain.phase(), phase);
+    }
+}
+
+// ---- Pause, Halting, Ended ----
+
+#[test]
+fn a_signal_ends_a_pause_at_once_and_so_does_the_chain_limit() {
+    let paused = |limit| {
+        let mut story = Story::begun(Plot { chain_max_time: limit, ..PLOT });
+        story.ends(0, Verdict::Retry);
+        assert!(matches!(story.chain.phase(), Phase::Pause(_)));
+        story
+    };
+    assert_eq!(paused(0).step(Input::Signal(TERM)), [Action::Cancel, Action::End(Outcome::Signalled(TERM))]);
+    let mut late = paused(5);
+    assert_eq!(late.chain.wake_at(), Some(at(5)));
+    assert_eq!(late.at(5).step(Input::Woke), [Action::Cancel, Action::Halt(HaltReason::ChainLimit, None)]);
+}
+
+#[test]
+fn the_halt_task_is_spared_the_first_signal_and_not_the_second() {
+    let mut story = Story::begun(PLOT);
+    story.ends(0, Verdict::Halt);
+    assert_eq!(story.step(Input::Signal(TERM)), []);
+    assert_eq!(story.step(Input::Signal(TERM)), [Action::KillNow]);
+    assert_eq!(story.step(Input::HaltEnded), [Action::End(Outcome::Halted(0))], "the exit code stays");
+}
+
+#[test]
+fn an_ended_chain_does_nothing_more() {
+    let mut story = Story::begun(Plot { files: &["1-a"], ..PLOT });
+    story.ends(0, Verdict::Ok);
+    for input in [Input::Woke, Input::Signal(TERM), Input::HaltEnded] {
+        assert_eq!(story.step(input), [], "{input:?}");
+    }
+    assert_eq!(story.chain.wake_at(), None);
+}
+
+#[test]
+fn a_chain_without_tasks_is_done() {
+    assert_eq!(Story::new(Plot { files: &[], ..PLOT }).step(Input::Begin), [Action::End(Outcome::Done)]);
+}
+
+// ---- counting ----
+
+#[test]
+fn several_failures_in_one_drain_are_one_try_with_the_longest_pause() {
+    let mut story = Story::begun(WIDE);
+    story.chain.tasks[1].rules.backoff.sleep_time = Duration::from_secs(99);
+    for task in 0..3 {
+        story.judged(task, Verdict::Retry);
+    }
+    story.freed(0);
+    story.freed(1);
+    assert_eq!(story.freed(2), [Action::Pause { wait: Duration::from_secs(99), try_num: 2 }]);
+    assert_eq!(story.chain.try_num(), 1);
+    assert!(story.chain.tasks.iter().all(|task| task.failures == 1), "one failure each");
+}
+
+#[test]
+fn from_start_the_own_failures_of_a_task_count_against_its_own_lower_limit() {
+    let mut story = Story::begun(Plot { own_tries: &[(1, 2)], ..PLOT });
+    story.ends(0, Verdict::Retry);
+    assert_eq!(story.at(10).step(Input::Woke), [start(0, 2, 3)]);
+    story.ends(0, Verdict::Ok);
+    assert_eq!(story.judged(1, Verdict::Retry), [], "its first failure, although the chain is in its second try");
+    story.freed(1);
+    story.at(20).step(Input::Woke);
+    story.ends(0, Verdict::Ok);
+    assert_eq!(story.judged(1, Verdict::Retry), [Action::Final { task: 1 }]);
+}
+
+#[test]
+fn from_failed_each_task_has_its_own_tries() {
+    let mut story = Story::begun(Plot { from: RetryFrom::Failed, own_tries: &[(0, 2), (1, 4)], ..WIDE });
+    assert_eq!(story.ends(0, Verdict::Retry), [Action::Sleep { task: 0, wait: WAIT }]);
+    assert_eq!(story.at(10).step(Input::Woke), [start(0, 2, 2)]);
+    assert_eq!(story.ends(1, Verdict::Retry), [Action::Sleep { task: 1, wait: WAIT }]);
+    assert_eq!(story.at(20).step(Input::Woke), [start(1, 2, 4)]);
+    assert_eq!(story.judged(0, Verdict::Retry), [Action::Final { task: 0 }]);
+}
+
+#[rstest]
+#[case(9, true)]
+#[case(10, false)]
+fn no_try_begins_after_the_deadline(
+    #[case] deadline: u64,
+    #[case] given_up: bool,
+    #[values(RetryFrom::Start, RetryFrom::Failed)] from: RetryFrom,
+) {
+    let mut story = Story::begun(Plot { from, retry_deadline: deadline, ..PLOT });
+    let actions = story.judged(0, Verdict::Retry);
+    assert_eq!(actions.contains(&Action::Final { task: 0 }), given_up, "the wait of 10 would pass it: give up now");
+}
+
+#[test]
+fn a_drain_that_takes_too_long_passes_the_deadline_as_well() {
+    let mut story = Story::begun(Plot { retry_deadline: 10, ..WIDE });
+    assert_eq!(story.ends(0, Verdict::Retry), []);
+    story.ends(1, Verdict::Ok);
+    assert_eq!(story.at(1).ends(2, Verdict::Ok), [Action::Halt(HaltReason::GaveUp, Some(0))]);
+}
+
+#[test]
+fn what_survives_kill_is_never_retried_beside() {
+    let mut story = Story::begun(PLOT);
+    story.step(Input::Judged { task: 0, verdict: Verdict::Retry, jitter: 0.0, unkillable: true });
+    assert_eq!(story.chain.phase(), Phase::Draining(Why::GiveUp(0, GiveUp::Unkillable)));
+}
+
+#[test]
+fn dependents_wait_for_their_needs_and_places_are_given_in_order() {
+    let mut story = Story::new(Plot { files: &["1-a", "1-b", "1-c", "1-d"], needs: &[(1, 3)], width: 2, ..PLOT });
+    // The order of the plan: a, c, d, b.
+    assert_eq!(story.step(Input::Begin), [start(0, 1, 3), start(1, 1, 3)]);
+    assert_eq!(story.ends(1, Verdict::Ok), [start(2, 1, 3)]);
+    assert_eq!(story.ends(0, Verdict::Ok), [], "b waits for d");
+    assert_eq!(story.ends(2, Verdict::Ok), [start(3, 1, 3)]);
+}
+
+// ---- the whole ----
+
+proptest! {
+    /// Random chains and random verdicts: it always ends, nothing runs twice at once, no more run than may,
+    /// every dependency is done before its dependent starts, `try <= tries`, and "done" is said only of all.
+    #[test]
+    fn promises_of_the_whole(
+        count in 1..7usize,
+        width in 1..4usize,
+        from_failed in any::<bool>(),
+        max_tries in 1..4u32,
+        edges in proptest::collection::vec((0..7usize, 0..7usize), 0..6),
+        verdicts in proptest::collection::vec(0..20u8, 200),
+        signal_at in proptest::option::of(0..30usize),
+    ) {
+        let files: Vec<String> = (0..count).map(|task| format!("{}-t{task}", task / 2)).collect();
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        let needs: Vec<_> = edges.into_iter().map(|(a, b)| (a % count, b % count)).filter(|(a, b)| b < a).collect();
+        let from = if from_failed { RetryFrom::Failed } else { RetryFrom::Start };
+        let mut story = Story::new(Plot { files: &files, needs: &needs, width, from, max_tries, ..PLOT });
+        let mut running: Vec<usize> = Vec::new();
+        let mut actions = story.step(Input::Begin);
+        let mut outcome = None;
+        for (round, verdict) in verdicts.iter().enumerate() {
+            for action in std::mem::take(&mut actions) {
+                match action {
+                    Action::Start { task, try_num, max_tries } => {
+                        prop_assert!(!running.contains(&task), "a second copy");
+                        prop_assert!(try_num >= 1 && try_num <= max_tries);
+                        prop_assert!(story.chain.tasks[task].depends_on.iter().all(|need| story.chain.task_state(*need) == TaskState::Done));
+                        running.push(task);
+                        prop_assert!(running.len() <= width);
+                    }
+                    Action::Halt(..) => { prop_assert!(running.is_empty()); actions.extend(story.step(Input::HaltEnded)); }
+                    Action::End(end) => outcome = Some(end),
+                    Action::Final { .. } | Action::Sleep { .. } | Action::Pause { .. } | Action::Cancel | Action::KillNow => {}
+                }
+            }
+            if actions.iter().any(|action| matches!(action, Action::End(_))) { continue; }
+            if outcome.is_some() { break; }
+            if signal_at == Some(round) {
+                actions.extend(story.step(Input::Signal(TERM)));
+                continue;
+            }
+            match running.first().copied() {
+                Some(_) => {
+                    let task = running.remove(usize::from(*verdict) % running.len());
+                    let cancelled = matches!(story.chain.phase(), Phase::Cancelling(_));
+                    let verdict = match verdict {
+                        _ if cancelled => Verdict::Cancel,
+                        0 => Verdict::Halt,
+                        1 => Verdict::Exit,
+                        2..8 => Verdict::Retry,
+                        8 => Verdict::Skip,
+                        _ => Verdict::Ok,
+                    };
+                    actions.extend(story.ends(task, verdict));
+                }
+                None => {
+                    let wake = story.chain.wake_at();
+                    prop_assert!(wake.is_some(), "nothing runs and nothing will: {:?}", story.chain.phase());
+                    story.now = wake.unwrap();
+                    actions.extend(story.step(Input::Woke));
+                }
+            }
+        }
+        prop_assert!(outcome.is_some() || !running.is_empty() || story.chain.wake_at().is_some());
+        if outcome == Some(Outcome::Done) {
+            prop_assert!((0..count).all(|task| story.chain.task_state(task) == TaskState::Done), "reported as done and not run");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What can be typed. One definition for parsing, help, man pages and completions.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::report::log::LogFormat;
+
+/// Run the executables of a directory, in order, until it worked.
+#[derive(Debug, Parser)]
+#[command(
+    name = "runner",
+    version,
+    about = "Run the executables of a directory, in order, until it worked",
+    after_help = "Exit: 0 done, 1 gave up, 3 halted by a task, 4 filters left nothing, 5 stopped by a task, 64 usage, 70 internal error, 74 output, 75 already running, 78 configuration; by a signal when told to stop by one.",
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// Options of a run.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Print one value of the configuration (as `runner-config -g` does)
+    #[arg(short, long, value_name = "SECTION.KEY", conflicts_with = "task_dir")]
+    pub get: Option<String>,
+    /// Run the tasks of this directory instead of task_dir
+    #[arg(value_name = "TASK_DIR")]
+    pub task_dir: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The commands that have a name. Without one the main chain is run.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the tasks of a directory
+    Run {
+        /// Options of the run.
+        #[command(flatten)]
+        run: RunArgs,
+        /// The directory; task_dir of the configuration when it is not given
+        #[arg(value_name = "TASK_DIR")]
+        task_dir: Option<PathBuf>,
+    },
+    /// Look for mistakes in the configuration and the task directory
+    Check,
+    /// Show the tasks in their order, with their settings and where each was said
+    List {
+        /// The chain
+        #[arg(default_value = crate::names::MAIN_CHAIN)]
+        chain: String,
+    },
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct GlobalArgs {
+    /// Configuration file [default: $RUNNER_CONFIG, else /etc/runner/runner.cfg]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Set one value of the configuration; wins over every file
+    #[arg(short, long, value_name = "SECTION.KEY=VALUE", global = true, action = ArgAction::Append)]
+    pub set: Vec<String>,
+    /// Tell more; twice tells all
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Tell only what went wrong
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// What looks wrong is an error
+    #[arg(long, global = true)]
+    pub strict: bool,
+    /// How log lines are written
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub log_format: LogFormat,
+    /// When to colour (NO_COLOR and CLICOLOR_FORCE are heard)
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto, global = true)]
+    pub color: When,
+    /// Log to syslog instead of stderr
+    #[arg(long, global = true)]
+    pub syslog: bool,
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Options of a run.
+#[derive(Debug, Default, Args)]
+pub struct RunArgs {
+    /// How many runs, 0 = for ever [default: times, else 1]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub times: Option<u32>,
+    /// One run, whatever the configuration says of times and intervals
+    #[arg(long, conflicts_with_all = ["times", "run_interval", "sleep_interval"])]
+    pub run_once: bool,
+    /// The next run begins this long after the last began
+    #[arg(long, value_name = "D", conflicts_with = "sleep_interval")]
+    pub run_interval: Option<String>,
+    /// The next run begins this long after the last ended
+    #[arg(long, value_name = "D")]
+    pub sleep_interval: Option<String>,
+    /// Run the halt task after the last run, when all were done
+    #[arg(short = 'H', long)]
+    pub halt_after: bool,
+    /// Show order, settings and waits; run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Run only these tasks (names or file names, repeatable)
+    #[arg(long, value_name = "TASK", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Leave these tasks out
+    #[arg(long, value_name = "TASK", value_delimiter = ',')]
+    pub skip: Vec<String>,
+    /// Begin at this task
+    #[arg(long, value_name = "TASK")]
+    pub from: Option<String>,
+    /// End with this task
+    #[arg(long, value_name = "TASK")]
+    pub until: Option<String>,
+}
+
+impl RunArgs {
+    /// Whether any of them was typed.
+    pub fn is_given(&self) -> bool {
+        let Self { times, run_once, run_interval, sleep_interval, halt_after, dry_run, only, skip, from, until } = self;
+        let words = run_interval.is_some() || sleep_interval.is_some() || from.is_some() || until.is_some();
+        times.is_some() || *run_once || words || *halt_after || *dry_run || !only.is_empty() || !skip.is_empty()
+    }
+
+    /// What was typed before `run` and after it, taken together; after wins.
+    pub fn merge(self, after: Self) -> Self {
+        Self {
+            times: after.times.or(self.times),
+            run_once: after.run_once || self.run_once,
+            run_interval: after.run_interval.or(self.run_interval),
+            sleep_interval: after.sleep_interval.or(self.sleep_interval),
+            halt_after: after.halt_after || self.halt_after,
+            dry_run: after.dry_run || self.dry_run,
+            only: [self.only, after.only].concat(),
+            skip: [self.skip, after.skip].concat(),
+            from: after.from.or(self.from),
+            until: after.until.or(self.until),
+        }
+    }
+}
+
+/// Print values of the configuration: what tasks call as `$RUNNER_CONFIG_CMD -g SECTION.KEY`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "runner-config",
+    version,
+    about = "Print values of runner's configuration",
+    after_help = "Exit: 0 found, 1 not there, 64 usage, 78 the configuration cannot be read."
+)]
+pub struct ConfigCli {
+    /// Print this value
+    #[arg(short, long, value_name = "SECTION.KEY", required_unless_present = "list", conflicts_with = "list")]
+    pub get: Option<String>,
+    /// What to print, with exit 0, when the value is not there
+    #[arg(long, value_name = "V", requires = "get")]
+    pub default: Option<String>,
+    /// What the value has to be
+    #[arg(long = "type", value_name = "TYPE", value_enum, requires = "get")]
+    pub kind: Option<ValueType>,
+    /// List all values, or those of one section
+    #[arg(short, long, value_name = "SECTION", num_args = 0..=1, default_missing_value = "")]
+    pub list: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print where the value stands, too
+    #[arg(long)]
+    pub origin: bool,
+    /// Configuration file [default: $RUNNER_CONFIG, else /etc/runner/runner.cfg]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one value; wins over every file
+    #[arg(short, long, value_name = "SECTION.KEY=VALUE", action = ArgAction::Append)]
+    pub set: Vec<String>,
+}
+
+/// What a value has to be, and how it is printed then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ValueType {
+    /// Anything, as it stands.
+    Str,
+    /// A whole number.
+    Int,
+    /// yes or no, printed as true or false.
+    Bool,
+    /// A duration, printed in seconds.
+    Duration,
+    /// A path, printed as an absolute one: relative to the file that names it.
+    Path,
+}

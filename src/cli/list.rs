@@ -1,0 +1,80 @@
+//! `runner list`: the tasks in their order, their settings with the place each was said in, and what was left out.
+
+use serde_json::{Map, json};
+
+use super::exit::{Exit, Failure};
+use super::prepare::{prepare, refuse_errors};
+use super::print;
+use super::settings::{Settings, find_task_dir};
+use crate::chain::setup::{Setup, Task};
+use crate::config::keys::{self, KeyInfo, Scope};
+use crate::config::settings::SectionPath;
+use crate::config::{Config, Origin, value};
+use crate::names::{MAIN_CHAIN, suggestion};
+
+/// Prints the tasks of a chain.
+///
+/// # Errors
+/// There is no such chain; the configuration or the directory is wrong; the result cannot be written.
+pub fn list(settings: &Settings, chain: &str) -> Result<Exit, Failure> {
+    if chain != MAIN_CHAIN {
+        return Err(Failure::Usage(format!("no chain is called `{chain}`{}", suggestion(chain, [MAIN_CHAIN]))));
+    }
+    let loaded = settings.load()?;
+    let dir = find_task_dir(None, &loaded)?;
+    let config = loaded.config.clone();
+    let prepared = prepare(loaded, &dir);
+    for finding in refuse_errors(settings, prepared.findings)? {
+        log::debug!("{finding}");
+    }
+    let Some(setup) = prepared.setup else { return Err(Failure::config(format!("{} cannot be used", dir.display()))) };
+    if settings.json {
+        print::json(&as_json(&config, &setup))?
+    } else {
+        print::text(&as_text(&config, &setup))?
+    }
+    Ok(Exit::Done)
+}
+
+/// The keys of a task and what decides each: (key, text, origin).
+fn explain<'a>(config: &'a Config, setup: &'a Setup, task: &'a Task) -> impl Iterator<Item = (&'static KeyInfo, String, Origin)> {
+    let path = SectionPath::of_task(config, &setup.chain.name, &task.name);
+    keys::ALL.iter().filter(|key| key.scope.covers(Scope::TASK) && key.name != keys::DEPENDS_ON.info.name).map(move |key| {
+        let (text, origin) = path.explain(key);
+        (*key, value::mask_secrets(text), origin)
+    })
+}
+
+fn needs<'a>(setup: &'a Setup, task: &'a Task) -> Vec<&'a str> {
+    task.depends_on.iter().map(|need| setup.tasks[*need].name.text()).collect()
+}
+
+fn as_text(config: &Config, setup: &Setup) -> String {
+    let mut text = format!("chain {} in {}: {} tasks\n", setup.chain.name, setup.dir.display(), setup.tasks.len());
+    for (at, place) in setup.plan.places.iter().enumerate() {
+        let task = &setup.tasks[place.task];
+        let needs = needs(setup, task);
+        let after = if needs.is_empty() { String::new() } else { format!(", after {}", needs.join(", ")) };
+        text.push_str(&format!("{:>3}. {} (name {}, stage {}{after})\n", at + 1, task.name, task.name.short(), place.stage + 1));
+        for (key, value, origin) in explain(config, setup, task) {
+            if origin != Origin::Default {
+                text.push_str(&format!("       {} = {}    # {origin}\n", key.name, value.replace('\n', "\n           ")));
+            }
+        }
+    }
+    for (name, reason) in &setup.left_out {
+        text.push_str(&format!("  -  {name}: {reason}\n"));
+    }
+    text
+}
+
+fn as_json(config: &Config, setup: &Setup) -> serde_json::Value {
+    let tasks: Vec<_> = setup.plan.places.iter().map(|place| {
+        let task = &setup.tasks[place.task];
+        let settings: Map<_, _> = explain(config, setup, task).map(|(key, value, origin)| (key.name.to_owned(), json!({ "value": value, "origin": origin.to_string() }))).collect();
+        json!({ "file": task.name.text(), "name": task.name.short(), "stage": place.stage + 1, "depends_on": needs(setup, task), "settings": settings })
+    }).collect();
+    let left_out: Vec<_> =
+        setup.left_out.iter().map(|(name, reason)| json!({ "file": name.text(), "reason": reason.to_string() })).collect();
+    json!({ "version": 1, "chain": setup.chain.name, "task_dir": setup.dir.display().to_string(), "tasks": tasks, "left_out": left_out })
+}

@@ -1,0 +1,164 @@
+//! The command line: sees all rooms and is seen by none. The only place for the environment, the terminal and exit
+//! codes; one file for each command.
+
+pub mod args;
+mod check;
+mod dry_run;
+pub mod exit;
+mod filter;
+mod get;
+mod list;
+mod prepare;
+mod print;
+mod run;
+mod settings;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::names::suggestion;
+use crate::process::unix;
+use crate::report::log as report_log;
+use crate::report::sink::{self, Stream};
+use args::{Cli, Command, ConfigCli};
+use exit::{Exit, Failure};
+use settings::Settings;
+
+/// `runner`.
+pub fn runner_main() -> ExitCode {
+    unix::begin_process();
+    leave(guard(|| {
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        match Cli::try_parse_from(&arguments) {
+            Ok(cli) => {
+                let json = cli.global.json;
+                finish(dispatch(cli), json, "runner")
+            }
+            Err(error) => tell_parse_error(&error),
+        }
+    }))
+}
+
+/// `runner-config`.
+pub fn config_main() -> ExitCode {
+    unix::begin_process();
+    leave(guard(|| match ConfigCli::try_parse() {
+        Ok(args) => finish(get::config(&args), args.json, "runner-config"),
+        Err(error) => tell_parse_error(&error),
+    }))
+}
+
+fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    let Cli { global, run, get, task_dir, command } = cli;
+    let runs = matches!(command, None | Some(Command::Run { .. }));
+    if !runs && (run.is_given() || task_dir.is_some()) {
+        return Err(Failure::Usage("this command runs nothing: the options of a run before it have no meaning".to_owned()));
+    }
+    if let Some(name) = get {
+        if command.is_some() || run.is_given() {
+            return Err(Failure::Usage("-g prints a value and takes no command".to_owned()));
+        }
+        let settings = Settings::resolve(&global, true)?;
+        return get::value_of(settings.config_file.as_deref(), &settings.overrides, &name, settings.json);
+    }
+    match command {
+        None => {
+            if let Some(word) = &task_dir {
+                refuse_unknown_word(word)?;
+            }
+            start(&global, run, task_dir.as_deref())
+        }
+        Some(Command::Run { run: after, task_dir: after_dir }) => {
+            if task_dir.is_some() && after_dir.is_some() {
+                return Err(Failure::Usage("two task directories; name one".to_owned()));
+            }
+            start(&global, run.merge(after), after_dir.or(task_dir).as_deref())
+        }
+        Some(Command::Check) => {
+            let settings = Settings::resolve(&global, true)?;
+            report_log::start(settings.log);
+            check::check(&settings)
+        }
+        Some(Command::List { chain }) => {
+            let settings = Settings::resolve(&global, true)?;
+            report_log::start(settings.log);
+            list::list(&settings, &chain)
+        }
+    }
+}
+
+fn start(global: &args::GlobalArgs, run_args: args::RunArgs, task_dir: Option<&Path>) -> Result<Exit, Failure> {
+    let settings = Settings::resolve(global, task_dir.is_none())?;
+    if run_args.halt_after && run_args.times == Some(0) {
+        return Err(Failure::Usage("--halt-after needs a last run; --times 0 has none".to_owned()));
+    }
+    report_log::start(settings.log);
+    run::run(&settings, run_args, task_dir)
+}
+
+/// A lone word that is no directory was meant as a command, mostly.
+fn refuse_unknown_word(word: &Path) -> Result<(), Failure> {
+    let text = word.to_string_lossy();
+    if word.is_dir() || text.contains('/') {
+        return Ok(());
+    }
+    let near = suggestion(&text, ["run", "check", "list"]);
+    Err(Failure::Usage(format!("`{text}` is neither a command nor a directory{near}")))
+}
+
+/// clap's own errors: its help and version go to stdout with 0, everything else is a usage error.
+fn tell_parse_error(error: &clap::Error) -> Exit {
+    let printed = error.print();
+    match (error.kind(), printed) {
+        (ErrorKind::DisplayHelp | ErrorKind::DisplayVersion, Ok(())) => Exit::Done,
+        (ErrorKind::DisplayHelp | ErrorKind::DisplayVersion, Err(failed)) => Failure::Output(failed).exit(),
+        _ => Exit::Usage,
+    }
+}
+
+/// Says why a command did not do what was asked: text on stderr always, JSON on stdout when JSON was asked for.
+fn finish(result: Result<Exit, Failure>, json: bool, program: &str) -> Exit {
+    let failure = match result {
+        Ok(exit) => return exit,
+        Err(failure) => failure,
+    };
+    let exit = failure.exit();
+    if exit != Exit::Done {
+        for line in failure.to_string().lines() {
+            tell(&format!("{program}: {line}"));
+        }
+        if matches!(failure, Failure::Usage(_)) {
+            tell(&format!("{program}: see {program} --help"));
+        }
+        if json {
+            // Nobody may be there to read it; the exit code says the same.
+            let _ = print::json(&failure.json());
+        }
+    }
+    exit
+}
+
+fn tell(line: &str) {
+    if log::log_enabled!(log::Level::Error) {
+        log::error!("{line}");
+    } else {
+        sink::write(Stream::Err, format!("{line}\n").as_bytes());
+    }
+}
+
+/// A fault of our own ends the program with its code, after the tasks were ended on the way out of the panic.
+fn guard(body: impl FnOnce() -> Exit + std::panic::UnwindSafe) -> Exit {
+    std::panic::catch_unwind(body).unwrap_or(Exit::Internal)
+}
+
+/// Ends the program: by the signal that told it to, so that whoever sent it sees that; else with the code.
+fn leave(exit: Exit) -> ExitCode {
+    if let Exit::Signal(signal) = exit {
+        unix::die_of(signal);
+    }
+    ExitCode::from(exit.code())
+}

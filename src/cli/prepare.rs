@@ -1,0 +1,68 @@
+//! A configuration and a task directory made ready together: what `run`, `check` and `list` have in common.
+
+use std::path::{Path, PathBuf};
+
+use super::exit::Failure;
+use super::settings::{Loaded, Settings, own_environment, own_variable};
+use crate::chain::setup::Setup;
+use crate::config::keys::Trust;
+use crate::config::value::CommandLine;
+use crate::config::{Config, Finding, Severity};
+use crate::process::find_program;
+use crate::trust::TrustCheck;
+
+/// A chain made ready, and everything that was found on the way.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The chain; `None` when its directory cannot be used.
+    pub setup: Option<Setup>,
+    /// What was found, the trust of every file included.
+    pub findings: Vec<Finding>,
+    /// Whether something that is not trusted was found: then nothing is executed, no hook either.
+    pub untrusted: bool,
+}
+
+/// Makes the main chain ready.
+pub fn prepare(loaded: Loaded, dir: &Path) -> Prepared {
+    let Loaded { config, chain, mut findings } = loaded;
+    let severity = match chain.trust {
+        Trust::Refuse => Severity::Error,
+        Trust::Warn => Severity::Warning,
+    };
+    let hooks: Vec<CommandLine> = chain.task_hook.iter().chain(&chain.chain_hook).cloned().collect();
+    let setup = Setup::new(&config, chain, dir, &own_environment(), &mut findings);
+    let wrong = TrustCheck::for_root().map(|check| find_untrusted(check, &config, dir, &hooks, setup.as_ref())).unwrap_or_default();
+    let untrusted = severity == Severity::Error && !wrong.is_empty();
+    findings.extend(wrong.into_iter().map(|wrong| Finding::about(severity, format!("not trusted: {wrong}"))));
+    Prepared { setup, findings, untrusted }
+}
+
+/// Checks everything that a run would read or execute.
+fn find_untrusted(mut check: TrustCheck, config: &Config, dir: &Path, hooks: &[CommandLine], setup: Option<&Setup>) -> Vec<String> {
+    let mut wrong: Vec<String> = config.files().iter().flat_map(|file| check.check(file)).collect();
+    wrong.extend(check.check(dir));
+    let search = own_variable("PATH");
+    let program = |command: &CommandLine| find_program(command.program().as_ref(), search.as_deref());
+    wrong.extend(hooks.iter().filter_map(program).flat_map(|path| check.check(&path)));
+    let Some(setup) = setup else { return wrong };
+    for task in &setup.tasks {
+        wrong.extend(check.check_in_checked_dir(&task.path));
+    }
+    wrong.extend(check.check(&setup.halt.path));
+    let mut interpreters: Vec<PathBuf> =
+        setup.tasks.iter().filter_map(|task| task.settings.interpreter.as_ref()).filter_map(program).collect();
+    interpreters.sort();
+    interpreters.dedup();
+    wrong.extend(interpreters.iter().flat_map(|path| check.check(path)));
+    wrong
+}
+
+/// Refuses to go on with a configuration that could not even be read as a whole.
+///
+/// # Errors
+/// The findings that end the command.
+pub fn refuse_errors(settings: &Settings, findings: Vec<Finding>) -> Result<Vec<Finding>, Failure> {
+    let findings = super::settings::without_repeats(findings);
+    let (errors, told) = super::settings::part_findings(findings, settings.strict);
+    if errors.is_empty() { Ok(told) } else { Err(Failure::Config(errors)) }
+}

@@ -1,0 +1,223 @@
+//! `runner [OPTIONS] [TASK_DIR]` and `runner run`: the way of a chain from the command line to its exit code.
+
+use std::ffi::CString;
+use std::hash::{BuildHasher, Hasher};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use super::args::RunArgs;
+use super::exit::{Exit, Failure};
+use super::prepare::{prepare, refuse_errors};
+use super::settings::{Settings, apply_run_args, find_task_dir, own_variable, program_variables};
+use super::{dry_run, filter};
+use crate::chain::attempt::effective_output;
+use crate::chain::ears::Ears;
+use crate::chain::repeat::{Interval, Next, Repeat};
+use crate::chain::setup::Setup;
+use crate::chain::{Run, wait_for_hook};
+use crate::clock::{Clock, Moment, SystemClock};
+use crate::config::keys::{CHAIN_HOOK, Output};
+use crate::config::{Finding, Severity};
+use crate::environment::variable;
+use crate::event::{Event, Reader, RunRef};
+use crate::hook::{self, HookRun, HookStart};
+use crate::names::{MAIN_CHAIN, RunId};
+use crate::notify::systemd::{Status, Watchdog};
+use crate::outcome::{RunOutcome, signal_name};
+use crate::process::signal::Signals;
+use crate::process::unix::WaitMethod;
+use crate::process::{Family, close_stdin};
+use crate::report::Reporter;
+use crate::report::bars::Bars;
+
+/// Runs the main chain as often as it is to be run.
+///
+/// # Errors
+/// Nothing was started: the configuration or the directory is wrong, the same chain runs around us.
+pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Result<Exit, Failure> {
+    let mut loaded = settings.load()?;
+    apply_run_args(&mut loaded.chain, &args)?;
+    let dir = find_task_dir(typed_dir, &loaded).map_err(|failure| with_findings(failure, &loaded.findings))?;
+    refuse_nested(settings, &dir)?;
+    let (hook_settings, hook_allowed) = (loaded.chain.clone(), loaded.findings.iter().all(|finding| finding.severity != Severity::Error));
+    let prepared = prepare(loaded, &dir);
+    let variables = program_variables(settings, &dir);
+    let told = match refuse_errors(settings, prepared.findings) {
+        Ok(told) => told,
+        Err(failure) => {
+            if hook_allowed && !prepared.untrusted {
+                tell_refused(&hook_settings, &variables, "task_dir", &failure.to_string());
+            }
+            return Err(failure);
+        }
+    };
+    tell_findings(&told);
+    let Some(mut setup) = prepared.setup else { return Err(Failure::config(format!("{} cannot be used", dir.display()))) };
+    filter::apply(&mut setup, &args)?;
+    if args.dry_run {
+        dry_run::print(settings, &setup)?;
+        return Ok(Exit::Done);
+    }
+    Ok(drive(&setup, &args, &variables)?)
+}
+
+fn with_findings(failure: Failure, findings: &[Finding]) -> Failure {
+    let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Error).cloned().collect();
+    if errors.is_empty() { failure } else { Failure::Config(errors) }
+}
+
+/// A chain that its own task starts again would wait for itself, or run for ever.
+fn refuse_nested(settings: &Settings, dir: &Path) -> Result<(), Failure> {
+    let is = |name: &str, value: &Path| own_variable(name).is_some_and(|own| own == value.as_os_str());
+    let config = settings.config_file.clone().unwrap_or_else(|| PathBuf::from("/dev/null"));
+    let inside = is("RUNNER_CHAIN", Path::new(MAIN_CHAIN)) && is("RUNNER_CONFIG", &config) && is("RUNNER_TASK_DIR", dir);
+    if inside {
+        let run = own_variable("RUNNER_RUN_ID").unwrap_or_default();
+        return Err(Failure::Refused(format!("the chain {MAIN_CHAIN} was called inside its own run {}", run.to_string_lossy())));
+    }
+    Ok(())
+}
+
+fn tell_findings(findings: &[Finding]) {
+    for finding in findings {
+        match finding.severity {
+            Severity::Error | Severity::Suspect | Severity::Warning => log::warn!("{finding}"),
+            Severity::Note => log::debug!("{finding}"),
+        }
+    }
+}
+
+/// Everybody who hears of events.
+struct Readers {
+    reporter: Reporter,
+    status: Status,
+}
+
+impl Reader for Readers {
+    fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
+        self.reporter.tell(run, event);
+        self.status.tell(run, event);
+    }
+
+    fn wake_in(&self) -> Option<std::time::Duration> {
+        self.reporter.wake_in()
+    }
+
+    fn wake(&mut self) {
+        self.reporter.wake();
+    }
+}
+
+fn drive(setup: &Setup, args: &RunArgs, variables: &[CString]) -> anyhow::Result<Exit> {
+    close_stdin().context("/dev/null cannot be opened")?;
+    let clock = SystemClock::new();
+    let family = Family::new(WaitMethod::detect());
+    let managed = own_variable("NOTIFY_SOCKET").is_some();
+    let signals = Signals::install().context("signals cannot be heard")?;
+    let mut ears = Ears::new(signals, Watchdog::new(managed, clock.now()));
+    let mut readers = Readers { reporter: Reporter::new(bars(setup)), status: Status::new(managed, setup.longest_grace()) };
+    let mut rng = SmallRng::seed_from_u64(seed());
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let repeat = Repeat { times: setup.chain.times, interval: interval(setup) };
+    let mut exit = Exit::Done;
+    let mut done = 0;
+    loop {
+        let began = clock.now();
+        let run = RunRef { chain: setup.chain.name.clone(), id: RunId::new(&boot_id, done, seed()) };
+        let outcome = Run {
+            setup,
+            run,
+            family: &family,
+            clock: &clock,
+            ears: &mut ears,
+            reader: &mut readers,
+            rng: &mut rng,
+            program_variables: variables,
+        }
+        .drive();
+        done = done.saturating_add(1);
+        exit = exit.graver(Exit::of_run(&outcome));
+        match repeat.next(done, began, clock.now(), &outcome) {
+            Next::At(at) => {
+                if let Some(signal) = sleep_until(at, &mut ears, &family, &clock) {
+                    log::warn!("told to stop by {} between two runs", signal_name(signal));
+                    return Ok(Exit::Signal(signal));
+                }
+            }
+            Next::Stop => {
+                if args.halt_after && setup.chain.times != 0 && exit == Exit::Done && outcome == RunOutcome::Done {
+                    let run = RunRef { chain: setup.chain.name.clone(), id: RunId::new(&boot_id, done, seed()) };
+                    let run = Run {
+                        setup,
+                        run,
+                        family: &family,
+                        clock: &clock,
+                        ears: &mut ears,
+                        reader: &mut readers,
+                        rng: &mut rng,
+                        program_variables: variables,
+                    };
+                    run.halt_after_last();
+                }
+                return Ok(exit);
+            }
+        }
+    }
+}
+
+/// Bars only where a terminal is ours alone: a task that writes to it itself would tear them.
+fn bars(setup: &Setup) -> Option<Bars> {
+    let shared = setup.tasks.iter().any(|task| effective_output(task.settings.output, setup.chain.max_parallel) == Output::Inherit);
+    (!shared && std::io::stderr().is_terminal()).then(Bars::new)
+}
+
+fn interval(setup: &Setup) -> Option<Interval> {
+    let from_begin = setup.chain.run_interval.map(Interval::FromBegin);
+    from_begin.or(setup.chain.sleep_interval.map(Interval::FromEnd))
+}
+
+fn sleep_until(at: Moment, ears: &mut Ears, family: &Family, clock: &dyn Clock) -> Option<i32> {
+    while clock.now() < at {
+        if let Some(signal) = ears.listen(&[], Some(at), family, clock).stops.first() {
+            return Some(*signal);
+        }
+    }
+    None
+}
+
+/// A random number from the keys that std draws for its hash maps: these never wait for entropy (getrandom(2) with
+/// GRND_INSECURE), which a machine that has just started may lack for minutes.
+fn seed() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// Tells the chain's hook of a run that did not begin.
+fn tell_refused(chain: &crate::config::settings::ChainSettings, variables: &[CString], reason: &str, message: &str) {
+    let Some(command) = &chain.chain_hook else { return };
+    let clock = SystemClock::new();
+    let own_variables = super::settings::own_environment().variables([], &[]);
+    let marks: Vec<CString> =
+        [variable(b"RUNNER_CHAIN", chain.name.as_bytes()), variable(b"RUNNER_HOOK", b"chain")].into_iter().flatten().collect();
+    let start = HookStart {
+        key: CHAIN_HOOK.info.name,
+        command,
+        message: &hook::run_refused(&chain.name, reason, message),
+        env: &[&own_variables.block, variables, &marks],
+        search: own_variables.search.as_deref(),
+        max_time: chain.hook_max_time,
+        kill_after: chain.task.kill_after,
+    };
+    let family = Family::new(WaitMethod::detect());
+    let result = Signals::install().map_err(|error| error.to_string()).and_then(|signals| {
+        let mut ears = Ears::new(signals, Watchdog::new(false, clock.now()));
+        let hook = HookRun::start(&start, &family, clock.now())?;
+        wait_for_hook(hook, &mut ears, &family, &clock)
+    });
+    if let Err(why) = result {
+        log::warn!("{}: {why}", start.key);
+    }
+}

@@ -1,0 +1,240 @@
+//! From what was typed to what holds: files found, values parsed, the machine looked at once.
+
+use std::env;
+use std::ffi::{CString, OsString};
+use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use log::LevelFilter;
+
+use super::args::{GlobalArgs, RunArgs, When};
+use super::exit::Failure;
+use crate::config::load::{DEFAULT_FILE, LoadError, Override, load};
+use crate::config::settings::{ChainSettings, judge_env, judge_keys};
+use crate::config::{Config, Finding, Severity, value};
+use crate::environment::{Environment, variable};
+use crate::report::log::LogSettings;
+
+/// What holds for every command.
+#[derive(Debug)]
+pub struct Settings {
+    /// The configuration file, absolute; `None` where there is none and none is needed.
+    pub config_file: Option<PathBuf>,
+    /// `--set`.
+    pub overrides: Vec<Override>,
+    /// `--strict`.
+    pub strict: bool,
+    /// `--json`.
+    pub json: bool,
+    /// The log.
+    pub log: LogSettings,
+}
+
+impl Settings {
+    /// Resolves the options of every command. `needs_config` is false where a task directory was named: then the
+    /// default file may be missing.
+    ///
+    /// # Errors
+    /// An option is wrong, or there is no configuration.
+    pub fn resolve(args: &GlobalArgs, needs_config: bool) -> Result<Self, Failure> {
+        let overrides = parse_overrides(&args.set)?;
+        let color = match args.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => wants_color(),
+        };
+        Ok(Self {
+            config_file: find_config(args.config.as_deref(), needs_config)?,
+            overrides,
+            strict: args.strict,
+            json: args.json,
+            log: log_settings(args, color),
+        })
+    }
+
+    /// Reads the configuration and judges it. Errors inside it are findings.
+    ///
+    /// # Errors
+    /// A file of it cannot be read.
+    pub fn load(&self) -> Result<Loaded, Failure> {
+        let mut findings = Vec::new();
+        let config = load(self.config_file.as_deref(), &self.overrides, &mut findings).map_err(unreadable)?;
+        judge_keys(&config, &mut findings);
+        judge_env(&config, &mut findings);
+        let chain = ChainSettings::of_main(&config, &mut findings);
+        Ok(Loaded { config, chain, findings })
+    }
+}
+
+/// A configuration that was read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// What they mean for the main chain.
+    pub chain: ChainSettings,
+    /// What is wrong with them.
+    pub findings: Vec<Finding>,
+}
+
+/// A file that cannot be read is the configuration's fault, whatever the file system's reason.
+pub fn unreadable(error: LoadError) -> Failure {
+    Failure::config(error.to_string())
+}
+
+/// `--set`, parsed.
+///
+/// # Errors
+/// One of them is no `SECTION.KEY=VALUE`.
+pub fn parse_overrides(texts: &[String]) -> Result<Vec<Override>, Failure> {
+    texts.iter().map(|text| Override::parse(text).map_err(|expected| Failure::Usage(format!("--set {text}: {expected}")))).collect()
+}
+
+/// The configuration file: `-c`, else `$RUNNER_CONFIG`, else the default one.
+///
+/// # Errors
+/// The file is named and not there, or none is named, the default is missing, and one is needed.
+#[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
+pub fn find_config(named: Option<&Path>, needed: bool) -> Result<Option<PathBuf>, Failure> {
+    let from_env = || env::var_os("RUNNER_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let absolute = |path: &Path| std::path::absolute(path).map_err(|error| Failure::config(format!("{}: {error}", path.display())));
+    if let Some(file) = named.map(Path::to_owned).or_else(from_env) {
+        return absolute(&file).map(Some);
+    }
+    let default = Path::new(DEFAULT_FILE);
+    if default.exists() {
+        return Ok(Some(default.to_owned()));
+    }
+    if needed {
+        return Err(Failure::config(format!(
+            "there is no configuration: {DEFAULT_FILE} is not there; name a file with --config, or a task directory"
+        )));
+    }
+    Ok(None)
+}
+
+/// Whether colours are wanted on standard error (no-color.org, and CLICOLOR_FORCE of bixense.com/clicolors).
+#[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
+fn wants_color() -> bool {
+    let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
+    let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        return false;
+    }
+    set("CLICOLOR_FORCE") || (std::io::stderr().is_terminal() && !dumb)
+}
+
+fn log_settings(args: &GlobalArgs, color: bool) -> LogSettings {
+    let level = match (args.quiet, args.verbose) {
+        (true, _) => LevelFilter::Warn,
+        (false, 0) => LevelFilter::Info,
+        (false, 1) => LevelFilter::Debug,
+        (false, _) => LevelFilter::Trace,
+    };
+    LogSettings { level, format: args.log_format, color, journal: stderr_is_journal(), syslog: args.syslog }
+}
+
+/// Whether stderr is the journal's socket: JOURNAL_STREAM names its device and inode (systemd.exec(5)).
+#[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
+fn stderr_is_journal() -> bool {
+    let Some(stream) = env::var("JOURNAL_STREAM").ok() else { return false };
+    let file = std::fs::metadata("/proc/self/fd/2");
+    file.is_ok_and(|file| stream == format!("{}:{}", file.dev(), file.ino()))
+}
+
+/// The task directory: what was typed, else `task_dir`.
+///
+/// # Errors
+/// Neither names one, or a lone word is no directory.
+pub fn find_task_dir(typed: Option<&Path>, loaded: &Loaded) -> Result<PathBuf, Failure> {
+    let dir = match (typed, &loaded.chain.task_dir) {
+        (Some(typed), _) => typed,
+        (None, Some(configured)) => configured,
+        (None, None) => return Err(Failure::config("there is no task directory: name one, or write task_dir into [runner]")),
+    };
+    std::path::absolute(dir).map_err(|error| Failure::config(format!("{}: {error}", dir.display())))
+}
+
+/// Takes the options of a run over into the settings of the chain.
+///
+/// # Errors
+/// A duration is none.
+pub fn apply_run_args(chain: &mut ChainSettings, args: &RunArgs) -> Result<(), Failure> {
+    let duration =
+        |option: &str, text: &str| value::duration(text).map_err(|expected| Failure::Usage(format!("{option} {text}: {expected}")));
+    if let Some(text) = &args.run_interval {
+        (chain.run_interval, chain.sleep_interval) = (Some(duration("--run-interval", text)?), None);
+    }
+    if let Some(text) = &args.sleep_interval {
+        (chain.run_interval, chain.sleep_interval) = (None, Some(duration("--sleep-interval", text)?));
+    }
+    if let Some(times) = args.times {
+        chain.times = times;
+    }
+    if args.run_once {
+        (chain.times, chain.run_interval, chain.sleep_interval) = (1, None, None);
+    }
+    Ok(())
+}
+
+/// Our own variables, without what is private.
+#[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
+pub fn own_environment() -> Environment {
+    Environment::new(env::vars_os())
+}
+
+/// The value of one of our variables.
+#[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
+pub fn own_variable(name: &str) -> Option<OsString> {
+    env::var_os(name)
+}
+
+/// The variables by which tasks find the configuration, the same in every run.
+///
+/// RUNNER_CONFIG_CMD is used without quotes in `sh`, so no word of it may hold a blank or a glob character: what
+/// does is handed on in RUNNER_CONFIG and PATH instead.
+pub fn program_variables(settings: &Settings, dir: &Path) -> Vec<CString> {
+    let safe = |path: &Path| {
+        path.to_str().is_some_and(|text| !text.contains(|c: char| c.is_whitespace() || "*?[]\\'\"`$&|;<>(){}~#!".contains(c)))
+    };
+    let program = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("runner-config"))).filter(|path| path.exists());
+    // Without a configuration an empty one answers: nothing is there.
+    let file = settings.config_file.clone().unwrap_or_else(|| PathBuf::from("/dev/null"));
+    let word = program.filter(|path| safe(path)).unwrap_or_else(|| PathBuf::from("runner-config"));
+    let mut command = word.into_os_string();
+    if safe(&file) {
+        command.push(" -c ");
+        command.push(&file);
+    }
+    let overrides: Vec<String> = settings.overrides.iter().map(Override::text).collect();
+    let mut variables = vec![
+        variable(b"RUNNER_CONFIG_CMD", command.as_encoded_bytes()),
+        variable(b"RUNNER_CONFIG", file.as_os_str().as_encoded_bytes()),
+        variable(b"RUNNER_TASK_DIR", dir.as_os_str().as_encoded_bytes()),
+    ];
+    if !overrides.is_empty() {
+        variables.push(variable(b"RUNNER_OVERRIDES", serde_json::json!(overrides).to_string().as_bytes()));
+    }
+    variables.into_iter().flatten().collect()
+}
+
+/// Sorts findings out: the ones that end a command, and the ones that are only told.
+pub fn part_findings(findings: Vec<Finding>, strict: bool) -> (Vec<Finding>, Vec<Finding>) {
+    findings.into_iter().partition(|finding| is_error(finding, strict))
+}
+
+/// Whether a finding ends a command.
+pub fn is_error(finding: &Finding, strict: bool) -> bool {
+    match finding.severity {
+        Severity::Error => true,
+        Severity::Suspect => strict,
+        Severity::Warning | Severity::Note => false,
+    }
+}
+
+/// Each finding once: a bad value of [runner] is met again in every task.
+pub fn without_repeats(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut seen = std::collections::HashSet::new();
+    findings.into_iter().filter(|finding| seen.insert(finding.to_string())).collect()
+}

@@ -1,0 +1,147 @@
+//! The only place that asks what time it is. Rules take `now` as an argument.
+//!
+//! Durations come from the monotonic clock (a [`Moment`]), dates from the wall clock: a machine
+//! whose date is set in the middle of a task must not time that task out.
+
+use std::fmt;
+use std::ops::Add;
+use std::time::Duration;
+
+/// A point of the monotonic clock, as the time since the program looked at it first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// The moment `since_start` after the program began.
+    pub fn at(since_start: Duration) -> Self {
+        Self(since_start)
+    }
+
+    /// The time that has passed since `earlier`; zero if it lies ahead.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// This moment and `limit` more; `None` where there is no limit, or none that will ever come.
+    pub fn after(self, limit: Limit) -> Option<Self> {
+        limit.duration().and_then(|duration| self.0.checked_add(duration)).map(Self)
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+}
+
+/// A limit of time in which zero and `infinity` both mean that there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limit(Option<Duration>);
+
+impl Limit {
+    /// No limit at all.
+    pub const NONE: Self = Self(None);
+
+    /// A limit of `duration`; zero is none.
+    pub fn of(duration: Duration) -> Self {
+        Self((!duration.is_zero()).then_some(duration))
+    }
+
+    /// The length of the limit, if there is one.
+    pub fn duration(self) -> Option<Duration> {
+        self.0
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(duration) => write!(f, "{}", Seconds(duration)),
+            None => f.write_str("no limit"),
+        }
+    }
+}
+
+/// Prints a duration for people: `0.012 s`, `4.5 s`, `2min 5s`.
+#[derive(Debug, Clone, Copy)]
+pub struct Seconds(pub Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, millis) = (self.0.as_secs(), self.0.subsec_millis());
+        match whole {
+            0..10 => write!(f, "{whole}.{millis:03} s"),
+            10..120 => write!(f, "{whole}.{} s", millis / 100),
+            120..7200 => write!(f, "{}min {}s", whole / 60, whole % 60),
+            7200..172_800 => write!(f, "{}h {}min", whole / 3600, whole / 60 % 60),
+            _ => write!(f, "{}d {}h", whole / 86400, whole / 3600 % 24),
+        }
+    }
+}
+
+/// Where the time comes from.
+pub trait Clock {
+    /// The monotonic clock, for durations and deadlines.
+    fn now(&self) -> Moment;
+    /// The wall clock, for dates that people and other programs read.
+    fn wall(&self) -> jiff::Timestamp;
+}
+
+/// The clocks of the machine.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemClock {
+    start: std::time::Instant,
+}
+
+impl SystemClock {
+    /// A clock whose moments count from now.
+    #[expect(clippy::new_without_default, reason = "a clock that starts now has no neutral value")]
+    #[expect(clippy::disallowed_methods, reason = "this file owns the clocks")]
+    pub fn new() -> Self {
+        Self { start: std::time::Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this file owns the clocks")]
+    fn now(&self) -> Moment {
+        Moment(std::time::Instant::now().duration_since(self.start))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this file owns the clocks")]
+    fn wall(&self) -> jiff::Timestamp {
+        jiff::Timestamp::now()
+    }
+}
+
+/// Prints an instant of the wall clock as RFC 3339 in the machine's zone, with milliseconds.
+///
+/// On a machine without zone data this is UTC; nothing fails.
+pub fn local_time(instant: jiff::Timestamp) -> impl fmt::Display {
+    let zoned = instant.to_zoned(jiff::tz::TimeZone::system());
+    zoned.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_no_limit_and_an_endless_one_never_comes() {
+        let now = Moment::at(Duration::from_secs(5));
+        assert_eq!(now.after(Limit::of(Duration::ZERO)), None);
+        assert_eq!(now.after(Limit::of(Duration::MAX)), None);
+        assert_eq!(now.after(Limit::of(Duration::from_secs(2))), Some(Moment::at(Duration::from_secs(7))));
+    }
+
+    #[test]
+    fn durations_are_printed_for_people() {
+        let text = |millis| Seconds(Duration::from_millis(millis)).to_string();
+        assert_eq!(
+            [text(12), text(4_500), text(61_250), text(125_000), text(7_260_000)],
+            ["0.012 s", "4.500 s", "61.2 s", "2min 5s", "2h 1min"]
+        );
+    }
+}

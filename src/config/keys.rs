@@ -1,0 +1,174 @@
+//! The keys that runner knows: name, default, meaning, and the sections they may stand in.
+//! A key's type and reader stand beside it; `settings` asks for keys only through this table.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::value::{self, CommandLine, Parsed, Tries};
+use crate::clock::Limit;
+
+/// What others could write may be refused, or only told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Nothing of it is executed.
+    Refuse,
+    /// A warning is written.
+    Warn,
+}
+
+/// Where the chain begins again after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryFrom {
+    /// At its first task, as the old documentation says.
+    Start,
+    /// Only the failed task runs again; each task has its own tries.
+    Failed,
+}
+
+/// What happens to what a task writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// `inherit` at width 1, else `prefix`.
+    Auto,
+    /// The task has our descriptors; nothing is kept.
+    Inherit,
+    /// Each line is marked with its task.
+    Prefix,
+    /// Shown when the task fails.
+    Capture,
+}
+
+/// When processes that a task left behind are ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sweep {
+    /// Only the process group after a time-out or a stop.
+    Never,
+    /// After a failure, a time-out, a stop.
+    OnFailure,
+    /// Always.
+    Always,
+}
+
+/// The sections a key may stand in, as bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scope(u8);
+
+impl Scope {
+    /// `[runner]`.
+    pub const RUNNER: Self = Self(1);
+    /// `[task:NAME]` and `[task:CHAIN/NAME]`.
+    pub const TASK: Self = Self(2);
+    /// A plain section with a task's name, as the old one had it.
+    pub const OLD_TASK: Self = Self(4);
+    const RUNNER_AND_TASK: Self = Self(1 | 2);
+    const OLD: Self = Self(1 | 2 | 4);
+    const TASK_AND_OLD: Self = Self(2 | 4);
+
+    /// Whether a key of this scope may stand in `section`.
+    pub fn covers(self, section: Self) -> bool {
+        self.0 & section.0 == section.0
+    }
+}
+
+/// What is known of a key without its type.
+#[derive(Debug)]
+pub struct KeyInfo {
+    /// As it is written.
+    pub name: &'static str,
+    /// The text that stands for a key nobody wrote; empty where there is no default.
+    pub default: &'static str,
+    /// In one line.
+    pub meaning: &'static str,
+    /// Where it may stand.
+    pub scope: Scope,
+}
+
+/// A key and the reader of its values. Relative paths are resolved against the given directory.
+#[derive(Debug)]
+pub struct Key<T> {
+    /// Name, default, meaning, scope.
+    pub info: KeyInfo,
+    /// From text to value, or what was expected.
+    pub read: fn(&str, &Path) -> Parsed<T>,
+}
+
+macro_rules! keys {
+    ($($ident:ident: $type:ty = $name:literal, $default:literal, $scope:ident, $read:expr, $meaning:literal;)*) => {
+        $(
+            #[doc = concat!("`", $name, "`: ", $meaning, ".")]
+            pub const $ident: Key<$type> = Key {
+                info: KeyInfo { name: $name, default: $default, meaning: $meaning, scope: Scope::$scope },
+                read: $read,
+            };
+        )*
+        /// Every key, in the order of the documentation.
+        pub const ALL: &[&KeyInfo] = &[$(&$ident.info),*];
+    };
+}
+
+keys! {
+    TASK_DIR: PathBuf = "task_dir", "", RUNNER, value::path, "directory of tasks";
+    INCLUDE_DIR: PathBuf = "include_dir", "", RUNNER, value::path, "directory of drop-in configuration, `*.cfg` by name";
+    SLEEP_TIME: Duration = "sleep_time", "1", OLD, |text, _| value::duration(text), "least wait before the next try";
+    RETRY_JITTER: Duration = "retry_jitter", "30", OLD, |text, _| value::duration(text), "a random part of this is added to sleep_time";
+    BACKOFF: f64 = "backoff", "1", RUNNER_AND_TASK, |text, _| value::factor(text), "factor by which the wait grows with each try";
+    MAX_SLEEP_TIME: Duration = "max_sleep_time", "1h", RUNNER, |text, _| value::duration(text), "the wait never grows over this";
+    MAX_TRIES: Tries = "max_tries", "5", OLD, |text, _| value::tries(text), "tries in all, 0 = no limit";
+    RETRY_DEADLINE: Limit = "retry_deadline", "infinity", RUNNER, |text, _| value::limit(text), "no try begins later than this after the first";
+    RETRY_FROM: RetryFrom = "retry_from", "start", RUNNER, |text, _| value::choice(text, &[("start", RetryFrom::Start), ("failed", RetryFrom::Failed)]), "where to begin again: the chain's start, or only the failed task";
+    MAX_TIME: Limit = "max_time", "600", OLD, |text, _| value::limit(text), "limit of one task";
+    KILL_AFTER: Duration = "kill_after", "10", RUNNER_AND_TASK, |text, _| value::duration(text), "time from TERM to KILL";
+    IDLE_TIMEOUT: Limit = "idle_timeout", "0", RUNNER_AND_TASK, |text, _| value::limit(text), "limit since the task's start or last progress";
+    CHAIN_MAX_TIME: Limit = "chain_max_time", "0", RUNNER, |text, _| value::limit(text), "limit of a whole run";
+    HALT_TASK: PathBuf = "halt_task", "halt.sh", RUNNER, |text, _| value::path(text, Path::new("")), "a file of the task directory, or an absolute path";
+    HALT_ON_GIVE_UP: bool = "halt_on_give_up", "yes", RUNNER, |text, _| value::boolean(text), "run the halt task when tries are used up, too";
+    TASK_HOOK: CommandLine = "task_hook", "", RUNNER, value::command, "command run before and after each task";
+    CHAIN_HOOK: CommandLine = "chain_hook", "", RUNNER, value::command, "command run at start and end of a run, and when one did not start";
+    HOOK_MAX_TIME: Limit = "hook_max_time", "60", RUNNER, |text, _| value::limit(text), "limit of one hook";
+    INTERPRETER: CommandLine = "interpreter", "", OLD, value::command, "command put before each task file";
+    SUCCESS_CODES: Vec<u8> = "success_codes", "0", RUNNER_AND_TASK, |text, _| value::codes(text), "exit codes that mean done";
+    HALT_CODES: Vec<u8> = "halt_codes", "2", RUNNER_AND_TASK, |text, _| value::codes(text), "exit codes that mean: run the halt task and stop";
+    STOP_CODES: Vec<u8> = "stop_codes", "", RUNNER_AND_TASK, |text, _| value::codes(text), "exit codes that mean: stop without the halt task";
+    SKIP_CODES: Vec<u8> = "skip_codes", "", RUNNER_AND_TASK, |text, _| value::codes(text), "exit codes that mean: done, nothing to do";
+    MAX_PARALLEL: usize = "max_parallel", "1", RUNNER, |text, _| value::width(text), "tasks that may run side by side";
+    TIMES: u32 = "times", "1", RUNNER, |text, _| value::count(text), "how many runs, 0 = for ever";
+    RUN_INTERVAL: Duration = "run_interval", "", RUNNER, |text, _| value::duration(text), "the next run begins this long after the last began";
+    SLEEP_INTERVAL: Duration = "sleep_interval", "", RUNNER, |text, _| value::duration(text), "the next run begins this long after the last ended";
+    USER: String = "user", "", RUNNER_AND_TASK, |text, _| Ok(text.to_owned()), "user the tasks run as";
+    UMASK: u32 = "umask", "", RUNNER_AND_TASK, |text, _| value::umask(text), "file mode creation mask of tasks";
+    NICE: i32 = "nice", "", RUNNER_AND_TASK, |text, _| value::nice(text), "niceness of tasks";
+    WORKING_DIR: PathBuf = "working_dir", "", RUNNER_AND_TASK, value::path, "directory the tasks start in";
+    OUTPUT: Output = "output", "auto", RUNNER_AND_TASK, |text, _| value::choice(text, &[("auto", Output::Auto), ("inherit", Output::Inherit), ("prefix", Output::Prefix), ("capture", Output::Capture)]), "what happens to what a task writes";
+    SWEEP: Sweep = "sweep", "on-failure", RUNNER_AND_TASK, |text, _| value::choice(text, &[("never", Sweep::Never), ("on-failure", Sweep::OnFailure), ("always", Sweep::Always)]), "when processes a task left behind are ended";
+    TRUST: Trust = "trust", "refuse", RUNNER, |text, _| value::choice(text, &[("refuse", Trust::Refuse), ("warn", Trust::Warn)]), "what others could write: refuse it, or only warn";
+    DEPENDS_ON: Vec<String> = "depends_on", "", TASK_AND_OLD, |text, _| Ok(value::words(text)), "tasks that must be done first, by name or file name";
+    ARGS: Vec<String> = "args", "", TASK, |text, _| value::arguments(text), "arguments of the task";
+}
+
+/// The names of the keys that may stand in a section of this kind.
+pub fn names_in(section: Scope) -> impl Iterator<Item = &'static str> {
+    ALL.iter().filter(move |key| key.scope.covers(section)).map(|key| key.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_old_runner_read_six_keys_from_a_plain_section() {
+        let mut old: Vec<_> = names_in(Scope::OLD_TASK).collect();
+        old.sort_unstable();
+        assert_eq!(old, ["depends_on", "interpreter", "max_time", "max_tries", "retry_jitter", "sleep_time"]);
+    }
+
+    #[test]
+    fn every_default_is_a_value_of_its_key() {
+        assert!((SLEEP_TIME.read)(SLEEP_TIME.info.default, Path::new("")).is_ok());
+        let here = Path::new("");
+        assert_eq!((RETRY_FROM.read)(RETRY_FROM.info.default, here), Ok(RetryFrom::Start));
+        assert_eq!((OUTPUT.read)(OUTPUT.info.default, here), Ok(Output::Auto));
+        assert_eq!((SWEEP.read)(SWEEP.info.default, here), Ok(Sweep::OnFailure));
+        assert_eq!((TRUST.read)(TRUST.info.default, here), Ok(Trust::Refuse));
+        assert_eq!((HALT_CODES.read)(HALT_CODES.info.default, here), Ok(vec![2]));
+    }
+}

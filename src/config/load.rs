@@ -1,0 +1,167 @@
+//! Reads the configuration file and its drop-ins. Touches these files and nothing else.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::{Config, Finding, Origin, Severity, ini, keys, settings};
+use crate::task::left_over;
+
+/// Where the configuration is when nobody says.
+pub const DEFAULT_FILE: &str = "/etc/runner/runner.cfg";
+
+/// A configuration file that cannot be read.
+#[derive(Debug, Error)]
+#[error("the configuration {file} cannot be read: {source}")]
+pub struct LoadError {
+    /// The file, or the directory of drop-ins.
+    pub file: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Reads `file` and the drop-ins it names, then takes in `overrides` (section, key, value).
+///
+/// What is wrong inside a file goes to `findings`; nothing of a line that is wrong is swallowed.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn load(file: Option<&Path>, overrides: &[Override], findings: &mut Vec<Finding>) -> Result<Config, LoadError> {
+    let mut config = Config::default();
+    if let Some(file) = file {
+        read_file(&mut config, file, findings)?;
+        if let Some((dir, origin)) = include_dir(&config) {
+            for drop_in in drop_ins(&dir, &origin, findings)? {
+                read_file(&mut config, &drop_in, findings)?;
+            }
+        }
+    }
+    for wanted in overrides {
+        wanted.apply(&mut config);
+    }
+    Ok(config)
+}
+
+fn read_file(config: &mut Config, file: &Path, findings: &mut Vec<Finding>) -> Result<(), LoadError> {
+    let failed = |source| LoadError { file: file.to_owned(), source };
+    let file: Arc<Path> = std::path::absolute(file).map_err(failed)?.into();
+    let bytes = fs::read(&file).map_err(failed)?;
+    match ini::parse(&bytes) {
+        Ok(document) => config.add_document(&file, &document, findings),
+        Err(errors) => findings.extend(errors.into_iter().map(|error| {
+            let origin = Origin::File { file: file.clone(), line: error.line };
+            Finding::error(&origin, error.problem.to_string())
+        })),
+    }
+    Ok(())
+}
+
+fn include_dir(config: &Config) -> Option<(PathBuf, Origin)> {
+    let entry = config.get(settings::RUNNER_SECTION, keys::INCLUDE_DIR.info.name).filter(|entry| !entry.value.is_empty())?;
+    let dir = entry.origin.base().unwrap_or(Path::new("")).join(&entry.value);
+    Some((dir, entry.origin.clone()))
+}
+
+/// The drop-ins of a directory: `*.cfg` by the bytes of their names, without left-overs of editors and packages.
+fn drop_ins(dir: &Path, origin: &Origin, findings: &mut Vec<Finding>) -> Result<Vec<PathBuf>, LoadError> {
+    let failed = |source| LoadError { file: dir.to_owned(), source };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            findings.push(Finding::new(Severity::Suspect, origin, format!("include_dir {} is not there", dir.display())));
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        let text = name.to_string_lossy();
+        if text.ends_with(".cfg") && !text.starts_with('.') && left_over(&text).is_none() {
+            files.push(dir.join(&name));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// One `--set SECTION.KEY=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    name: String,
+    value: String,
+}
+
+impl Override {
+    /// Reads what was typed.
+    ///
+    /// # Errors
+    /// What was expected instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let expected = "expected SECTION.KEY=VALUE";
+        let (name, value) = text.split_once('=').ok_or(expected)?;
+        let (section, key) = name.rsplit_once('.').ok_or(expected)?;
+        if section.is_empty() || key.is_empty() {
+            return Err(expected.to_owned());
+        }
+        Ok(Self { name: name.to_owned(), value: value.to_owned() })
+    }
+
+    /// As it is handed on in RUNNER_OVERRIDES.
+    pub fn text(&self) -> String {
+        format!("{}={}", self.name, self.value)
+    }
+
+    /// Names may hold dots. A key that is there is meant first, then a section that is there, then the last dot parts.
+    fn apply(&self, config: &mut Config) {
+        let splits = || self.name.match_indices('.').map(|(dot, _)| (&self.name[..dot], &self.name[dot + 1..]));
+        let known_key = splits().find(|(section, key)| config.get(section, key).is_some());
+        let known_section = || splits().rfind(|(section, _)| config.section(section).is_some());
+        if let Some((section, key)) = known_key.or_else(known_section).or_else(|| self.name.rsplit_once('.')) {
+            let (section, key) = (section.to_owned(), key.to_owned());
+            config.add_override(&section, &key, &self.value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drop_ins_come_in_the_order_of_their_bytes_and_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        write("main.cfg", "[runner]\ninclude_dir = d\nmax_tries = 1\n");
+        fs::create_dir(dir.path().join("d")).unwrap();
+        for (name, tries) in
+            [("d/10.cfg", 10), ("d/9.cfg", 9), ("d/B.cfg", 2), ("d/.x.cfg", 7), ("d/z.cfg~", 7), ("d/z.cfg.dpkg-old", 7), ("d/z.txt", 7)]
+        {
+            write(name, &format!("[runner]\nmax_tries = {tries}\n"));
+        }
+        let mut findings = Vec::new();
+        let config = load(Some(&dir.path().join("main.cfg")), &[], &mut findings).unwrap();
+        let names: Vec<_> = config.files().iter().map(|file| file.file_name().unwrap().to_string_lossy().into_owned()).collect();
+        assert_eq!(names, ["main.cfg", "10.cfg", "9.cfg", "B.cfg"]);
+        assert_eq!(config.get("runner", "max_tries").map(|entry| entry.value.as_str()), Some("2"));
+        assert!(findings.is_empty(), "{findings:?}");
+    }
+
+    #[test]
+    fn an_override_finds_the_key_it_means() {
+        let mut config = Config::default();
+        config.add_override("task:a.v2", "max_time", "1");
+        config.add_override("hg", "a.b", "1");
+        for text in ["task:a.v2.max_tries=3", "hg.a.b=2", "new.one=x=y"] {
+            Override::parse(text).unwrap().apply(&mut config);
+        }
+        let value = |section, key| config.get(section, key).map(|entry| entry.value.clone());
+        assert_eq!(value("task:a.v2", "max_tries").as_deref(), Some("3"));
+        assert_eq!(value("hg", "a.b").as_deref(), Some("2"));
+        assert_eq!(value("new", "one").as_deref(), Some("x=y"));
+        assert!(Override::parse("a=b").is_err() && Override::parse("a.b").is_err() && Override::parse(".b=c").is_err());
+    }
+}

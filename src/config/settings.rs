@@ -1,0 +1,419 @@
+//! What the configuration means for a chain and for each of its tasks. Decides only.
+//!
+//! A task's value is looked for in `[task:CHAIN/NAME]`, `[task:NAME]`, then (six old keys only) in the
+//! plain section `[NAME]`, then in `[runner]`, then in `[DEFAULT]`. NAME is the file name or the short name.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::keys::{self, Key, KeyInfo, Output, RetryFrom, Scope, Sweep, Trust};
+use super::value::{self, CommandLine, Tries};
+use super::{Config, DEFAULT_SECTION, Entry, Finding, Origin, Section, Severity};
+use crate::clock::Limit;
+use crate::names::{MAIN_CHAIN, TaskName, suggestion};
+use crate::outcome::{Codes, Verdict};
+use crate::retry::Backoff;
+
+/// The section of the main chain.
+pub const RUNNER_SECTION: &str = "runner";
+/// The section of variables for all tasks.
+pub const ENV_SECTION: &str = "env";
+
+/// How one task is run and retried.
+#[derive(Debug, Clone)]
+pub struct TaskSettings {
+    /// `max_time`.
+    pub max_time: Limit,
+    /// `kill_after`.
+    pub kill_after: Duration,
+    /// `idle_timeout`.
+    pub idle_timeout: Limit,
+    /// `max_tries`.
+    pub max_tries: Tries,
+    /// `sleep_time`, `retry_jitter`, `backoff`, `max_sleep_time`.
+    pub backoff: Backoff,
+    /// `interpreter`.
+    pub interpreter: Option<CommandLine>,
+    /// `success_codes`, `halt_codes`, `stop_codes`, `skip_codes`.
+    pub codes: Codes,
+    /// `user`.
+    pub user: Option<String>,
+    /// `umask`.
+    pub umask: Option<u32>,
+    /// `nice`.
+    pub nice: Option<i32>,
+    /// `working_dir`.
+    pub working_dir: Option<PathBuf>,
+    /// `output`.
+    pub output: Output,
+    /// `sweep`.
+    pub sweep: Sweep,
+    /// `args`.
+    pub args: Vec<String>,
+}
+
+/// How a chain is run.
+#[derive(Debug, Clone)]
+pub struct ChainSettings {
+    /// The name of the chain.
+    pub name: String,
+    /// `task_dir`.
+    pub task_dir: Option<PathBuf>,
+    /// `retry_deadline`.
+    pub retry_deadline: Limit,
+    /// `retry_from`.
+    pub retry_from: RetryFrom,
+    /// `chain_max_time`.
+    pub chain_max_time: Limit,
+    /// `max_parallel`.
+    pub max_parallel: usize,
+    /// `halt_task`, as it was written.
+    pub halt_task: PathBuf,
+    /// Whether somebody wrote `halt_task`, and where.
+    pub halt_task_origin: Origin,
+    /// `halt_on_give_up`.
+    pub halt_on_give_up: bool,
+    /// `task_hook`.
+    pub task_hook: Option<CommandLine>,
+    /// `chain_hook`.
+    pub chain_hook: Option<CommandLine>,
+    /// `hook_max_time`.
+    pub hook_max_time: Limit,
+    /// `times`; 0 is for ever.
+    pub times: u32,
+    /// `run_interval`.
+    pub run_interval: Option<Duration>,
+    /// `sleep_interval`.
+    pub sleep_interval: Option<Duration>,
+    /// `trust`.
+    pub trust: Trust,
+    /// What holds for a task that has no section of its own.
+    pub task: Rc<TaskSettings>,
+}
+
+impl ChainSettings {
+    /// Reads what `[runner]` says of the main chain. Whatever is wrong goes to `findings`.
+    pub fn of_main(config: &Config, findings: &mut Vec<Finding>) -> Self {
+        let path = SectionPath::of_chain(config);
+        let mut reader = Reader { path: &path, findings };
+        let settings = Self {
+            name: MAIN_CHAIN.to_owned(),
+            task_dir: reader.optional(&keys::TASK_DIR),
+            retry_deadline: reader.value(&keys::RETRY_DEADLINE),
+            retry_from: reader.value(&keys::RETRY_FROM),
+            chain_max_time: reader.value(&keys::CHAIN_MAX_TIME),
+            max_parallel: reader.value(&keys::MAX_PARALLEL),
+            halt_task: reader.value(&keys::HALT_TASK),
+            halt_task_origin: path.explain(&keys::HALT_TASK.info).1,
+            halt_on_give_up: reader.value(&keys::HALT_ON_GIVE_UP),
+            task_hook: reader.optional(&keys::TASK_HOOK),
+            chain_hook: reader.optional(&keys::CHAIN_HOOK),
+            hook_max_time: reader.value(&keys::HOOK_MAX_TIME),
+            times: reader.value(&keys::TIMES),
+            run_interval: reader.optional(&keys::RUN_INTERVAL),
+            sleep_interval: reader.optional(&keys::SLEEP_INTERVAL),
+            trust: reader.value(&keys::TRUST),
+            task: Rc::new(reader.task_settings()),
+        };
+        if let (Some(_), Some(_), Some((_, entry))) =
+            (settings.run_interval, settings.sleep_interval, path.find(&keys::SLEEP_INTERVAL.info))
+        {
+            findings.push(Finding::error(&entry.origin, "run_interval and sleep_interval exclude each other; write one of them"));
+        }
+        settings
+    }
+
+    /// The settings of one task, and the words of its `depends_on` with their origin.
+    pub fn of_task(&self, config: &Config, task: &TaskName, findings: &mut Vec<Finding>) -> (Rc<TaskSettings>, Vec<String>, Origin) {
+        let path = SectionPath::of_task(config, &self.name, task);
+        if path.own.is_empty() {
+            return (self.task.clone(), Vec::new(), Origin::Default);
+        }
+        let mut reader = Reader { path: &path, findings };
+        let depends_on = reader.value(&keys::DEPENDS_ON);
+        (Rc::new(reader.task_settings()), depends_on, path.explain(&keys::DEPENDS_ON.info).1)
+    }
+}
+
+/// The sections that speak of a task or a chain, the nearest first.
+#[derive(Debug)]
+pub struct SectionPath<'a> {
+    own: Vec<(Scope, &'a Section)>,
+    general: Vec<(Scope, &'a Section)>,
+}
+
+impl<'a> SectionPath<'a> {
+    /// The sections of the main chain.
+    pub fn of_chain(config: &'a Config) -> Self {
+        let named = |name| config.section(name).map(|section| (Scope::RUNNER, section));
+        Self { own: Vec::new(), general: named(RUNNER_SECTION).into_iter().chain(named(DEFAULT_SECTION)).collect() }
+    }
+
+    /// The sections of one task of `chain`.
+    pub fn of_task(config: &'a Config, chain: &str, task: &TaskName) -> Self {
+        let mut own = Vec::new();
+        let mut words = vec![task.text()];
+        if task.short() != task.text() {
+            words.push(task.short());
+        }
+        for name in words.iter().map(|word| format!("task:{chain}/{word}")).chain(words.iter().map(|word| format!("task:{word}"))) {
+            own.extend(config.section(&name).map(|section| (Scope::TASK, section)));
+        }
+        // A task that is called as one of our own sections cannot have a plain one.
+        let plain = words.iter().filter(|word| !is_owned(word)).filter_map(|word| config.section(word));
+        own.extend(plain.map(|section| (Scope::OLD_TASK, section)));
+        Self { own, general: Self::of_chain(config).general }
+    }
+
+    /// The entry that decides `key`, and the kind of section it stands in.
+    pub fn find(&self, key: &KeyInfo) -> Option<(Scope, &'a Entry)> {
+        self.own
+            .iter()
+            .chain(&self.general)
+            .filter(|(scope, _)| key.scope.covers(*scope))
+            .find_map(|(scope, section)| Some((*scope, section.own(key.name)?)))
+    }
+
+    /// The text that decides `key` (the default, if nobody wrote one) and where it stands.
+    pub fn explain(&self, key: &KeyInfo) -> (&'a str, Origin) {
+        match self.find(key) {
+            Some((_, entry)) => (&entry.value, entry.origin.clone()),
+            None => (key.default, Origin::Default),
+        }
+    }
+}
+
+struct Reader<'a, 'c> {
+    path: &'a SectionPath<'c>,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Reader<'_, '_> {
+    /// The value of a key that always has one: a bad value is reported, and the default stands in for it.
+    fn value<T>(&mut self, key: &Key<T>) -> T {
+        match self.read(key) {
+            Some(value) => value,
+            None => match (key.read)(key.info.default, Path::new("")) {
+                Ok(value) => value,
+                Err(expected) => unreachable!("the default of {} does not parse: {expected}", key.info.name),
+            },
+        }
+    }
+
+    /// The value of a key that may be absent; an empty value is an absent one.
+    fn optional<T>(&mut self, key: &Key<T>) -> Option<T> {
+        let (_, entry) = self.path.find(&key.info)?;
+        if entry.value.is_empty() { None } else { self.read(key) }
+    }
+
+    fn read<T>(&mut self, key: &Key<T>) -> Option<T> {
+        let (_, entry) = self.path.find(&key.info)?;
+        match (key.read)(&entry.value, entry.origin.base().unwrap_or(Path::new(""))) {
+            Ok(value) => Some(value),
+            Err(expected) => {
+                let message = format!("{} = {}: {expected}", key.info.name, value::mask_secrets(&entry.value));
+                self.findings.push(Finding::error(&entry.origin, message));
+                None
+            }
+        }
+    }
+
+    fn task_settings(&mut self) -> TaskSettings {
+        TaskSettings {
+            max_time: self.value(&keys::MAX_TIME),
+            kill_after: self.value(&keys::KILL_AFTER),
+            idle_timeout: self.value(&keys::IDLE_TIMEOUT),
+            max_tries: self.value(&keys::MAX_TRIES),
+            backoff: Backoff {
+                sleep_time: self.value(&keys::SLEEP_TIME),
+                retry_jitter: self.value(&keys::RETRY_JITTER),
+                factor: self.value(&keys::BACKOFF),
+                max_sleep_time: self.value(&keys::MAX_SLEEP_TIME),
+            },
+            interpreter: self.optional(&keys::INTERPRETER),
+            codes: self.codes(),
+            user: self.optional(&keys::USER),
+            umask: self.optional(&keys::UMASK),
+            nice: self.optional(&keys::NICE),
+            working_dir: self.optional(&keys::WORKING_DIR),
+            output: self.value(&keys::OUTPUT),
+            sweep: self.value(&keys::SWEEP),
+            args: self.value(&keys::ARGS),
+        }
+    }
+
+    /// The four lists of exit codes as one table. A list that somebody wrote wins over a default one
+    /// (`stop_codes = 2` alone means what it says); one code in two written lists is an error.
+    fn codes(&mut self) -> Codes {
+        let lists = [
+            (&keys::SUCCESS_CODES, Verdict::Ok),
+            (&keys::HALT_CODES, Verdict::Halt),
+            (&keys::STOP_CODES, Verdict::Exit),
+            (&keys::SKIP_CODES, Verdict::Skip),
+        ];
+        let mut codes = Codes::none();
+        let (written, defaults): (Vec<_>, Vec<_>) = lists.into_iter().partition(|(key, _)| self.path.find(&key.info).is_some());
+        for (key, verdict) in written {
+            for code in self.value(key) {
+                if let Err(other) = codes.set(code, verdict) {
+                    let other = lists.iter().find(|(_, verdict)| *verdict == other).map_or("another list", |(key, _)| key.info.name);
+                    let origin = self.path.explain(&key.info).1;
+                    self.findings.push(Finding::error(
+                        &origin,
+                        format!("{}: the code {code} is in {other}, too; a code has one meaning", key.info.name),
+                    ));
+                }
+            }
+        }
+        for (key, verdict) in defaults {
+            for code in self.value(key) {
+                // Taken already: the written list wins.
+                let _ = codes.set(code, verdict);
+            }
+        }
+        codes
+    }
+}
+
+/// Whether runner owns the section: its keys are judged.
+pub fn is_owned(section: &str) -> bool {
+    const KINDS: [&str; 4] = ["task:", "env:", "chain:", "queue:"];
+    const NAMES: [&str; 6] = [RUNNER_SECTION, ENV_SECTION, DEFAULT_SECTION, "daemon", "metrics", "liveness"];
+    NAMES.contains(&section) || KINDS.iter().any(|kind| section.starts_with(kind))
+}
+
+/// Judges the keys of the sections that runner owns: one that it does not know is suspect.
+pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
+    for section in config.sections() {
+        let scope = match section.name.as_str() {
+            RUNNER_SECTION => Scope::RUNNER,
+            name if name.starts_with("task:") => Scope::TASK,
+            _ => continue,
+        };
+        for entry in section.entries() {
+            if !keys::names_in(scope).any(|name| name == entry.key) {
+                let message = format!("unknown key `{}` in [{}]{}", entry.key, section.name, suggestion(&entry.key, keys::names_in(scope)));
+                findings.push(Finding::new(Severity::Suspect, &entry.origin, message));
+            }
+            if value::holds_secret(&entry.value) {
+                let message = format!("`{}` holds a password; put it into a file that only its owner may read", entry.key);
+                findings.push(Finding::new(Severity::Warning, &entry.origin, message));
+            }
+        }
+    }
+}
+
+/// The variables that `[env]` and `[env:NAME]` give to a task, in the order in which they are set.
+/// A `RUNNER_*` name there loses against runner's own; [`judge_env`] tells.
+pub fn task_env<'a>(config: &'a Config, task: Option<&TaskName>) -> impl Iterator<Item = &'a Entry> {
+    let mut sections = vec![ENV_SECTION.to_owned()];
+    if let Some(task) = task {
+        sections.push(format!("env:{}", task.short()));
+        if task.text() != task.short() {
+            sections.push(format!("env:{}", task.text()));
+        }
+    }
+    sections.into_iter().flat_map(|name| config.items(&name).collect::<Vec<_>>()).filter(|entry| !entry.key.starts_with("RUNNER_"))
+}
+
+/// Whether any section gives `task` variables of its own.
+pub fn has_own_env(config: &Config, task: &TaskName) -> bool {
+    [task.short(), task.text()].iter().any(|word| config.section(&format!("env:{word}")).is_some())
+}
+
+/// Judges the variables of `[env]` and `[env:NAME]`: names that cannot be set, or that lose.
+pub fn judge_env(config: &Config, findings: &mut Vec<Finding>) {
+    let is_env = |section: &&Section| section.name == ENV_SECTION || section.name.starts_with("env:");
+    for section in config.sections().filter(is_env) {
+        for entry in section.entries() {
+            if entry.key.starts_with("RUNNER_") {
+                let message = format!("`{}` in [{}] is not set: names that begin with RUNNER_ are runner's own", entry.key, section.name);
+                findings.push(Finding::new(Severity::Warning, &entry.origin, message));
+            } else if entry.value.contains('\0') {
+                findings.push(Finding::error(&entry.origin, format!("`{}` holds a NUL byte, which no variable can", entry.key)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::outcome::{ExitKind, ProcessEnd};
+
+    fn read(text: &str) -> (Config, ChainSettings, Vec<String>) {
+        let (mut config, mut findings) = (Config::default(), Vec::new());
+        let file: Arc<Path> = Path::new("/etc/r.cfg").into();
+        config.add_document(&file, &super::super::ini::parse(text.as_bytes()).unwrap(), &mut findings);
+        judge_keys(&config, &mut findings);
+        judge_env(&config, &mut findings);
+        let chain = ChainSettings::of_main(&config, &mut findings);
+        let told = findings.iter().map(ToString::to_string).collect();
+        (config, chain, told)
+    }
+
+    fn task(config: &Config, chain: &ChainSettings, file: &str) -> Rc<TaskSettings> {
+        let mut findings = Vec::new();
+        let settings = chain.of_task(config, &TaskName::parse(OsStr::new(file)), &mut findings).0;
+        assert!(findings.is_empty(), "{findings:?}");
+        settings
+    }
+
+    #[test]
+    fn an_empty_configuration_has_the_documented_defaults() {
+        let (_, chain, told) = read("");
+        assert!(told.is_empty());
+        assert_eq!(chain.task.max_time, Limit::of(Duration::from_secs(600)));
+        assert_eq!(chain.task.backoff.wait(9, 0.0), Duration::from_secs(1));
+        assert_eq!((chain.times, chain.max_parallel, chain.retry_from), (1, 1, RetryFrom::Start));
+        assert_eq!(chain.task.codes.verdict(&ExitKind::Ended(ProcessEnd::Code(2))), Verdict::Halt);
+        assert_eq!(chain.task.codes.verdict(&ExitKind::Ended(ProcessEnd::Code(3))), Verdict::Retry);
+    }
+
+    #[test]
+    fn the_nearest_section_decides() {
+        let text = "[DEFAULT]\nmax_time = 9\n[runner]\nmax_time = 1\nkill_after = 1\n[b]\nmax_time = 2\nkill_after = 2\n[task:b]\nmax_time = 3\n[task:main/b]\nmax_tries = 4\n";
+        let (config, chain, told) = read(text);
+        assert!(told.is_empty(), "{told:?}");
+        let b = task(&config, &chain, "1-b.sh");
+        assert_eq!((b.max_time, b.max_tries.count()), (Limit::of(Duration::from_secs(3)), 4));
+        assert_eq!(b.kill_after, Duration::from_secs(1), "kill_after in a plain section belongs to the user");
+        assert_eq!(task(&config, &chain, "1-c.sh").max_time, Limit::of(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line_and_the_way_out() {
+        let (_, _, told) = read(
+            "[runner]\nmax_trys = 3\nmax_time = soon\nskip_codes = 2\nhalt_codes = 2\nrun_interval=1\nsleep_interval=1\n[env]\nRUNNER_X = 1\n",
+        );
+        assert_eq!(
+            told,
+            [
+                "/etc/r.cfg:2: unknown key `max_trys` in [runner]; did you mean `max_tries`?",
+                "/etc/r.cfg:9: `RUNNER_X` in [env] is not set: names that begin with RUNNER_ are runner's own",
+                "/etc/r.cfg:3: max_time = soon: expected a duration: seconds such as 90 or 0.5, `10min`, `1h30m`, or `infinity`",
+                "/etc/r.cfg:4: skip_codes: the code 2 is in halt_codes, too; a code has one meaning",
+                "/etc/r.cfg:7: run_interval and sleep_interval exclude each other; write one of them",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_written_list_of_codes_wins_over_a_default_one() {
+        let (_, chain, told) = read("[runner]\nstop_codes = 2, 3\n");
+        assert!(told.is_empty(), "{told:?}");
+        assert_eq!(chain.task.codes.verdict(&ExitKind::Ended(ProcessEnd::Code(2))), Verdict::Exit);
+    }
+
+    #[test]
+    fn variables_of_one_task_come_after_those_of_all() {
+        let (config, ..) = read("[env]\nA = 1\nB = 1\n[env:x]\nB = 2\n");
+        let name = TaskName::parse(OsStr::new("3-x.sh"));
+        let pairs: Vec<_> = task_env(&config, Some(&name)).map(|entry| (entry.key.as_str(), entry.value.as_str())).collect();
+        assert_eq!(pairs, [("A", "1"), ("B", "1"), ("B", "2")]);
+    }
+}

@@ -1,0 +1,81 @@
+//! The variables of tasks and hooks: ours without what is private, then `[env]`, `[env:NAME]`, then RUNNER_*.
+//! Decides only.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use crate::config::Entry;
+
+/// Variables of ours that are between us and whoever started us; a task that saw them could speak in our name
+/// (sd_notify(3), sd_listen_fds(3), systemd.exec(5)).
+const PRIVATE: [&str; 5] = ["NOTIFY_SOCKET", "MAINPID", "INVOCATION_ID", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"];
+const PRIVATE_PREFIXES: [&str; 3] = ["RUNNER_", "WATCHDOG_", "LISTEN_"];
+
+/// The variables that all processes of a chain start from.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    inherited: BTreeMap<OsString, OsString>,
+}
+
+impl Environment {
+    /// Takes over what may be taken over of our own variables.
+    pub fn new(ours: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let private = |name: &OsStr| {
+            let bytes = name.as_bytes();
+            PRIVATE.iter().any(|private| bytes == private.as_bytes())
+                || PRIVATE_PREFIXES.iter().any(|prefix| bytes.starts_with(prefix.as_bytes()))
+        };
+        Self { inherited: ours.into_iter().filter(|(name, _)| !private(name)).collect() }
+    }
+
+    /// The variables of one task, or of all that have none of their own, as `NAME=value`. Entries of the
+    /// configuration are literal and come later, so they win; the `login` variables of a user lose against them.
+    pub fn variables<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>, login: &[(&str, Vec<u8>)]) -> Variables {
+        let mut all = self.inherited.clone();
+        for (name, value) in login {
+            all.insert(OsString::from(name), OsString::from_vec(value.clone()));
+        }
+        for entry in entries {
+            // The socket for progress is ours to give.
+            if entry.key != "NOTIFY_SOCKET" {
+                all.insert(OsString::from(&entry.key), OsString::from(&entry.value));
+            }
+        }
+        let search = all.get(OsStr::new("PATH")).cloned();
+        Variables { block: all.iter().filter_map(|(name, value)| variable(name.as_bytes(), value.as_bytes())).collect(), search }
+    }
+}
+
+/// Variables as the kernel takes them.
+#[derive(Debug, Clone)]
+pub struct Variables {
+    /// Each as `NAME=value`.
+    pub block: Vec<CString>,
+    /// The value of PATH, by which programs are found.
+    pub search: Option<OsString>,
+}
+
+/// One variable; `None` when the kernel could not take it.
+pub fn variable(name: &[u8], value: &[u8]) -> Option<CString> {
+    CString::new([name, b"=", value].concat()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Origin;
+
+    #[test]
+    fn what_is_private_stays_here_and_the_configuration_wins() {
+        let ours =
+            ["PATH=/bin", "NOTIFY_SOCKET=/run/x", "WATCHDOG_USEC=1", "LISTEN_FDS=1", "RUNNER_TASK=x", "HOME=/root", "INVOCATION_ID=1"];
+        let pairs = ours.iter().filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.into(), value.into()));
+        let entry = |key: &str, value: &str| Entry { key: key.into(), value: value.into(), origin: Origin::Default };
+        let entries = [entry("HOME", "/h"), entry("A", "$x ' \\"), entry("NOTIFY_SOCKET", "/mine")];
+        let variables = Environment::new(pairs).variables(&entries, &[]);
+        let texts: Vec<_> = variables.block.iter().map(|variable| variable.to_str().unwrap()).collect();
+        assert_eq!(texts, ["A=$x ' \\", "HOME=/h", "PATH=/bin"]);
+        assert_eq!(variables.search.as_deref(), Some(OsStr::new("/bin")));
+    }
+}

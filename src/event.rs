@@ -1,0 +1,152 @@
+//! What happens in a run, told once and read by many: the log, progress bars, the service manager.
+
+use std::time::Duration;
+
+use crate::names::{RunId, TaskName};
+use crate::outcome::{ExitKind, HaltReason, RunOutcome, Verdict};
+
+/// Which run an event belongs to.
+#[derive(Debug, Clone)]
+pub struct RunRef {
+    /// The name of the chain.
+    pub chain: String,
+    /// The id of the run.
+    pub id: RunId,
+}
+
+/// How one try of a task ended.
+#[derive(Debug, Clone)]
+pub struct TaskEnd {
+    /// The task.
+    pub task: TaskName,
+    /// Which try it was, from 1.
+    pub try_num: u32,
+    /// How many there are; `u32::MAX` where there is no limit.
+    pub max_tries: u32,
+    /// How its process ended.
+    pub exit: ExitKind,
+    /// What that means.
+    pub verdict: Verdict,
+    /// A RETRY after which there is no further try.
+    pub last: bool,
+    /// From its start to the end of its last process.
+    pub duration: Duration,
+    /// Processes of it that live on.
+    pub left_behind: usize,
+    /// A process of it survived KILL.
+    pub unkillable: bool,
+    /// The end of what it wrote, where that was kept.
+    pub tail: Vec<u8>,
+    /// How much of what it wrote is not in `tail`, in bytes.
+    pub tail_lost: u64,
+    /// Its output was kept back and has not been shown yet.
+    pub show_tail: bool,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A run begins.
+    RunStarted {
+        /// How many tasks it has.
+        tasks: usize,
+    },
+    /// A try of a task begins.
+    TaskStarted {
+        /// The task.
+        task: &'a TaskName,
+        /// Which try it is.
+        try_num: u32,
+        /// How many there are.
+        max_tries: u32,
+    },
+    /// A task says how far it is.
+    TaskProgress {
+        /// The task.
+        task: &'a TaskName,
+        /// 0 to 100.
+        percent: Option<u8>,
+        /// In its own words.
+        status: Option<&'a str>,
+        /// What it thinks of itself: success, warning, error. The exit code decides.
+        result: Option<&'a str>,
+    },
+    /// A limit of a task passed, or it is to stop; it is being ended.
+    TaskEnding {
+        /// The task.
+        task: &'a TaskName,
+        /// Why.
+        why: &'a str,
+        /// From TERM to KILL.
+        kill_after: Duration,
+    },
+    /// A try of a task has ended, and so have its processes.
+    TaskEnded(&'a TaskEnd),
+    /// A failed task is tried again later, alone.
+    TaskSleeping {
+        /// The task.
+        task: &'a TaskName,
+        /// For how long.
+        wait: Duration,
+    },
+    /// Everything is tried again later.
+    RunRetry {
+        /// For how long it pauses.
+        wait: Duration,
+        /// The try that comes.
+        try_num: u32,
+        /// How many there are.
+        max_tries: u32,
+    },
+    /// The halt task begins.
+    HaltStarted {
+        /// Its file.
+        file: &'a str,
+        /// Why.
+        reason: HaltReason,
+    },
+    /// The halt task has ended, or could not begin.
+    HaltEnded {
+        /// Its file.
+        file: &'a str,
+        /// How.
+        exit: &'a ExitKind,
+        /// How long it took.
+        duration: Duration,
+    },
+    /// A hook failed, hung or did not start. It changes nothing.
+    HookFailed {
+        /// Which key named it.
+        key: &'static str,
+        /// How it failed.
+        why: &'a str,
+    },
+    /// We were told to stop.
+    Stopping {
+        /// By this signal.
+        signal: i32,
+    },
+    /// A run is over.
+    RunEnded {
+        /// How.
+        outcome: &'a RunOutcome,
+        /// How long it took, the halt task not included.
+        duration: Duration,
+        /// Tries of tasks that were started.
+        started: u32,
+    },
+}
+
+/// Somebody who wants to hear of events.
+pub trait Reader {
+    /// Hears of one. Must not fail, and must not take long.
+    fn tell(&mut self, run: &RunRef, event: &Event<'_>);
+
+    /// How soon it wants to be woken although nothing has happened: a screen whose clocks move.
+    fn wake_in(&self) -> Option<Duration> {
+        None
+    }
+
+    /// It is woken, for whatever reason.
+    fn wake(&mut self) {}
+}

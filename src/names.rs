@@ -1,0 +1,166 @@
+//! What things are called: task files, their short names and numbers, chains, runs.
+//! Knows nobody and touches nothing; names are made by parsing and never change.
+
+use std::cmp::Ordering;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+
+/// The name of the main chain, the one `[runner]` describes.
+pub const MAIN_CHAIN: &str = "main";
+
+/// One task file and the two things its name says: the number it sorts by and the short name.
+///
+/// `30-buildbot.py` has the number 30 and the name `buildbot`: a leading `digits-` and the last
+/// suffix are dropped, nothing else. `setup-ami.sh` is `setup-ami`, `6-foo-bar.v2.py` is
+/// `foo-bar.v2`, and `30_x.py` has no number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskName {
+    file: OsString,
+    text: String,
+    number: Option<u128>,
+    short: (usize, usize),
+}
+
+impl TaskName {
+    /// Reads the number and the short name off a file name.
+    pub fn parse(file: &OsStr) -> Self {
+        let text = file.to_string_lossy().into_owned();
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let numbered = digits > 0 && text[digits..].starts_with('-') && text.len() > digits + 1;
+        let start = if numbered { digits + 1 } else { 0 };
+        // More digits than fit are all "very late"; the file name still orders them.
+        let number = numbered.then(|| text[..digits].parse().unwrap_or(u128::MAX));
+        let end = match text[start..].rfind('.') {
+            Some(dot) if dot > 0 => start + dot,
+            _ => text.len(),
+        };
+        Self { file: file.to_owned(), number, short: (start, end), text }
+    }
+
+    /// The name of the file, byte for byte.
+    pub fn file(&self) -> &OsStr {
+        &self.file
+    }
+
+    /// The name of the file for people and JSON; bytes that are not UTF-8 are replaced.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The short name that sections and `depends_on` may use.
+    pub fn short(&self) -> &str {
+        &self.text[self.short.0..self.short.1]
+    }
+
+    /// The number the task sorts by, if the file name begins with `digits-`.
+    pub fn number(&self) -> Option<u128> {
+        self.number
+    }
+
+    /// Whether somebody who wrote `word` means this task.
+    pub fn answers_to(&self, word: &str) -> bool {
+        self.text == word || self.short() == word
+    }
+
+    /// The order of tasks: numbers first and as numbers, then the bytes of the file name.
+    pub fn sort_order(&self, other: &Self) -> Ordering {
+        let late = |name: &Self| (name.number.is_none(), name.number.unwrap_or(0));
+        late(self).cmp(&late(other)).then_with(|| self.file.as_bytes().cmp(other.file.as_bytes()))
+    }
+}
+
+impl fmt::Display for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Names one run for ever without asking a clock: boot id, counter, random part.
+///
+/// A machine that has just started may believe that it is 1970; two runs of it still differ,
+/// because the kernel's boot id does and the random part does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RunId(String);
+
+impl RunId {
+    /// Puts a run id together. `boot_id` may be empty where the kernel does not tell it.
+    pub fn new(boot_id: &str, counter: u32, random: u64) -> Self {
+        let boot: String = boot_id.chars().filter(char::is_ascii_hexdigit).take(8).collect();
+        Self(format!("{boot:0>8}-{counter}-{random:016x}"))
+    }
+
+    /// The id as it is printed, exported and accepted.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The known word nearest to one that was not known, if it is near enough to be a slip of the hand.
+pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = word.to_lowercase();
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= 1.max(candidate.chars().count().max(word.chars().count()) / 3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The tail of a message about an unknown word: `; did you mean X?`, or nothing.
+pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    did_you_mean(word, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_and_name_come_off_the_file_name_and_nothing_else_does() {
+        let cases: &[(&str, Option<u128>, &str)] = &[
+            ("30-buildbot.py", Some(30), "buildbot"),
+            ("setup-ami.sh", None, "setup-ami"),
+            ("30_x.py", None, "30_x"),
+            ("6-foo-bar.v2.py", Some(6), "foo-bar.v2"),
+            ("007-bond", Some(7), "bond"),
+            ("30", None, "30"),
+            ("30-", None, "30-"),
+            ("30-.sh", Some(30), ".sh"),
+            ("a.b.c", None, "a.b"),
+            ("340282366920938463463374607431768211456-x.sh", Some(u128::MAX), "x"),
+        ];
+        for (file, number, short) in cases {
+            let name = TaskName::parse(OsStr::new(file));
+            assert_eq!((name.number(), name.short(), name.text()), (*number, *short, *file));
+        }
+    }
+
+    #[test]
+    fn numbers_order_as_numbers_and_tasks_without_one_come_last() {
+        let mut names: Vec<_> = ["b", "10-a", "9-z", "a", "9-a", "09-a"].iter().map(|n| TaskName::parse(OsStr::new(n))).collect();
+        names.sort_by(TaskName::sort_order);
+        let order: Vec<_> = names.iter().map(TaskName::text).collect();
+        assert_eq!(order, ["09-a", "9-a", "9-z", "10-a", "a", "b"]);
+    }
+
+    #[test]
+    fn a_slip_is_recognised_and_another_word_is_not() {
+        let known = ["max_tries", "max_time", "sleep_time"];
+        assert_eq!(did_you_mean("max_trys", known), Some("max_tries"));
+        assert_eq!(did_you_mean("Max_Time", known), Some("max_time"));
+        assert_eq!(did_you_mean("colour", known), None);
+    }
+
+    #[test]
+    fn run_ids_need_no_boot_id() {
+        assert_eq!(RunId::new("4f1c2a9b-77aa", 3, 255).as_str(), "4f1c2a9b-3-00000000000000ff");
+        assert_eq!(RunId::new("", 0, 1).as_str(), "00000000-0-0000000000000001");
+    }
+}

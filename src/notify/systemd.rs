@@ -1,0 +1,90 @@
+//! What the service manager hears of us, when it asked for it with NOTIFY_SOCKET. Never fails: nobody listens mostly.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use crate::clock::{Moment, Seconds};
+use crate::event::{Event, Reader, RunRef};
+use crate::process::state::UNKILLABLE_AFTER;
+
+/// The watchdog's side: signs of life, at half the interval it wants (sd_watchdog_enabled(3)).
+#[derive(Debug)]
+pub struct Watchdog {
+    beat: Option<(Duration, Moment)>,
+}
+
+impl Watchdog {
+    /// Looks whether one watches. `connected` is whether NOTIFY_SOCKET is set; without it no socket is ever opened.
+    pub fn new(connected: bool, now: Moment) -> Self {
+        let interval = if connected { sd_notify::watchdog_enabled().map(|interval| interval / 2) } else { None };
+        Self { beat: interval.map(|interval| (interval, now + interval)) }
+    }
+
+    /// When it wants a sign of life next.
+    pub fn wake_at(&self) -> Option<Moment> {
+        self.beat.map(|(_, at)| at)
+    }
+
+    /// Gives the sign, if it is time.
+    pub fn keep_alive(&mut self, now: Moment) {
+        if let Some((interval, at)) = &mut self.beat
+            && now >= *at
+        {
+            send(&[NotifyState::Watchdog]);
+            *at = now + *interval;
+        }
+    }
+}
+
+/// Tells the service manager what a run is doing.
+#[derive(Debug)]
+pub struct Status {
+    connected: bool,
+    /// The longest `kill_after` of the chain: how long a stop may take.
+    kill_after: Duration,
+}
+
+impl Status {
+    /// A teller; `connected` is whether NOTIFY_SOCKET is set.
+    pub fn new(connected: bool, kill_after: Duration) -> Self {
+        Self { connected, kill_after }
+    }
+}
+
+impl Reader for Status {
+    fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
+        if !self.connected {
+            return;
+        }
+        let chain = &run.chain;
+        match event {
+            Event::RunStarted { tasks } => send(&[NotifyState::Ready, NotifyState::Status(&format!("chain {chain}: {tasks} tasks"))]),
+            Event::TaskStarted { task, try_num, .. } => send(&[NotifyState::Status(&format!("chain {chain}: {task}, try {try_num}"))]),
+            Event::TaskProgress { task, percent: Some(percent), .. } => {
+                send(&[NotifyState::Status(&format!("chain {chain}: {task}, {percent}%"))])
+            }
+            Event::RunRetry { wait, try_num, .. } => {
+                send(&[NotifyState::Status(&format!("chain {chain}: try {try_num} in {}", Seconds(*wait)))])
+            }
+            Event::HaltStarted { reason, .. } => send(&[NotifyState::Status(&format!("chain {chain}: halt task, {}", reason.word()))]),
+            Event::RunEnded { outcome, .. } => send(&[NotifyState::Status(&format!("chain {chain}: {}", outcome.word()))]),
+            Event::Stopping { .. } => {
+                let at_most = self.kill_after + UNKILLABLE_AFTER;
+                send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(u32::try_from(at_most.as_micros()).unwrap_or(u32::MAX))]);
+            }
+            Event::TaskProgress { percent: None, .. }
+            | Event::TaskEnding { .. }
+            | Event::TaskEnded(_)
+            | Event::TaskSleeping { .. }
+            | Event::HaltEnded { .. }
+            | Event::HookFailed { .. } => {}
+        }
+    }
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::debug!("the service manager does not hear us: {error}");
+    }
+}

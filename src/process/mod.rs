@@ -1,0 +1,371 @@
+//! Supervision: a process, the group it leads, and whatever it starts, from the start to the last of them.
+//! Touches processes and nothing else; `state` decides, `tree` looks, `unix` speaks to the kernel.
+
+pub mod signal;
+pub mod state;
+pub mod tree;
+pub mod unix;
+pub mod user;
+
+use std::cell::RefCell;
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::clock::Moment;
+use crate::config::keys::Sweep;
+use crate::outcome::{LimitKind, ProcessEnd};
+use state::{Action, Cause, Ending, Input, Phase};
+use tree::{Found, Mark, Target};
+use unix::{Children, Process, Spec, WaitMethod};
+
+/// How often members that have no pidfd (before Linux 5.3) are looked at while they are being ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Everything we have started and not reaped, and how we hear of it. One for the whole program.
+#[derive(Debug)]
+pub struct Family {
+    method: WaitMethod,
+    leaders: RefCell<Vec<Pid>>,
+    /// Whoever runs now did not begin, or has not stayed, alone.
+    crowded: RefCell<bool>,
+}
+
+impl Family {
+    /// Makes us the parent of every orphan below us.
+    pub fn new(method: WaitMethod) -> Self {
+        // Linux has had this since 3.4; without it those who leave their parent are init's, and only the group is ended.
+        if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+            log::debug!("not a subreaper, processes that leave their task are not found: {error}");
+        }
+        Self { method, leaders: RefCell::default(), crowded: RefCell::new(false) }
+    }
+
+    /// Reaps adopted processes that have ended, each by its pid; ours are left to who waits for them.
+    pub fn reap_strays(&self) -> Children {
+        loop {
+            match unix::look_at_children() {
+                Children::Ended(pid) if !self.leaders.borrow().contains(&pid) => {
+                    unix::reap(pid);
+                }
+                children @ (Children::None | Children::Living | Children::Ended(_)) => return children,
+            }
+        }
+    }
+
+    /// A new process of ours. It is alone when nothing else is there, and stays so while nothing else begins.
+    fn add(&self, pid: Pid, alone: bool) {
+        self.leaders.borrow_mut().push(pid);
+        *self.crowded.borrow_mut() = !alone;
+    }
+
+    fn remove(&self, pid: Pid) {
+        self.leaders.borrow_mut().retain(|leader| *leader != pid);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.leaders.borrow().is_empty() && self.reap_strays() == Children::None
+    }
+}
+
+/// A panic must not leave tasks behind that nobody watches: their groups are ended, and so is the program then.
+impl Drop for Family {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for signal in [Signal::TERM, Signal::CONT, Signal::KILL] {
+                for leader in self.leaders.borrow().iter() {
+                    let _ = rustix::process::kill_process_group(*leader, signal);
+                }
+                if signal == Signal::CONT {
+                    // TERM has this long to work before KILL.
+                    let _ = rustix::event::poll(&mut [], Some(&rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 }));
+                }
+            }
+        }
+    }
+}
+
+/// A process, and all that belongs to it, from its start to its end.
+#[derive(Debug)]
+pub struct Supervised {
+    leader: Process,
+    end: Option<ProcessEnd>,
+    ending: Ending,
+    mark: Option<Mark>,
+    members: Vec<Member>,
+    /// Ends at which time alone makes us look again, where the kernel cannot tell us.
+    look_at: Option<Moment>,
+    left_behind: usize,
+}
+
+/// A process beside the leader that is being ended. The pidfd makes sure that it is still the same one.
+#[derive(Debug)]
+struct Member {
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
+}
+
+/// How it all ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone {
+    /// What the kernel said of the leader; `None` when it survived KILL.
+    pub end: Option<ProcessEnd>,
+    /// Why we ended it; `None` when it ended by itself.
+    pub cause: Option<Cause>,
+    /// Processes of it that live on.
+    pub left_behind: usize,
+    /// Something of it survived KILL.
+    pub unkillable: bool,
+}
+
+impl Supervised {
+    /// Starts a process. `mark` is what its descendants carry; without one only its process group counts as its own.
+    ///
+    /// # Errors
+    /// The system's word for why it does not start; [`explain_start`] says it for people.
+    pub fn start(spec: &Spec<'_>, family: &Family, mark: Option<Mark>, kill_after: Duration, sweep: Sweep) -> io::Result<Self> {
+        let alone = family.is_empty();
+        let leader = Process::spawn(spec, family.method)?;
+        family.add(leader.pid(), alone);
+        Ok(Self { leader, end: None, ending: Ending::new(kill_after, sweep), mark, members: Vec::new(), look_at: None, left_behind: 0 })
+    }
+
+    /// The process id of the leader.
+    pub fn pid(&self) -> Pid {
+        self.leader.pid()
+    }
+
+    /// Whether nobody has asked for its end yet.
+    pub fn is_running(&self) -> bool {
+        self.ending.phase() == Phase::Running
+    }
+
+    /// The descriptors that become readable when something has ended.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let leader = self.end.is_none().then(|| self.leader.fd());
+        leader.into_iter().chain(self.members.iter().filter_map(|member| member.pidfd.as_ref()).map(AsFd::as_fd))
+    }
+
+    /// The next moment at which time alone changes something.
+    pub fn wake_at(&self) -> Option<Moment> {
+        self.ending.wake_at().into_iter().chain(self.look_at).min()
+    }
+
+    /// A limit passed: TERM, grace, KILL.
+    pub fn limit(&mut self, limit: LimitKind, family: &Family, now: Moment) {
+        self.end_for(Input::Limit(limit), family, now);
+    }
+
+    /// It is to stop: TERM, grace, KILL.
+    pub fn stop(&mut self, family: &Family, now: Moment) {
+        self.end_for(Input::Stop, family, now);
+    }
+
+    /// It is to be gone: KILL.
+    pub fn kill_now(&mut self, family: &Family, now: Moment) {
+        self.end_for(Input::KillNow, family, now);
+    }
+
+    fn end_for(&mut self, input: Input, family: &Family, now: Moment) {
+        // It may have ended in this very moment, and then that is how it ended.
+        if self.end.is_none() && self.leader.try_reap().is_some() {
+            return;
+        }
+        self.perform(input, family, now);
+    }
+
+    /// Looks what has ended and what time it is. `failed` judges an end for the sweep. Tells when all is over.
+    pub fn advance(&mut self, family: &Family, now: Moment, failed: impl Fn(ProcessEnd) -> bool) -> Option<Gone> {
+        if self.end.is_none()
+            && let Some(end) = self.leader.try_reap()
+        {
+            self.end = Some(end);
+            family.remove(self.leader.pid());
+            self.perform(Input::LeaderGone { failed: failed(end) }, family, now);
+        }
+        let before = self.members.len();
+        self.members.retain(|member| !member.has_ended());
+        let look_due = self.look_at.is_some_and(|at| now >= at);
+        if (before > 0 && self.members.is_empty()) || look_due {
+            self.look(family, now);
+        }
+        self.perform(Input::Woke, family, now);
+        match self.ending.phase() {
+            Phase::Gone { unkillable } => Some(self.gone(unkillable, family)),
+            Phase::Running | Phase::Terminating { .. } | Phase::Killing { .. } => None,
+        }
+    }
+
+    fn gone(&mut self, unkillable: bool, family: &Family) -> Gone {
+        // A leader that survived KILL stays in the family: it is still ours to tell from a stranger, and whoever waits
+        // for it (wait-timeout's thread) must be the one that reaps it.
+        // The usual case costs one system call: no children at all, so nothing can be left.
+        if self.mark.is_some() && family.reap_strays() != Children::None {
+            let found = self.find(family);
+            self.left_behind = found.members.len() + found.strangers;
+        }
+        Gone { end: self.end, cause: self.ending.cause(), left_behind: self.left_behind, unkillable }
+    }
+
+    fn perform(&mut self, input: Input, family: &Family, now: Moment) {
+        match self.ending.step(input, now) {
+            None => {}
+            Some(Action::Look) => self.look(family, now),
+            Some(Action::Terminate) => {
+                self.leader.signal_group(Signal::TERM);
+                self.leader.signal_group(Signal::CONT);
+                if self.ending.sweeps() {
+                    for (pid, start_time) in self.find(family).members {
+                        if let Some(outsider) = Member::catch(pid, start_time, |stat| stat.group != self.leader.pid().as_raw_pid()) {
+                            outsider.send(Signal::TERM);
+                            outsider.send(Signal::CONT);
+                        }
+                    }
+                }
+            }
+            Some(Action::Kill) => {
+                self.leader.signal_group(Signal::KILL);
+                if self.ending.sweeps() {
+                    self.look(family, now);
+                }
+            }
+        }
+    }
+
+    /// Ends what is found beside the leader as the phase says, and watches it; or finds nothing left.
+    fn look(&mut self, family: &Family, now: Moment) {
+        self.look_at = None;
+        family.reap_strays();
+        let found = self.find(family);
+        if found.members.is_empty() {
+            return self.perform(Input::NoneLeft, family, now);
+        }
+        let killing = matches!(self.ending.phase(), Phase::Killing { .. });
+        for (pid, start_time) in found.members {
+            let known = self.members.iter().find(|member| member.pid == pid);
+            if killing && let Some(member) = known {
+                member.send(Signal::KILL);
+            }
+            if known.is_none() {
+                let Some(member) = Member::catch(pid, start_time, |_| true) else { continue };
+                if killing {
+                    member.send(Signal::KILL);
+                } else if self.end.is_some() {
+                    member.send(Signal::TERM);
+                    member.send(Signal::CONT);
+                }
+                self.members.push(member);
+            }
+        }
+        // Whoever forks faster than one look sees is found by the next; without pidfds only time tells.
+        if self.members.is_empty() || killing || self.members.iter().any(|member| member.pidfd.is_none()) {
+            self.look_at = Some(now + LOOK_AGAIN);
+        }
+    }
+
+    fn find(&self, family: &Family) -> Found {
+        let Some(mark) = &self.mark else { return Found::default() };
+        let leaders = family.leaders.borrow();
+        let alone = !*family.crowded.borrow() && leaders.iter().all(|leader| *leader == self.leader.pid());
+        tree::look(&Target { leader: self.leader.pid(), mark, alone }, &leaders)
+    }
+}
+
+impl Member {
+    /// Takes hold of the process that a look has seen, if it is still there and `wanted`. Between the look and the
+    /// pidfd the number may have passed to another process: the start time tells.
+    fn catch(pid: Pid, start_time: u64, wanted: impl Fn(tree::Stat) -> bool) -> Option<Self> {
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
+        let same = tree::Stat::of(pid).is_some_and(|stat| stat.start_time == start_time && wanted(stat));
+        same.then_some(Self { pid, pidfd })
+    }
+
+    fn send(&self, signal: Signal) {
+        let _ = match &self.pidfd {
+            Some(pidfd) => rustix::process::pidfd_send_signal(pidfd, signal),
+            None => rustix::process::kill_process(self.pid, signal),
+        };
+    }
+
+    fn has_ended(&self) -> bool {
+        let ended = match &self.pidfd {
+            Some(pidfd) => is_readable(pidfd.as_fd()),
+            None => tree::Stat::of(self.pid).is_none_or(|stat| !stat.alive()),
+        };
+        if ended {
+            // Ours to bury if it was adopted by then; its parent's otherwise, and then this does nothing.
+            unix::reap(self.pid);
+        }
+        ended
+    }
+}
+
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// Makes /dev/null our standard input, and so that of everything we start.
+///
+/// # Errors
+/// There is no /dev/null.
+pub fn close_stdin() -> io::Result<()> {
+    let null = File::open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdin(null)?)
+}
+
+/// Finds the file that a command's first word means: itself when it holds a `/`, else the first executable of that
+/// name in `search` (the value of PATH).
+pub fn find_program(word: &OsStr, search: Option<&OsStr>) -> Option<PathBuf> {
+    const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    if word.as_bytes().contains(&b'/') {
+        return Some(PathBuf::from(word));
+    }
+    let executable = |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    std::env::split_paths(search.unwrap_or(OsStr::new(DEFAULT_PATH))).map(|dir| dir.join(word)).find(executable)
+}
+
+/// Why a program did not start, in words that say what to do.
+pub fn explain_start(program: &Path, working_dir: Option<&Path>, error: &io::Error) -> String {
+    let name = program.display();
+    if let Some(dir) = working_dir.filter(|dir| !dir.is_dir()) {
+        return format!("its working_dir {} is no directory", dir.display());
+    }
+    match error.kind() {
+        io::ErrorKind::NotFound if !program.exists() => format!("{name} is not there"),
+        io::ErrorKind::NotFound => match hashbang(program) {
+            Some(interpreter) => format!("the interpreter `{interpreter}` in the first line of {name} is not there"),
+            None => format!("{name} needs a program loader that is not there"),
+        },
+        io::ErrorKind::PermissionDenied => format!("{name} may not be executed: make it executable (chmod +x), or set an interpreter"),
+        _ if error.raw_os_error() == Some(libc::ENOEXEC) => {
+            format!("{name} is no program: begin it with a line such as #!/bin/sh, or set an interpreter")
+        }
+        _ => format!("{name}: {error}"),
+    }
+}
+
+fn hashbang(program: &Path) -> Option<String> {
+    let mut start = [0; 256];
+    let read = File::open(program).and_then(|mut file| file.read(&mut start)).ok()?;
+    let line = start[..read].split(|byte| *byte == b'\n').next()?.strip_prefix(b"#!")?;
+    let line = String::from_utf8_lossy(line).into_owned();
+    // A carriage return at the end is the usual reason, and cannot be seen: say it.
+    line.trim_start().split([' ', '\t']).next().map(|word| word.replace('\r', "\\r"))
+}
+
+/// A word of a command or a variable as the kernel takes it; `None` when it holds a NUL byte.
+pub fn c_string(text: impl Into<Vec<u8>>) -> Option<CString> {
+    CString::new(text).ok()
+}
+
+#[cfg(test)]
+mod tests;

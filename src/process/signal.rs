@@ -1,0 +1,62 @@
+//! The signals that tell us to stop, and the one that tells of children, as a descriptor to poll.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+
+use super::unix;
+
+/// Signals that stop a chain. HUP does because nothing here can be reloaded, QUIT because the user who types it
+/// would otherwise leave the tasks behind.
+const STOPS: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT];
+
+/// What has arrived since the last look.
+#[derive(Debug, Default)]
+pub struct Arrived {
+    /// Signals to stop, in the order of their numbers; one that came twice between two looks counts once.
+    pub stops: Vec<i32>,
+    /// A child, ours or adopted, has ended.
+    pub child: bool,
+}
+
+/// The receiving end of our signal handlers.
+#[derive(Debug)]
+pub struct Signals {
+    delivery: SignalDelivery<UnixStream, SignalOnly>,
+}
+
+impl Signals {
+    /// Installs the handlers. HUP, INT and QUIT that our parent ignored stay without effect (`nohup`, a shell's
+    /// background job); TERM is heard always: an init system must be able to stop us.
+    ///
+    /// # Errors
+    /// The kernel refuses a socket pair or a handler.
+    pub fn install() -> io::Result<Self> {
+        let stops = STOPS.iter().filter(|signal| **signal == SIGTERM || !unix::inherited_ignored().contains(signal));
+        let (read, write) = UnixStream::pair()?;
+        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, stops.chain([&SIGCHLD]))?;
+        Ok(Self { delivery })
+    }
+
+    /// Becomes readable when a signal has arrived.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.delivery.get_read().as_fd()
+    }
+
+    /// Takes what has arrived.
+    pub fn take(&mut self) -> Arrived {
+        let mut arrived = Arrived::default();
+        for signal in self.delivery.pending() {
+            if signal == SIGCHLD {
+                arrived.child = true;
+            } else {
+                arrived.stops.push(signal);
+            }
+        }
+        arrived
+    }
+}

@@ -1,0 +1,87 @@
+//! One bar for each running task, on a terminal that nobody else writes to.
+
+use std::collections::HashMap;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::sink;
+use crate::event::{Event, Reader, RunRef};
+
+/// The bars on the screen.
+#[derive(Debug)]
+pub struct Bars {
+    screen: MultiProgress,
+    running: HashMap<String, ProgressBar>,
+}
+
+impl Bars {
+    /// Draws on stderr from now on; log lines step around the bars.
+    pub fn new() -> Self {
+        let screen = MultiProgress::new();
+        sink::make_way_for(screen.clone());
+        Self { screen, running: HashMap::new() }
+    }
+
+    /// Whether there is a bar.
+    pub fn is_animated(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Redraws the elapsed times.
+    pub fn tick(&self) {
+        for bar in self.running.values() {
+            bar.tick();
+        }
+    }
+}
+
+impl Default for Bars {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Reader for Bars {
+    fn tell(&mut self, _run: &RunRef, event: &Event<'_>) {
+        match event {
+            Event::TaskStarted { task, .. } => {
+                let bar = self.screen.add(ProgressBar::new(100));
+                if let Ok(style) = ProgressStyle::with_template("  {spinner} {prefix:20!} {elapsed:>4}  {wide_msg}") {
+                    bar.set_style(style);
+                }
+                bar.set_prefix(task.text().to_owned());
+                bar.tick();
+                self.running.insert(task.text().to_owned(), bar);
+            }
+            Event::TaskProgress { task, percent, status, .. } => {
+                let Some(bar) = self.running.get(task.text()) else { return };
+                if let Some(percent) = percent {
+                    if let Ok(style) =
+                        ProgressStyle::with_template("  {spinner} {prefix:20!} {elapsed:>4} [{bar:20}] {pos:>3}%  {wide_msg}")
+                    {
+                        bar.set_style(style.progress_chars("=> "));
+                    }
+                    bar.set_position(u64::from(*percent));
+                }
+                if let Some(status) = status {
+                    bar.set_message((*status).to_owned());
+                }
+            }
+            Event::TaskEnded(end) => {
+                if let Some(bar) = self.running.remove(end.task.text()) {
+                    bar.finish_and_clear();
+                    self.screen.remove(&bar);
+                }
+            }
+            Event::RunStarted { .. }
+            | Event::TaskEnding { .. }
+            | Event::TaskSleeping { .. }
+            | Event::RunRetry { .. }
+            | Event::HaltStarted { .. }
+            | Event::HaltEnded { .. }
+            | Event::HookFailed { .. }
+            | Event::Stopping { .. }
+            | Event::RunEnded { .. } => {}
+        }
+    }
+}

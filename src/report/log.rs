@@ -1,0 +1,192 @@
+//! The log on stderr or syslog: levels, the three formats, journald's priorities, colours.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use env_logger::{Builder, Target};
+use log::kv::{self, Key, Value, VisitSource};
+use log::{Level, LevelFilter, Record};
+
+use super::sink::{self, Stream};
+use crate::clock::{Clock, SystemClock, local_time};
+
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// `key=value` pairs.
+    Logfmt,
+}
+
+/// What is logged, how, and where to.
+#[derive(Debug, Clone, Copy)]
+pub struct LogSettings {
+    /// The least grave level.
+    pub level: LevelFilter,
+    /// How a line is written.
+    pub format: LogFormat,
+    /// Whether levels are coloured.
+    pub color: bool,
+    /// Whether stderr is the journal: it takes priorities, and has its own clock.
+    pub journal: bool,
+    /// To syslog instead of stderr.
+    pub syslog: bool,
+}
+
+/// Starts the log. Where syslog cannot be reached the log goes to stderr, and says so.
+pub fn start(settings: LogSettings) {
+    if settings.syslog {
+        match syslog_logger() {
+            Ok(logger) => {
+                if log::set_boxed_logger(Box::new(logger)).is_ok() {
+                    log::set_max_level(settings.level);
+                }
+            }
+            Err(error) => start_stderr(settings, Some(error)),
+        }
+    } else {
+        start_stderr(settings, None);
+    }
+}
+
+fn syslog_logger() -> Result<syslog::BasicLogger, syslog::Error> {
+    let formatter = syslog::Formatter3164 {
+        facility: syslog::Facility::LOG_DAEMON,
+        hostname: None,
+        process: "runner".to_owned(),
+        pid: u32::try_from(rustix::process::getpid().as_raw_pid()).unwrap_or(0),
+    };
+    syslog::unix(formatter).map(syslog::BasicLogger::new)
+}
+
+fn start_stderr(settings: LogSettings, syslog_error: Option<syslog::Error>) {
+    let clock = SystemClock::new();
+    let mut builder = Builder::new();
+    builder.filter_level(settings.level).target(Target::Pipe(Box::new(Stderr)));
+    builder.format(move |line, record| {
+        let text = match settings.format {
+            LogFormat::Text => text_line(record, settings, &clock),
+            LogFormat::Json => json_line(record, &clock),
+            LogFormat::Logfmt => logfmt_line(record, &clock),
+        };
+        let priority = if settings.journal { priority(record.level()) } else { "" };
+        writeln!(line, "{priority}{text}")
+    });
+    // A second start keeps the first log.
+    let _ = builder.try_init();
+    if let Some(error) = syslog_error {
+        log::warn!("syslog cannot be reached, the log is here: {error}");
+    }
+}
+
+/// Hands whole lines to the sink, which never fails.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        sink::write(Stream::Err, bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The prefix by which journald knows the priority of a line (sd-daemon(3)).
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::Error => "<3>",
+        Level::Warn => "<4>",
+        Level::Info => "<6>",
+        Level::Debug | Level::Trace => "<7>",
+    }
+}
+
+fn word(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warning",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+fn text_line(record: &Record<'_>, settings: LogSettings, clock: &impl Clock) -> String {
+    // What a task or a file name put into a message must not move the reader's cursor or begin a line of its own.
+    let message: String = record.args().to_string().chars().flat_map(plain).collect();
+    let style = match record.level() {
+        Level::Error => Style::new().fg_color(Some(AnsiColor::Red.into())).bold(),
+        Level::Warn => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
+        Level::Info => Style::new().fg_color(Some(AnsiColor::Green.into())),
+        Level::Debug | Level::Trace => Style::new().dimmed(),
+    };
+    let word = word(record.level());
+    match (settings.journal, settings.color) {
+        (true, _) => message,
+        (false, true) => format!("{} {style}{word:<7}{style:#} {message}", local_time(clock.wall())),
+        (false, false) => format!("{} {word:<7} {message}", local_time(clock.wall())),
+    }
+}
+
+fn plain(c: char) -> impl Iterator<Item = char> {
+    let (kept, escaped) = if c.is_control() { (None, Some(c.escape_default())) } else { (Some(c), None) };
+    kept.into_iter().chain(escaped.into_iter().flatten())
+}
+
+fn json_line(record: &Record<'_>, clock: &impl Clock) -> String {
+    let mut fields = serde_json::Map::new();
+    fields.insert("time".into(), local_time(clock.wall()).to_string().into());
+    fields.insert("level".into(), word(record.level()).into());
+    fields.insert("message".into(), record.args().to_string().into());
+    for (key, value) in pairs(record) {
+        fields.insert(key, value);
+    }
+    serde_json::Value::Object(fields).to_string()
+}
+
+fn logfmt_line(record: &Record<'_>, clock: &impl Clock) -> String {
+    let message = record.args().to_string();
+    let mut line = format!("time={} level={} message={}", local_time(clock.wall()), word(record.level()), quoted(&message));
+    for (key, value) in pairs(record) {
+        let text = match value {
+            serde_json::Value::String(text) => quoted(&text),
+            other => other.to_string(),
+        };
+        let _ = write!(line, " {key}={text}");
+    }
+    line
+}
+
+/// A value of logfmt: bare when that is unmistakable, else as a JSON string.
+fn quoted(text: &str) -> String {
+    let bare = !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_./:+@".contains(c));
+    if bare { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+}
+
+fn pairs(record: &Record<'_>) -> Vec<(String, serde_json::Value)> {
+    struct Collect(Vec<(String, serde_json::Value)>);
+    impl<'kvs> VisitSource<'kvs> for Collect {
+        fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+            let value = if let Some(number) = value.to_u64() {
+                number.into()
+            } else if let Some(number) = value.to_i64() {
+                number.into()
+            } else if let Some(yes) = value.to_bool() {
+                yes.into()
+            } else {
+                value.to_string().into()
+            };
+            self.0.push((key.to_string(), value));
+            Ok(())
+        }
+    }
+    let mut collect = Collect(Vec::new());
+    let _ = record.key_values().visit(&mut collect);
+    collect.0
+}

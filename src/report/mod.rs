@@ -1,0 +1,184 @@
+//! What people see: the log line of every event, and progress bars on a terminal.
+
+pub mod bars;
+pub mod log;
+pub mod sink;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use ::log::{error, info, warn};
+
+use crate::clock::Seconds;
+use crate::event::{Event, Reader, RunRef, TaskEnd};
+use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
+use bars::Bars;
+use sink::Stream;
+
+/// Writes a line for each event, and draws bars where there is a terminal for them.
+#[derive(Debug)]
+pub struct Reporter {
+    bars: Option<Bars>,
+    hinted: HashSet<&'static str>,
+}
+
+impl Reporter {
+    /// A reporter; `bars` only where nothing but us writes to the terminal.
+    pub fn new(bars: Option<Bars>) -> Self {
+        Self { bars, hinted: HashSet::new() }
+    }
+
+    fn task_ended(&mut self, run: &RunRef, end: &TaskEnd) {
+        let (chain, run_id, task) = (run.chain.as_str(), run.id.as_str(), end.task.text());
+        let duration_ms = u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX);
+        let tries = tries(end.try_num, end.max_tries);
+        let (code, signal) = (end.exit.code().map(u64::from), end.exit.signal());
+        let timed_out = matches!(end.exit, ExitKind::TimedOut { .. });
+        let took = Seconds(end.duration);
+        let exit = &end.exit;
+        let message = match end.verdict {
+            Verdict::Ok => format!("{task}: ok in {took}"),
+            Verdict::Skip => format!("{task}: skipped, {exit}, in {took}"),
+            Verdict::Retry if end.last => format!("{task}: failed for good: {exit}, in {took}, {tries}"),
+            Verdict::Retry => format!("{task}: failed: {exit}, in {took}, {tries}"),
+            Verdict::Halt => format!("{task}: asks for the halt task: {exit}, in {took}"),
+            Verdict::Exit => format!("{task}: stops the chain: {exit}, in {took}"),
+            Verdict::Cancel => format!("{task}: stopped after {took}"),
+        };
+        let level = match end.verdict {
+            Verdict::Ok | Verdict::Skip | Verdict::Cancel => ::log::Level::Info,
+            Verdict::Retry if end.last => ::log::Level::Error,
+            Verdict::Retry | Verdict::Halt | Verdict::Exit => ::log::Level::Warn,
+        };
+        ::log::log!(level, event = "task_ended", chain, run_id, task, try_num = end.try_num, max_tries = end.max_tries,
+            result = end.verdict.word(), final_try = end.last, exit_code = code, signal, timed_out, duration_ms,
+            left_behind = end.left_behind, unkillable = end.unkillable; "{message}");
+        if end.unkillable {
+            error!(event = "unkillable", chain, run_id, task; "{task}: unkillable, a process of it survives KILL; no second copy is started beside it");
+        }
+        if end.left_behind > 0 {
+            let count = end.left_behind;
+            warn!(event = "left_behind", chain, run_id, task, count; "{task}: left {count} processes behind");
+        }
+        if end.verdict == Verdict::Retry && end.exit.code() == Some(3) && self.hinted.insert("exit 3") {
+            warn!("{task}: exit 3 is tried again; write stop_codes = 3 to let it end the chain, as the old runner did");
+        }
+        self.show_tail(end);
+    }
+
+    fn show_tail(&self, end: &TaskEnd) {
+        if !end.show_tail || end.tail.is_empty() {
+            return;
+        }
+        let mut shown = Vec::new();
+        if end.tail_lost > 0 {
+            shown.extend_from_slice(format!("{} | [{} bytes before this are not kept]\n", end.task, end.tail_lost).as_bytes());
+        }
+        for line in end.tail.split_inclusive(|byte| *byte == b'\n') {
+            shown.extend_from_slice(end.task.text().as_bytes());
+            shown.extend_from_slice(b" | ");
+            shown.extend_from_slice(line);
+        }
+        if !shown.ends_with(b"\n") {
+            shown.push(b'\n');
+        }
+        sink::write(Stream::Err, &shown);
+    }
+}
+
+impl Reader for Reporter {
+    fn wake_in(&self) -> Option<Duration> {
+        self.bars.as_ref().filter(|bars| bars.is_animated()).map(|_| Duration::from_secs(1))
+    }
+
+    fn wake(&mut self) {
+        if let Some(bars) = &self.bars {
+            bars.tick();
+        }
+    }
+
+    fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
+        if let Some(bars) = &mut self.bars {
+            bars.tell(run, event);
+        }
+        let (chain, run_id) = (run.chain.as_str(), run.id.as_str());
+        match event {
+            Event::RunStarted { tasks } => info!(event = "run_started", chain, run_id, tasks; "chain {chain}: {tasks} tasks, run {run_id}"),
+            Event::TaskStarted { task, try_num, max_tries } => {
+                let (task, of) = (task.text(), tries(*try_num, *max_tries));
+                info!(event = "task_started", chain, run_id, task, try_num, max_tries; "{task}: started, {of}");
+            }
+            Event::TaskProgress { task, percent, status, result } => {
+                let task = task.text();
+                let parts = [
+                    percent.map(|percent| format!("{percent}%")),
+                    status.map(str::to_owned),
+                    result.map(|result| format!("says {result}")),
+                ];
+                let text = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
+                if self.bars.is_none() && !text.is_empty() {
+                    info!(event = "task_progress", chain, run_id, task, percent = percent.map(u64::from), status, result; "{task}: {text}");
+                }
+            }
+            Event::TaskEnding { task, why, kill_after } => {
+                let (task, grace) = (task.text(), Seconds(*kill_after));
+                warn!(event = "task_ending", chain, run_id, task; "{task}: {why}; sent TERM, KILL follows in {grace}");
+            }
+            Event::TaskEnded(end) => self.task_ended(run, end),
+            Event::TaskSleeping { task, wait } => {
+                let (task, wait) = (task.text(), Seconds(*wait));
+                info!(event = "task_sleeping", chain, run_id, task; "{task}: next try in {wait}");
+            }
+            Event::RunRetry { wait, try_num, max_tries } => {
+                let (pause, of) = (Seconds(*wait), tries(*try_num, *max_tries));
+                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                warn!(event = "run_retry", chain, run_id, try_num, max_tries, wait_ms; "chain {chain}: from the start again in {pause}, {of}");
+            }
+            Event::HaltStarted { file, reason } => {
+                let reason = reason.word();
+                warn!(event = "halt_started", chain, run_id, task = file, reason; "halt task {file}: started, reason {reason}");
+            }
+            Event::HaltEnded { file, exit, duration } => {
+                let (took, duration_ms) = (Seconds(*duration), u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+                let code = exit.code().map(u64::from);
+                if code == Some(0) {
+                    info!(event = "halt_ended", chain, run_id, task = file, exit_code = code, duration_ms; "halt task {file}: done in {took}");
+                } else {
+                    error!(event = "halt_ended", chain, run_id, task = file, exit_code = code, duration_ms; "halt task {file}: {exit}, in {took}; nothing has been halted by it");
+                }
+            }
+            Event::HookFailed { key, why } => {
+                warn!(event = "hook_failed", chain, run_id, key = *key; "{key}: {why}; the result stays as it is")
+            }
+            Event::Stopping { signal } => {
+                let name = signal_name(*signal);
+                warn!(event = "stopping", chain, run_id, signal = name.as_str(); "told to stop by {name}; a second signal kills at once");
+            }
+            Event::RunEnded { outcome, duration, started } => run_ended(run, outcome, Seconds(*duration), *started),
+        }
+    }
+}
+
+fn run_ended(run: &RunRef, outcome: &RunOutcome, took: Seconds, started: u32) {
+    let (chain, run_id, word) = (run.chain.as_str(), run.id.as_str(), outcome.word());
+    let duration_ms = u64::try_from(took.0.as_millis()).unwrap_or(u64::MAX);
+    let task = outcome.task().map(crate::names::TaskName::text);
+    let why = match outcome {
+        RunOutcome::Done => format!("done in {took}, {started} tries of tasks"),
+        RunOutcome::GaveUp { why, task: Some(task) } => format!("gave up after {took}: {}; the last to fail was {task}", why.reason()),
+        RunOutcome::GaveUp { why, task: None } => format!("gave up after {took}: {}", why.reason()),
+        RunOutcome::Halted { task } => format!("halted by {task} after {took}"),
+        RunOutcome::StoppedByTask { task } => format!("stopped by {task} after {took}"),
+        RunOutcome::Signalled(signal) => format!("stopped by {} after {took}", signal_name(*signal)),
+    };
+    let level = match outcome {
+        RunOutcome::Done => ::log::Level::Info,
+        RunOutcome::Halted { .. } | RunOutcome::StoppedByTask { .. } | RunOutcome::Signalled(_) => ::log::Level::Warn,
+        RunOutcome::GaveUp { .. } => ::log::Level::Error,
+    };
+    ::log::log!(level, event = "run_ended", chain, run_id, outcome = word, task, duration_ms, started; "chain {chain}: {why}");
+}
+
+fn tries(try_num: u32, max_tries: u32) -> String {
+    if max_tries == u32::MAX { format!("try {try_num}") } else { format!("try {try_num} of {max_tries}") }
+}

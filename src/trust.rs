@@ -1,0 +1,139 @@
+//! Whether others could have written what root is about to execute. Looks at owners and modes; changes nothing.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::process::user::group_name;
+
+/// Links that lead to links: as many as the kernel follows (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+/// Checks paths for one effective user, and remembers the directories it has seen.
+#[derive(Debug)]
+pub struct TrustCheck {
+    user: u32,
+    seen: HashSet<PathBuf>,
+}
+
+impl TrustCheck {
+    /// A check for the user we are. Only root's is strict: nobody else executes what others may not change for more
+    /// than themselves. `None` then.
+    pub fn for_root() -> Option<Self> {
+        let user = rustix::process::geteuid();
+        user.is_root().then(|| Self { user: user.as_raw(), seen: HashSet::new() })
+    }
+
+    /// What is wrong with a file, the links it leads through, and every directory above each of them.
+    /// A path that is not there is nobody's; what opens it will tell.
+    pub fn check(&mut self, path: &Path) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if let Ok(path) = std::path::absolute(path) {
+            self.walk(&path, MAX_LINKS, &mut wrong);
+        }
+        wrong
+    }
+
+    /// What is wrong with a file of a directory that has been checked: the file itself, and where it leads if it is a
+    /// link. One system call for a plain file, however deep the directory is.
+    pub fn check_in_checked_dir(&mut self, path: &Path) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if let Ok(Some(_)) = self.look(path, &mut wrong) {
+            return self.check(path);
+        }
+        wrong
+    }
+
+    fn walk(&mut self, path: &Path, links: usize, wrong: &mut Vec<String>) {
+        let mut done = PathBuf::from("/");
+        let mut parts: Vec<OsString> =
+            path.components().rev().filter(|part| !matches!(part, Component::RootDir)).map(|part| part.as_os_str().to_owned()).collect();
+        if self.look(&done, wrong).is_err() {
+            return;
+        }
+        while let Some(part) = parts.pop() {
+            if part == ".." {
+                done.pop();
+                continue;
+            }
+            let next = done.join(&part);
+            match self.look(&next, wrong) {
+                Ok(Some(target)) if links > 0 => {
+                    let rest: PathBuf = parts.iter().rev().collect();
+                    return self.walk(&done.join(target).join(rest), links - 1, wrong);
+                }
+                Ok(_) => done = next,
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Looks at one file itself; tells where it leads if it is a link.
+    fn look(&mut self, path: &Path, wrong: &mut Vec<String>) -> io::Result<Option<PathBuf>> {
+        let file = fs::symlink_metadata(path)?;
+        if self.seen.insert(path.to_owned()) {
+            wrong.extend(self.judge(path, &file));
+        }
+        if file.is_symlink() { fs::read_link(path).map(Some) } else { Ok(None) }
+    }
+
+    fn judge(&self, path: &Path, file: &Metadata) -> Option<String> {
+        const STICKY: u32 = 0o1000;
+        let name = path.display();
+        if file.uid() != 0 && file.uid() != self.user {
+            return Some(format!("{name} belongs to user {}, who could change it (chown root {name})", file.uid()));
+        }
+        // The mode of a link says nothing, and in a sticky directory nobody can replace what is not theirs.
+        if file.is_symlink() || (file.is_dir() && file.mode() & STICKY != 0) {
+            return None;
+        }
+        if file.mode() & 0o002 != 0 {
+            return Some(format!("{name} can be written by everybody (chmod o-w {name})"));
+        }
+        if file.mode() & 0o020 != 0 && file.gid() != 0 {
+            return Some(format!("{name} can be written by the group {} (chmod g-w {name})", group_name(file.gid())));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn check(path: &Path) -> Vec<String> {
+        // Judged as ourselves, so that the table holds for whoever runs the tests.
+        TrustCheck { user: rustix::process::geteuid().as_raw(), seen: HashSet::new() }.check(path)
+    }
+
+    #[test]
+    fn what_others_can_write_is_told_wherever_it_stands_on_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::create_dir(path("open")).unwrap();
+        fs::write(path("open/task"), "").unwrap();
+        symlink("open/task", path("link")).unwrap();
+        assert_eq!(check(&path("link")), Vec::<String>::new());
+        fs::set_permissions(path("open"), fs::Permissions::from_mode(0o777)).unwrap();
+        let told = check(&path("link"));
+        assert!(told.len() == 1 && told[0].contains("open can be written by everybody"), "{told:?}");
+        fs::set_permissions(path("open"), fs::Permissions::from_mode(0o1777)).unwrap();
+        assert_eq!(check(&path("link")), Vec::<String>::new(), "a sticky directory is safe");
+        fs::set_permissions(path("open/task"), fs::Permissions::from_mode(0o757)).unwrap();
+        assert_eq!(check(&path("link")).len(), 1);
+        assert_eq!(check(&path("nowhere")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn links_in_a_circle_end() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("b", dir.path().join("a")).unwrap();
+        symlink("a", dir.path().join("b")).unwrap();
+        check(&dir.path().join("a"));
+    }
+}

@@ -1,0 +1,167 @@
+//! Holds the `crate::` paths of the source against the floors of the house: a module uses what is below it, or
+//! beside it along an edge drawn here; never up, never in a circle. A new module needs a floor before it compiles here.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The floor of each module; the longest name that fits decides.
+///
+/// 0 knows nobody; 1 decides only; 2 touches one outside thing; 3 drives; 4 is the command line.
+const FLOORS: &[(&str, u8)] = &[
+    ("names", 0),
+    ("clock", 0),
+    ("outcome", 0),
+    ("event", 0),
+    ("retry", 0),
+    ("config", 1),
+    ("config::load", 2),
+    ("environment", 1),
+    ("task::graph", 1),
+    ("chain::step", 1),
+    ("chain::repeat", 1),
+    ("process::state", 1),
+    ("task", 2),
+    ("trust", 2),
+    ("process", 2),
+    ("notify", 2),
+    ("hook", 2),
+    ("output", 2),
+    ("report", 2),
+    ("chain", 3),
+    ("cli", 4),
+];
+
+/// Edges between modules of one floor, and why each is there.
+const BESIDE: &[(&str, &str, &str)] = &[
+    ("outcome", "clock", "a time-out prints its length"),
+    ("outcome", "names", "an outcome names the task whose fault it was"),
+    ("event", "names", "an event names its task"),
+    ("event", "outcome", "an event carries how something ended"),
+    ("chain::step", "config", "the rules of a chain are settings"),
+    ("chain::step", "task::graph", "a chain runs a plan"),
+    ("process::state", "config", "whether to sweep is a setting"),
+    ("environment", "config", "variables come from sections"),
+    ("config::load", "task", "a drop-in is left out by the same names as a task"),
+    ("trust", "process", "a group's name comes from the user database"),
+    ("hook", "process", "a hook is a supervised process"),
+    ("notify", "process", "a sender is proved by its place in the process tree"),
+    ("output", "report", "marked lines go through the sink that never fails"),
+];
+
+fn module_of(file: &Path) -> String {
+    let path = file.strip_prefix("src").unwrap().with_extension("");
+    let parts: Vec<_> = path.iter().map(|part| part.to_str().unwrap()).filter(|part| *part != "mod").collect();
+    parts.join("::")
+}
+
+fn floor_of(module: &str) -> Option<(&'static str, u8)> {
+    let fits = |name: &&(&str, u8)| module == name.0 || module.starts_with(&format!("{}::", name.0));
+    FLOORS.iter().filter(fits).max_by_key(|(name, _)| name.len()).copied()
+}
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The modules a file names by `crate::`, braces taken apart one level deep. Tests at its end do not count.
+fn used_by(text: &str) -> BTreeSet<String> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let joined: String = lines.collect::<Vec<_>>().join(" ");
+    let mut used = BTreeSet::new();
+    for part in joined.split("crate::").skip(1) {
+        let (head, list) = match part.split_once('{') {
+            Some((head, rest)) if head.trim_end().ends_with("::") => {
+                (head.trim_end().trim_end_matches("::"), rest.split('}').next().unwrap_or(""))
+            }
+            _ => (part, ""),
+        };
+        let path: String = head.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
+        let path = path.trim_end_matches(':').to_owned();
+        if list.is_empty() {
+            used.insert(path);
+        } else {
+            used.extend(list.split(',').map(|item| format!("{path}::{}", item.trim())));
+        }
+    }
+    used
+}
+
+#[test]
+fn nobody_reaches_up_and_nobody_goes_round_in_circles() {
+    let mut files = Vec::new();
+    sources(Path::new("src"), &mut files);
+    assert!(files.len() > 20, "run from the top of the repository");
+    let (mut wrong, mut edges) = (Vec::new(), BTreeMap::<&str, BTreeSet<&str>>::new());
+    for file in files.iter().filter(|file| {
+        !file.ends_with("lib.rs") && !file.ends_with("main.rs") && !file.starts_with("src/bin") && !file.ends_with("tests.rs")
+    }) {
+        let module = module_of(file);
+        let Some((own, own_floor)) = floor_of(&module) else {
+            wrong.push(format!("{} has no floor: add it to FLOORS", file.display()));
+            continue;
+        };
+        for used in used_by(&fs::read_to_string(file).unwrap()) {
+            let Some((other, floor)) = floor_of(&used) else {
+                wrong.push(format!("{}: crate::{used} is on no floor", file.display()));
+                continue;
+            };
+            let drawn = BESIDE.iter().any(|(from, to, _)| *from == own && *to == other);
+            if own == other {
+                continue;
+            }
+            edges.entry(own).or_default().insert(other);
+            if floor > own_floor {
+                wrong.push(format!("{} (floor {own_floor}) reaches up to {other} (floor {floor})", file.display()));
+            }
+            if floor == own_floor && !drawn {
+                wrong.push(format!("{} uses {other} beside it, and no such edge is drawn", file.display()));
+            }
+        }
+    }
+    for start in edges.keys() {
+        let mut reached: BTreeSet<&str> = BTreeSet::new();
+        let mut next: Vec<&str> = edges[start].iter().copied().collect();
+        while let Some(module) = next.pop() {
+            if module == *start {
+                wrong.push(format!("{start} is in a circle"));
+                break;
+            }
+            if reached.insert(module) {
+                next.extend(edges.get(module).into_iter().flatten());
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_code_stands_in_one_file_and_wait_timeout_as_well() {
+    let mut files = Vec::new();
+    sources(Path::new("src"), &mut files);
+    for file in files.iter().filter(|file| !file.ends_with("process/unix.rs")) {
+        let text = fs::read_to_string(file).unwrap();
+        for word in ["unsafe {", "unsafe fn", "unsafe impl", "wait_timeout"] {
+            assert!(!text.contains(word), "{} has `{word}`; it belongs into src/process/unix.rs", file.display());
+        }
+    }
+}
+
+#[test]
+fn anyhow_stays_in_the_command_line() {
+    let mut files = Vec::new();
+    sources(Path::new("src"), &mut files);
+    for file in files.iter().filter(|file| !file.starts_with("src/cli")) {
+        assert!(!fs::read_to_string(file).unwrap().contains("anyhow"), "{}", file.display());
+    }
+}

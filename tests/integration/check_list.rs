@@ -1,0 +1,202 @@
+//! `runner check` and `runner list`: what they find and show, in words and as JSON.
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::scene::{Outcome, Scene};
+
+fn good() -> Scene {
+    Scene::new().tasks(["1-a.sh", "2-b.sh", "halt.sh"])
+}
+
+fn findings(run: &Outcome) -> Vec<Value> {
+    run.json()["findings"].as_array().unwrap().clone()
+}
+
+fn task<'a>(listed: &'a Value, file: &str) -> &'a Value {
+    listed["tasks"].as_array().unwrap().iter().find(|t| t["file"] == file).unwrap()
+}
+
+/// A value of `list --json` as text, whatever type it has there.
+fn value_of(listed: &Value, file: &str, key: &str) -> String {
+    let value = &task(listed, file)["settings"][key]["value"];
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn origin_of(listed: &Value, file: &str, key: &str) -> String {
+    task(listed, file)["settings"][key]["origin"].as_str().unwrap().to_owned()
+}
+
+// ---- check -------------------------------------------------------------------------------------
+
+#[test]
+fn a_good_configuration_has_no_error() {
+    let run = good().run(&["check", "--json"]).exits(0);
+    let document = run.json();
+    assert_eq!(document["version"], 1);
+    assert_eq!(document["errors"], 0);
+    assert_eq!(document["warnings"], 0);
+}
+
+#[test]
+fn check_runs_nothing() {
+    good().run(&["check"]).exits(0).ran_nothing();
+}
+
+#[test]
+fn each_finding_has_its_file_and_line() {
+    let scene = good().config("[hg]\nk = v\n[runner]\nmax_trys = 1\nmax_time = soon\n[b]\ndepends_on = nobody\n");
+    let run = scene.run(&["check"]).exits(78);
+    let text = run.stdout_text();
+    for place in ["runner.cfg:4: error:", "runner.cfg:5: error:"] {
+        assert!(text.lines().any(|l| l.contains(place)), "{place}{run}");
+    }
+    let run = scene.run(&["check", "--json"]).exits(78);
+    let errors: Vec<Value> = findings(&run).into_iter().filter(|f| f["severity"] == "error").collect();
+    assert_eq!(run.json()["errors"], errors.len());
+    assert!(errors.len() >= 2);
+    for error in &errors {
+        assert!(error["file"].as_str().unwrap().ends_with("runner.cfg"), "{error}");
+        assert!(error["line"].as_u64().unwrap() > 2, "{error}");
+        assert!(!error["message"].as_str().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn severities_are_error_warning_and_note() {
+    let run = Scene::new().config("[hg]\nurl = http://me:s3cret@x/\n").tasks(["1-a.sh", "1-a.sh~"]).run(&["check", "--json"]);
+    for finding in findings(&run) {
+        assert!(["error", "warning", "note"].contains(&finding["severity"].as_str().unwrap()), "{finding}");
+    }
+}
+
+#[test]
+fn a_file_that_is_left_out_is_told() {
+    good().task("3-c.sh.bak", "exit 0").run(&["check"]).exits(0).prints("3-c.sh.bak");
+}
+
+#[test]
+fn a_password_in_a_url_is_warned_of_and_not_shown() {
+    let run = good().config("[db]\nurl = postgresql://me:s3cret@db/x\n").run(&["check", "--json"]).never_prints("s3cret");
+    assert!(findings(&run).iter().any(|f| f["severity"] == "warning" && f["line"] == 2), "{run}");
+}
+
+#[test]
+fn a_repeated_key_is_found() {
+    let run = good().config("[runner]\nmax_tries = 1\nmax_tries = 2\n").run(&["check"]);
+    assert!(run.stdout_text().contains("runner.cfg:3") || run.stdout_text().contains("runner.cfg:2"), "{run}");
+    run.prints("max_tries");
+}
+
+#[test]
+fn a_task_directory_that_is_missing_is_an_error() {
+    Scene::new().config("[runner]\ntask_dir = nowhere.d\n").run(&["check"]).exits(78).prints("nowhere.d");
+}
+
+#[test]
+fn a_hook_that_is_missing_is_found() {
+    good().config("[runner]\ntask_hook = bin/missing.sh\n").run(&["check"]).prints("runner.cfg:2").prints("missing.sh");
+}
+
+#[test]
+fn both_intervals_are_found() {
+    good().config("[runner]\nrun_interval = 5\nsleep_interval = 5\n").run(&["check"]).exits(78).prints("interval");
+}
+
+#[test]
+fn a_cycle_is_found() {
+    let run = good().config("[a]\ndepends_on = b\n[b]\ndepends_on = a\n").run(&["check"]).exits(78);
+    run.prints("1-a.sh").prints("2-b.sh");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_finding() {
+    let run = Scene::new().raw_config("[runner]\nwhat\n").run(&["check", "--json"]).exits(78);
+    let errors: Vec<Value> = findings(&run).into_iter().filter(|f| f["severity"] == "error").collect();
+    assert_eq!(errors[0]["line"], 2, "{run}");
+    assert!(errors[0]["file"].as_str().unwrap().ends_with("runner.cfg"), "{run}");
+}
+
+// ---- list --------------------------------------------------------------------------------------
+
+#[test]
+fn a_list_has_the_order_and_what_was_left_out() {
+    let run = good().task("3-c.sh~", "exit 0").run(&["list"]).exits(0).ran_nothing();
+    let text = run.stdout_text();
+    let place = |file: &str| text.find(file).unwrap_or_else(|| panic!("{file}{run}"));
+    assert!(place("1-a.sh") < place("2-b.sh"));
+    place("3-c.sh~");
+}
+
+#[test]
+fn the_json_of_a_list_has_a_fixed_shape() {
+    let scene = good().config("[b]\ndepends_on = a\n").task("3-c.sh~", "exit 0");
+    let listed = scene.run(&["list", "--json"]).exits(0).json();
+    assert_eq!(listed["version"], 1);
+    assert_eq!(listed["chain"], "main");
+    assert_eq!(listed["task_dir"], scene.path("tasks.d").to_str().unwrap());
+    let b = task(&listed, "2-b.sh");
+    assert_eq!(b["name"], "b");
+    assert_eq!(b["depends_on"], serde_json::json!(["1-a.sh"]));
+    assert!(b.get("stage").is_some());
+    assert!(b["settings"].as_object().unwrap().len() >= 6);
+    assert_eq!(task(&listed, "1-a.sh")["depends_on"], serde_json::json!([]));
+    let left_out = listed["left_out"].as_array().unwrap();
+    assert_eq!(left_out.len(), 2);
+    assert!(left_out.iter().all(|l| l["file"].is_string() && l["reason"].is_string()));
+}
+
+#[test]
+fn main_can_be_named() {
+    let scene = good();
+    assert_eq!(scene.run(&["list", "main", "--json"]).exits(0).json(), scene.run(&["list", "--json"]).exits(0).json());
+}
+
+#[test]
+fn an_unknown_chain_is_a_usage_error_with_a_likely_name() {
+    good().run(&["list", "mian"]).exits(64).says("did you mean").says("main");
+}
+
+#[test]
+fn each_setting_says_where_it_comes_from() {
+    let scene = good()
+        .config("[runner]\ninclude_dir = conf.d\nmax_tries = 9\nkill_after = 7\n[a]\nmax_tries = 2\n[task:b]\nnice = 3\n")
+        .file("conf.d/x.cfg", "[runner]\nkill_after = 8\n");
+    let listed = scene.run(&["list", "--json", "-s", "runner.umask=077"]).exits(0).json();
+    assert_eq!(value_of(&listed, "1-a.sh", "max_tries"), "2");
+    assert!(origin_of(&listed, "1-a.sh", "max_tries").ends_with("runner.cfg:6"));
+    assert_eq!(value_of(&listed, "2-b.sh", "max_tries"), "9");
+    assert!(origin_of(&listed, "2-b.sh", "max_tries").ends_with("runner.cfg:3"));
+    assert_eq!(value_of(&listed, "2-b.sh", "nice"), "3");
+    assert!(origin_of(&listed, "2-b.sh", "nice").ends_with("runner.cfg:8"));
+    assert!(origin_of(&listed, "1-a.sh", "kill_after").ends_with("conf.d/x.cfg:2"));
+    assert!(origin_of(&listed, "1-a.sh", "umask").contains("command line"));
+    assert!(origin_of(&listed, "1-a.sh", "max_time").contains("default"));
+}
+
+#[rstest]
+#[case("max_tries", "5")]
+#[case("sweep", "on-failure")]
+fn the_defaults_are_the_documented_ones(#[case] key: &str, #[case] value: &str) {
+    let listed = good().run(&["list", "--json"]).exits(0).json();
+    assert_eq!(value_of(&listed, "1-a.sh", key), value);
+}
+
+#[test]
+fn a_list_shows_no_password() {
+    let run = good().config("[task:a]\nargs = postgresql://me:s3cret@db/x\n").run(&["list", "--json"]).exits(0);
+    run.never_prints("s3cret").prints("***");
+}
+
+#[test]
+fn a_list_of_an_empty_directory_is_empty() {
+    let listed = Scene::new().run(&["list", "--json"]).exits(0).json();
+    assert_eq!(listed["tasks"], serde_json::json!([]));
+}
+
+#[test]
+fn a_directory_on_the_command_line_can_be_listed_with_set() {
+    let scene = good().task_at("other.d/5-x.sh", "exit 0");
+    let listed = scene.run(&["list", "--json", "-s", "runner.task_dir=other.d"]).exits(0).json();
+    assert_eq!(task(&listed, "5-x.sh")["name"], "x");
+}

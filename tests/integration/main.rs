@@ -1,0 +1,38 @@
+//! The integration program: the two programs as their users see them, one file per feature. How a
+//! test is written stands in `scene.rs`; the child that misbehaves is the example `probe`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "in a test a surprise is a failure, and the clock is only read in order to fail"
+)]
+
+mod alive;
+mod outcome;
+mod running;
+mod scene;
+
+mod check_list;
+mod cli;
+mod config;
+mod config_values;
+mod depends;
+mod env;
+mod filters;
+mod halt;
+mod hooks;
+mod ini_reference;
+mod loops;
+mod old_faults;
+mod order;
+mod output;
+mod parallel;
+mod probes;
+mod progress;
+mod retry;
+mod runner_config;
+mod stop;
+mod supervise;
+mod sweep;
+mod trust;

@@ -1,0 +1,186 @@
+//! Trust: what others could write is never executed by root.
+
+use rstest::rstest;
+
+use crate::scene::{Outcome, Scene, is_root_or_skipped};
+
+/// Some user and group that are not ours.
+const OTHER: u32 = 65_534;
+
+/// A scene that uses everything which could be executed; each of them would leave a line in the log.
+fn whole() -> Scene {
+    Scene::new()
+        .script("bin/hook.sh", "say hook")
+        .script("bin/chain.sh", "say chain")
+        .script("bin/interpreter", "say interpreter\nexec /bin/sh \"$@\"")
+        .config("[runner]\ntask_hook = bin/hook.sh\nchain_hook = bin/chain.sh\ninterpreter = bin/interpreter\ninclude_dir = conf.d\n")
+        .file("conf.d/a.cfg", "[hg]\nk = v\n")
+        .tasks(["1-a.sh", "halt.sh"])
+}
+
+#[track_caller]
+fn assert_refused(scene: &Scene, culprit: &str) -> Outcome {
+    scene.run(&["check"]).exits(78).prints(culprit);
+    scene.run(&[]).exits(78).logged([]).says(culprit)
+}
+
+#[test]
+fn what_only_root_can_write_is_fine() {
+    if is_root_or_skipped() {
+        let run = whole().run(&[]).exits(0);
+        assert_eq!(run.log().len(), 6, "{run}");
+    }
+}
+
+#[rstest]
+#[case::configuration("runner.cfg", 0o666)]
+#[case::drop_in("conf.d/a.cfg", 0o666)]
+#[case::drop_in_directory("conf.d", 0o777)]
+#[case::task_directory("tasks.d", 0o777)]
+#[case::task("tasks.d/1-a.sh", 0o777)]
+#[case::halt_task("tasks.d/halt.sh", 0o777)]
+#[case::task_hook("bin/hook.sh", 0o777)]
+#[case::chain_hook("bin/chain.sh", 0o777)]
+#[case::interpreter("bin/interpreter", 0o777)]
+#[case::directory_of_hooks("bin", 0o777)]
+fn what_anybody_can_write_is_refused(#[case] path: &str, #[case] mode: u32) {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = whole();
+    // It has to be there before its mode can be changed.
+    scene.run(&["list"]).exits(0);
+    assert_refused(&scene.mode(path, mode), path.rsplit('/').next().unwrap());
+}
+
+#[rstest]
+#[case::configuration("runner.cfg")]
+#[case::drop_in("conf.d/a.cfg")]
+#[case::task_directory("tasks.d")]
+#[case::task("tasks.d/1-a.sh")]
+#[case::halt_task("tasks.d/halt.sh")]
+#[case::hook("bin/hook.sh")]
+#[case::interpreter("bin/interpreter")]
+fn what_belongs_to_somebody_else_is_refused(#[case] path: &str) {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = whole();
+    scene.run(&["list"]).exits(0);
+    assert_refused(&scene.owner(path, OTHER, 0), path.rsplit('/').next().unwrap());
+}
+
+#[rstest]
+#[case("tasks.d/1-a.sh", 0o775)]
+#[case("tasks.d", 0o775)]
+#[case("runner.cfg", 0o664)]
+#[case("bin/hook.sh", 0o775)]
+fn what_a_group_can_write_is_refused_unless_it_is_that_of_root(#[case] path: &str, #[case] mode: u32) {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = whole();
+    scene.run(&["list"]).exits(0);
+    let scene = scene.owner(path, 0, 0).mode(path, mode);
+    let run = scene.run(&[]).exits(0);
+    assert_eq!(run.log().len(), 6, "{run}");
+    std::fs::write(run.path("log"), "").unwrap();
+    assert_refused(&scene.owner(path, 0, OTHER).mode(path, mode), path.rsplit('/').next().unwrap());
+}
+
+#[test]
+fn the_target_of_a_link_counts() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = Scene::new().task_at("elsewhere/b.sh", "exit 0").link("tasks.d/2-b.sh", "../elsewhere/b.sh").tasks(["1-a.sh"]);
+    scene.run(&[]).exits(0).ran(["1-a.sh", "2-b.sh"]);
+    std::fs::write(scene.path("log"), "").unwrap();
+    assert_refused(&scene.mode("elsewhere/b.sh", 0o777), "b.sh");
+}
+
+#[test]
+fn the_directory_of_a_links_target_counts() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = Scene::new().task_at("elsewhere/b.sh", "exit 0").link("tasks.d/2-b.sh", "../elsewhere/b.sh").mode("elsewhere", 0o777);
+    assert_refused(&scene, "elsewhere");
+}
+
+#[test]
+fn a_link_in_the_middle_counts() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    // Whoever can write the directory of the second link can point it anywhere.
+    let scene = Scene::new()
+        .task_at("good/b.sh", "exit 0")
+        .dir("open")
+        .link("open/b.sh", "../good/b.sh")
+        .link("tasks.d/2-b.sh", "../open/b.sh")
+        .mode("open", 0o777);
+    assert_refused(&scene, "open");
+}
+
+#[test]
+fn every_directory_above_counts() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene =
+        Scene::new().config("[runner]\ntask_dir = open/inner/tasks.d\n").task_at("open/inner/tasks.d/1-a.sh", "exit 0").mode("open", 0o777);
+    assert_refused(&scene, "open");
+}
+
+#[test]
+fn a_sticky_directory_above_is_fine() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = Scene::new().config("[runner]\ntask_dir = open/tasks.d\n").task_at("open/tasks.d/1-a.sh", "exit 0").mode("open", 0o1777);
+    assert_eq!(scene.run(&[]).exits(0).ran(["1-a.sh"]).mode_of("open"), 0o1777);
+}
+
+#[test]
+fn the_working_directory_does_not_count() {
+    if is_root_or_skipped() {
+        let scene = Scene::new().tasks(["1-a.sh"]).dir("open").mode("open", 0o777).working_directory("open");
+        scene.run(&[]).exits(0).ran(["1-a.sh"]);
+    }
+}
+
+#[test]
+fn a_file_that_is_no_task_does_not_count() {
+    if is_root_or_skipped() {
+        let scene = Scene::new().tasks(["1-a.sh"]).task("2-old.sh.bak", "exit 0").mode("tasks.d/2-old.sh.bak", 0o777);
+        scene.run(&[]).exits(0).ran(["1-a.sh"]);
+    }
+}
+
+#[test]
+fn it_can_be_only_told() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = Scene::new().config("[runner]\ntrust = warn\n").tasks(["1-a.sh"]).mode("tasks.d/1-a.sh", 0o777);
+    scene.run_logged(&[]).exits(0).ran(["1-a.sh"]).warns().says("1-a.sh");
+}
+
+#[test]
+fn a_directory_from_the_command_line_counts_as_well() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = Scene::new().no_config().tasks(["1-a.sh"]).mode("tasks.d", 0o777);
+    scene.run(&["tasks.d"]).exits(78).ran_nothing().says("tasks.d");
+}
+
+#[test]
+fn a_user_without_rights_to_lose_is_not_asked() {
+    if rustix::process::geteuid().is_root() {
+        crate::scene::skipped("needs an effective user other than root");
+        return;
+    }
+    Scene::new().tasks(["1-a.sh"]).mode("tasks.d/1-a.sh", 0o777).run(&[]).exits(0).ran(["1-a.sh"]);
+}
