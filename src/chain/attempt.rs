@@ -407,18 +407,17 @@ fn try_variables(kit: &Kit<'_>, task: &Task, try_num: u32, max_tries: u32) -> Ve
         variable(b"RUNNER_TRY", try_num.to_string().as_bytes()),
         variable(b"RUNNER_MAX_TRIES", max_tries.to_string().as_bytes()),
     ];
-    if let Some(limit) = task.settings.max_time.duration() {
-        variables.extend(limit_variables(limit, kit.clock));
-    }
+    let run_left = kit.run_deadline.map(|end| end.since(kit.clock.now()));
+    variables.extend(limit_variables(task.settings.max_time.duration(), run_left, kit.clock));
     variables.into_iter().flatten().collect()
 }
 
-/// The limit of a task as it sees it: seconds, and the Unix time at which they are over.
-pub fn limit_variables(limit: Duration, clock: &dyn Clock) -> [Option<CString>; 2] {
-    let now = clock.wall().as_second();
-    let deadline = i64::try_from(limit.as_secs()).map_or(i64::MAX, |seconds| now.saturating_add(seconds));
+/// The limit of a task as it sees it, in seconds, and the Unix time at which that or the run is over.
+pub fn limit_variables(limit: Option<Duration>, run_left: Option<Duration>, clock: &dyn Clock) -> [Option<CString>; 2] {
+    let ends_at = |left: Duration| i64::try_from(left.as_secs()).map_or(i64::MAX, |left| clock.wall().as_second().saturating_add(left));
+    let deadline = limit.into_iter().chain(run_left).min().map(ends_at);
     [
-        variable(b"RUNNER_TIME_LIMIT", limit.as_secs_f64().to_string().as_bytes()),
-        variable(b"RUNNER_DEADLINE", deadline.to_string().as_bytes()),
+        limit.and_then(|limit| variable(b"RUNNER_TIME_LIMIT", limit.as_secs_f64().to_string().as_bytes())),
+        deadline.and_then(|deadline| variable(b"RUNNER_DEADLINE", deadline.to_string().as_bytes())),
     ]
 }

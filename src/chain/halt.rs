@@ -57,7 +57,7 @@ impl HaltRun {
                 .collect();
         own.extend(variable(b"RUNNER_HALT_REASON", reason.word().as_bytes()));
         own.extend(failed_task.and_then(|task| variable(b"RUNNER_FAILED_TASK", task.as_bytes())));
-        own.extend(limit.into_iter().flat_map(|limit| limit_variables(limit, clock)).flatten());
+        own.extend(limit_variables(limit, None, clock).into_iter().flatten());
         let spec = Spec {
             argv: &argv,
             env: &[&setup.variables.block, run_variables, &own],

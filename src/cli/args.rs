@@ -53,6 +53,17 @@ pub enum Command {
         #[arg(default_value = crate::names::MAIN_CHAIN)]
         chain: String,
     },
+    /// Print what a shell needs to complete command lines
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a directory
+    Man {
+        /// The directory
+        dir: PathBuf,
+    },
 }
 
 /// Options of every command.

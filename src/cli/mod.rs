@@ -6,6 +6,7 @@ mod check;
 mod dry_run;
 pub mod exit;
 mod filter;
+mod generate;
 mod get;
 mod list;
 mod prepare;
@@ -88,6 +89,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             report_log::start(settings.log);
             list::list(&settings, &chain)
         }
+        Some(Command::Completions { shell }) => generate::completions(shell),
+        Some(Command::Man { dir }) => generate::man(&dir),
     }
 }
 
@@ -106,7 +109,7 @@ fn refuse_unknown_word(word: &Path) -> Result<(), Failure> {
     if word.is_dir() || text.contains('/') {
         return Ok(());
     }
-    let near = suggestion(&text, ["run", "check", "list"]);
+    let near = suggestion(&text, ["run", "check", "list", "completions", "man"]);
     Err(Failure::Usage(format!("`{text}` is neither a command nor a directory{near}")))
 }
 

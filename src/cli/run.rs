@@ -26,7 +26,7 @@ use crate::environment::variable;
 use crate::event::{Event, Reader, RunRef};
 use crate::hook::{self, HookRun, HookStart};
 use crate::names::{MAIN_CHAIN, RunId};
-use crate::notify::systemd::{Status, Watchdog};
+use crate::notify::systemd::{Status, Watchdog, stopping};
 use crate::outcome::{RunOutcome, signal_name};
 use crate::process::signal::Signals;
 use crate::process::unix::WaitMethod;
@@ -62,7 +62,10 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
         dry_run::print(settings, &setup)?;
         return Ok(Exit::Done);
     }
-    Ok(drive(&setup, &args, &variables)?)
+    let managed = own_variable("NOTIFY_SOCKET").is_some();
+    let exit = drive(&setup, &args, &variables, managed)?;
+    stopping(managed);
+    Ok(exit)
 }
 
 fn with_findings(failure: Failure, findings: &[Finding]) -> Failure {
@@ -112,11 +115,10 @@ impl Reader for Readers {
     }
 }
 
-fn drive(setup: &Setup, args: &RunArgs, variables: &[CString]) -> anyhow::Result<Exit> {
+fn drive(setup: &Setup, args: &RunArgs, variables: &[CString], managed: bool) -> anyhow::Result<Exit> {
     close_stdin().context("/dev/null cannot be opened")?;
     let clock = SystemClock::new();
     let family = Family::new(WaitMethod::detect());
-    let managed = own_variable("NOTIFY_SOCKET").is_some();
     let signals = Signals::install().context("signals cannot be heard")?;
     let mut ears = Ears::new(signals, Watchdog::new(managed, clock.now()));
     let mut readers = Readers { reporter: Reporter::new(bars(setup)), status: Status::new(managed, setup.longest_grace()) };

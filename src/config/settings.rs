@@ -286,6 +286,11 @@ pub fn is_owned(section: &str) -> bool {
 /// Judges the keys of the sections that runner owns: one that it does not know is suspect.
 pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
     for section in config.sections() {
+        for entry in section.entries().iter().filter(|entry| value::holds_secret(&entry.value)) {
+            let message =
+                format!("`{}` in [{}] holds a password; put it into a file that only its owner may read", entry.key, section.name);
+            findings.push(Finding::new(Severity::Warning, &entry.origin, message));
+        }
         let scope = match section.name.as_str() {
             RUNNER_SECTION => Scope::RUNNER,
             name if name.starts_with("task:") => Scope::TASK,
@@ -295,10 +300,6 @@ pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
             if !keys::names_in(scope).any(|name| name == entry.key) {
                 let message = format!("unknown key `{}` in [{}]{}", entry.key, section.name, suggestion(&entry.key, keys::names_in(scope)));
                 findings.push(Finding::new(Severity::Suspect, &entry.origin, message));
-            }
-            if value::holds_secret(&entry.value) {
-                let message = format!("`{}` holds a password; put it into a file that only its owner may read", entry.key);
-                findings.push(Finding::new(Severity::Warning, &entry.origin, message));
             }
         }
     }

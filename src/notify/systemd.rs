@@ -37,6 +37,13 @@ impl Watchdog {
     }
 }
 
+/// The program is about to end. `connected` is whether NOTIFY_SOCKET is set.
+pub fn stopping(connected: bool) {
+    if connected {
+        send(&[NotifyState::Stopping]);
+    }
+}
+
 /// Tells the service manager what a run is doing.
 #[derive(Debug)]
 pub struct Status {

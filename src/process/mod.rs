@@ -209,7 +209,7 @@ impl Supervised {
         // for it (wait-timeout's thread) must be the one that reaps it.
         // The usual case costs one system call: no children at all, so nothing can be left.
         if self.mark.is_some() && family.reap_strays() != Children::None {
-            let found = self.find(family);
+            let found = self.find(family, Whom::All);
             self.left_behind = found.members.len() + found.strangers;
         }
         Gone { end: self.end, cause: self.ending.cause(), left_behind: self.left_behind, unkillable }
@@ -223,7 +223,7 @@ impl Supervised {
                 self.leader.signal_group(Signal::TERM);
                 self.leader.signal_group(Signal::CONT);
                 if self.ending.sweeps() {
-                    for (pid, start_time) in self.find(family).members {
+                    for (pid, start_time) in self.find(family, Whom::All).members {
                         if let Some(outsider) = Member::catch(pid, start_time, |stat| stat.group != self.leader.pid().as_raw_pid()) {
                             outsider.send(Signal::TERM);
                             outsider.send(Signal::CONT);
@@ -233,9 +233,7 @@ impl Supervised {
             }
             Some(Action::Kill) => {
                 self.leader.signal_group(Signal::KILL);
-                if self.ending.sweeps() {
-                    self.look(family, now);
-                }
+                self.look(family, now);
             }
         }
     }
@@ -244,7 +242,8 @@ impl Supervised {
     fn look(&mut self, family: &Family, now: Moment) {
         self.look_at = None;
         family.reap_strays();
-        let found = self.find(family);
+        let whom = if self.ending.sweeps() { Whom::All } else { Whom::Group };
+        let found = self.find(family, whom);
         if found.members.is_empty() {
             return self.perform(Input::NoneLeft, family, now);
         }
@@ -271,12 +270,21 @@ impl Supervised {
         }
     }
 
-    fn find(&self, family: &Family) -> Found {
-        let Some(mark) = &self.mark else { return Found::default() };
+    fn find(&self, family: &Family, whom: Whom) -> Found {
         let leaders = family.leaders.borrow();
         let alone = !*family.crowded.borrow() && leaders.iter().all(|leader| *leader == self.leader.pid());
-        tree::look(&Target { leader: self.leader.pid(), mark, alone }, &leaders)
+        let mark = self.mark.as_ref().filter(|_| whom == Whom::All);
+        tree::look(&Target { leader: self.leader.pid(), mark, alone: alone && mark.is_some() }, &leaders)
     }
+}
+
+/// Who is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    /// Everybody who belongs to it.
+    All,
+    /// Only those of its process group.
+    Group,
 }
 
 impl Member {

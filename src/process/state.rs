@@ -4,10 +4,9 @@
 //!                LeaderGone             Limit, Stop           KillNow    Woke (deadline)   NoneLeft
 //! Running        swept: Terminating     TERM: Terminating     KILL:      limit: as Limit   -
 //!                else:  Gone                                  Killing
-//! Terminating    never swept: Gone      -                     KILL:      KILL: Killing     Gone if the leader is gone
-//!                else: look again                             Killing
-//! Killing        never swept: Gone      -                     -          Gone, unkillable  Gone if the leader is gone
-//!                else: look again
+//! Terminating    look again             -                     KILL:      KILL: Killing     Gone if the leader is gone
+//!                                                              Killing
+//! Killing        look again             -                     -          Gone, unkillable  Gone if the leader is gone
 //! Gone           -                      -                     -          -                 -
 //! ```
 
@@ -110,7 +109,7 @@ impl Ending {
         self.cause
     }
 
-    /// Whether those who left the process group are ended, too.
+    /// Whether those who left the process group are ended, too; `sweep = never` ends the group alone.
     pub fn sweeps(&self) -> bool {
         self.sweep != Sweep::Never
     }
@@ -149,13 +148,7 @@ impl Ending {
                 self.kill(now)
             }
             (Phase::Running, Input::Woke | Input::NoneLeft) => None,
-            (Phase::Terminating { .. } | Phase::Killing { .. }, Input::LeaderGone { .. }) => {
-                if self.sweeps() {
-                    Some(Action::Look)
-                } else {
-                    self.gone(false)
-                }
-            }
+            (Phase::Terminating { .. } | Phase::Killing { .. }, Input::LeaderGone { .. }) => Some(Action::Look),
             (Phase::Terminating { .. }, Input::KillNow) => self.kill(now),
             (Phase::Terminating { kill_at }, Input::Woke) if now >= kill_at => self.kill(now),
             (Phase::Killing { abandon_at }, Input::Woke) if now >= abandon_at => self.gone(true),
@@ -224,7 +217,7 @@ mod tests {
             (Phase::Running, true, OnFailure, Input::Woke, Phase::Running, None),
             (Phase::Running, true, OnFailure, Input::NoneLeft, Phase::Running, None),
             (terminating, true, OnFailure, ok, terminating, Some(Look)),
-            (terminating, true, Never, failed, GONE, None),
+            (terminating, true, Never, failed, terminating, Some(Look)),
             (terminating, true, OnFailure, limit, terminating, None),
             (terminating, true, OnFailure, Input::Stop, terminating, None),
             (terminating, true, OnFailure, Input::KillNow, killing, Some(Kill)),
@@ -233,7 +226,7 @@ mod tests {
             (terminating, true, OnFailure, Input::NoneLeft, terminating, None),
             (terminating, false, OnFailure, Input::NoneLeft, GONE, None),
             (killing, true, OnFailure, failed, killing, Some(Look)),
-            (killing, true, Never, failed, GONE, None),
+            (killing, true, Never, failed, killing, Some(Look)),
             (killing, true, OnFailure, limit, killing, None),
             (killing, true, OnFailure, Input::Stop, killing, None),
             (killing, true, OnFailure, Input::KillNow, killing, None),

@@ -98,8 +98,8 @@ impl Stat {
 pub struct Target<'a> {
     /// The process that was started for it.
     pub leader: Pid,
-    /// What its processes carry.
-    pub mark: &'a Mark,
+    /// What its processes carry; without one only its group is looked for.
+    pub mark: Option<&'a Mark>,
     /// Nothing else was there when it began, and no other try or hook has run since.
     pub alone: bool,
 }
@@ -128,8 +128,13 @@ pub fn look(target: &Target<'_>, leaders: &[Pid]) -> Found {
         }
         let is_leader = pid == target.leader;
         let Some(stat) = Stat::of(pid) else { continue };
-        let related = ours || is_leader || stat.group == target.leader.as_raw_pid() || sessions.contains(&stat.session);
-        let owner = if related { Owner::ThisTry } else { owner_of(pid, target.mark) };
+        let in_group = is_leader || stat.group == target.leader.as_raw_pid();
+        let owner = match target.mark {
+            _ if in_group => Owner::ThisTry,
+            None => Owner::Another,
+            Some(_) if ours || sessions.contains(&stat.session) => Owner::ThisTry,
+            Some(mark) => owner_of(pid, mark),
+        };
         let mine = owner == Owner::ThisTry;
         pending.extend(tree.of(pid).into_iter().map(|child| (child, mine)));
         if !stat.alive() || is_leader {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use env_logger::{Builder, Target};
-use log::kv::{self, Key, Value, VisitSource};
+use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Record};
 
 use super::sink::{self, Stream};
@@ -155,6 +155,7 @@ fn logfmt_line(record: &Record<'_>, clock: &impl Clock) -> String {
     let mut line = format!("time={} level={} message={}", local_time(clock.wall()), word(record.level()), quoted(&message));
     for (key, value) in pairs(record) {
         let text = match value {
+            serde_json::Value::Null => continue,
             serde_json::Value::String(text) => quoted(&text),
             other => other.to_string(),
         };
@@ -170,23 +171,48 @@ fn quoted(text: &str) -> String {
 }
 
 fn pairs(record: &Record<'_>) -> Vec<(String, serde_json::Value)> {
-    struct Collect(Vec<(String, serde_json::Value)>);
-    impl<'kvs> VisitSource<'kvs> for Collect {
-        fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
-            let value = if let Some(number) = value.to_u64() {
-                number.into()
-            } else if let Some(number) = value.to_i64() {
-                number.into()
-            } else if let Some(yes) = value.to_bool() {
-                yes.into()
-            } else {
-                value.to_string().into()
-            };
-            self.0.push((key.to_string(), value));
-            Ok(())
-        }
+    let mut pairs = Pairs(Vec::new());
+    let _ = record.key_values().visit(&mut pairs);
+    pairs.0
+}
+
+/// Collects the fields of a record; one that has no value is null.
+struct Pairs(Vec<(String, serde_json::Value)>);
+
+impl<'kvs> VisitSource<'kvs> for Pairs {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
+        let mut read = ReadValue(serde_json::Value::Null);
+        value.visit(&mut read)?;
+        self.0.push((key.to_string(), read.0));
+        Ok(())
     }
-    let mut collect = Collect(Vec::new());
-    let _ = record.key_values().visit(&mut collect);
-    collect.0
+}
+
+struct ReadValue(serde_json::Value);
+
+impl<'kvs> VisitValue<'kvs> for ReadValue {
+    fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
+        self.0 = value.to_string().into();
+        Ok(())
+    }
+
+    fn visit_null(&mut self) -> Result<(), kv::Error> {
+        self.0 = serde_json::Value::Null;
+        Ok(())
+    }
+
+    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+
+    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+
+    fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
 }

@@ -3,10 +3,11 @@
 use std::process::Command;
 
 use crate::alive;
-use crate::scene::{Scene, probe_binary, until};
+use crate::scene::{Scene, probe_binary, spawn, until};
 
 fn probe(scene: &Scene, args: &[&str]) -> Option<i32> {
-    Command::new(probe_binary()).env("SCENE", scene.root()).args(args).status().unwrap().code()
+    let mut command = Command::new(probe_binary());
+    spawn(command.env("SCENE", scene.root()).args(args)).unwrap().wait().unwrap().code()
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::Command;
 use rstest::rstest;
 use rustix::process::Signal;
 
-use crate::scene::{Outcome, Scene, skipped};
+use crate::scene::{Outcome, Scene, skipped, succeeds};
 
 fn one_try(settings: &str) -> Scene {
     Scene::new().config(&format!("[runner]\nmax_tries = 1\nhalt_on_give_up = no\nkill_after = 0.3\n{settings}"))
@@ -177,7 +177,7 @@ fn a_grandchild_may_speak_for_its_task() {
 
 #[test]
 fn systemd_notify_returns_at_once() {
-    if Command::new("systemd-notify").arg("--version").output().is_err() {
+    if !succeeds(Command::new("systemd-notify").arg("--version")) {
         skipped("systemd-notify is not installed");
         return;
     }

@@ -15,8 +15,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
+use std::sync::{PoisonError, RwLock};
 
 use tempfile::TempDir;
 
@@ -49,6 +50,27 @@ pub(crate) fn probe_binary() -> PathBuf {
     let probe = runner_binary().parent().unwrap().join("examples/probe");
     assert!(probe.exists(), "{} is missing: `cargo build --example probe`", probe.display());
     probe
+}
+
+/// Held while a process is started, and shared while a file is written: a child that was forked in
+/// between would hold the file open for writing, and nobody could execute it ("text file busy").
+static FORKING: RwLock<()> = RwLock::new(());
+
+/// Starts a process while no thread of the tests writes a file.
+pub(crate) fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
+
+/// Whether a command can be run here and ends well.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    let started = spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
+    started.is_ok_and(|mut child| child.wait().unwrap().success())
+}
+
+fn write(path: &Path, content: impl AsRef<[u8]>) {
+    let _shared = FORKING.read().unwrap_or_else(PoisonError::into_inner);
+    fs::write(path, content).unwrap();
 }
 
 /// Says on the terminal that the running test could not be made here, and why.
@@ -185,9 +207,15 @@ impl Scene {
     pub(crate) fn file(self, path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Self {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, content).unwrap();
+        write(&path, content);
         set_mode(&path, 0o644);
         self
+    }
+
+    /// The probe itself at another place, for whoever may not go to where it is.
+    pub(crate) fn copy_of_probe(self, path: impl AsRef<Path>) -> Self {
+        let bytes = fs::read(probe_binary()).unwrap();
+        self.file(&path, bytes).mode(path, 0o755)
     }
 
     pub(crate) fn dir(self, path: impl AsRef<Path>) -> Self {
@@ -328,7 +356,7 @@ impl Scene {
         self.surround(&mut command, &stderr);
         command.stdin(File::open(self.path("stdin")).unwrap());
         command.stdout(output(self.stdout.as_deref(), &stdout)).stderr(output(self.stderr.as_deref(), &stderr));
-        let child = command.spawn().unwrap();
+        let child = spawn(&mut command).unwrap();
         Running::new(child, Rc::clone(&self.place), stdout, stderr)
     }
 
@@ -362,7 +390,7 @@ impl Scene {
         // Written once: a test may have changed owner or mode in between.
         if fs::read(&file).ok().as_ref() != Some(&bytes) {
             let mode = fs::metadata(&file).map_or(0o644, |m| m.permissions().mode());
-            fs::write(&file, bytes).unwrap();
+            write(&file, bytes);
             set_mode(&file, mode & 0o777);
         }
         true

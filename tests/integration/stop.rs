@@ -1,9 +1,11 @@
 //! Stopping: TERM, INT and HUP once and twice, in every phase of a run, and death by that signal.
 
+use std::process::Command;
+
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::scene::{Scene, skipped};
+use crate::scene::{Scene, skipped, succeeds};
 
 #[rstest]
 #[case(Signal::TERM)]
@@ -120,7 +122,7 @@ fn the_end_of_a_stopped_run_is_told() {
 #[test]
 fn as_pid_1_it_exits_with_128_and_the_signal() {
     let namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
-    if !std::process::Command::new(namespace[0]).args(&namespace[1..]).arg("true").output().is_ok_and(|o| o.status.success()) {
+    if !succeeds(Command::new(namespace[0]).args(&namespace[1..]).arg("true")) {
         skipped("no process namespace can be made here");
         return;
     }

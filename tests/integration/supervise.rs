@@ -5,7 +5,7 @@ use rstest::rstest;
 use serde_json::json;
 
 use crate::alive;
-use crate::scene::{Outcome, Scene, is_root_or_skipped, probe_binary, until};
+use crate::scene::{Outcome, Scene, is_root_or_skipped, until};
 
 fn one_try() -> Scene {
     Scene::new().config("[runner]\nmax_tries = 1\nhalt_on_give_up = no\n")
@@ -345,9 +345,7 @@ fn root_may_run_tasks_as_somebody_else() {
     }
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
     let nobody: Vec<&str> = passwd.lines().find(|l| l.starts_with("nobody:")).unwrap().split(':').collect();
-    let scene = one_try().dir("open").mode("open", 0o777).mode("log", 0o666).config("user = nobody\n");
-    // A copy, because nobody may not look into the directory of the original.
-    std::fs::copy(probe_binary(), scene.path("open/probe")).unwrap();
+    let scene = one_try().dir("open").mode("open", 0o777).mode("log", 0o666).config("user = nobody\n").copy_of_probe("open/probe");
     let report = scene.task("1-a.sh", "exec \"$SCENE/open/probe\" report open/r.json").run(&[]).exits(0).report("open/r.json");
     for (kind, id) in [("uid", nobody[2]), ("gid", nobody[3])] {
         let id: u32 = id.parse().unwrap();

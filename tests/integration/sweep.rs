@@ -86,12 +86,12 @@ fn a_child_with_a_cleared_environment_in_the_group_is_ended() {
 
 #[test]
 fn a_storm_of_forks_is_ended() {
-    scene("max_time = 0.5\n").task("1-a.sh", "play ignore TERM fork-bomb 30 300 pause").run(&[]).exits(1).nothing_alive().quicker_than(9);
+    scene("max_time = 0.5\n").task("1-a.sh", "play ignore TERM fork-bomb 30 150 pause").run(&[]).exits(1).nothing_alive().quicker_than(9);
 }
 
 #[test]
 fn a_storm_of_forks_is_ended_after_its_task() {
-    scene("").task("1-a.sh", "play fork-bomb 30 300 exit 1").run(&[]).exits(1).nothing_alive().quicker_than(9);
+    scene("").task("1-a.sh", "play fork-bomb 30 150 exit 1").run(&[]).exits(1).nothing_alive().quicker_than(9);
 }
 
 // ---- the setting -------------------------------------------------------------------------------
