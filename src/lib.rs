@@ -21,3 +21,4 @@ pub mod report;
 pub mod retry;
 pub mod task;
 pub mod trust;
+pub mod zone;

@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("process::state", 1),
     ("task", 2),
     ("trust", 2),
+    ("zone", 2),
     ("process", 2),
     ("notify", 2),
     ("hook", 2),
@@ -48,6 +49,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("trust", "process", "a group's name comes from the user database"),
     ("hook", "process", "a hook is a supervised process"),
     ("notify", "process", "a sender is proved by its place in the process tree"),
+    ("report", "zone", "a line of the log has a date"),
     ("output", "report", "marked lines go through the sink that never fails"),
 ];
 

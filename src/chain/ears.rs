@@ -1,6 +1,7 @@
 //! What the loop listens to: signals, descriptors, the next deadline, and the service manager's watchdog.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -9,12 +10,17 @@ use crate::notify::systemd::Watchdog;
 use crate::process::Family;
 use crate::process::signal::Signals;
 
+/// A task that runs longer than this may leave dead orphans behind that are worth a signal each.
+const LONG_RUN: Duration = Duration::from_secs(1);
+
 /// Waits for the next thing to happen.
 #[derive(Debug)]
 pub struct Ears {
     signals: Signals,
     watchdog: Watchdog,
     kept: Vec<i32>,
+    /// When we begin to hear of children that are not ours, if nothing has been started by then.
+    attend_at: Option<(Moment, u64)>,
 }
 
 /// What has happened.
@@ -29,7 +35,7 @@ pub struct Heard {
 impl Ears {
     /// Listens to these.
     pub fn new(signals: Signals, watchdog: Watchdog) -> Self {
-        Self { signals, watchdog, kept: Vec::new() }
+        Self { signals, watchdog, kept: Vec::new(), attend_at: None }
     }
 
     /// Keeps signals that came while nobody could act on them, for the next to listen.
@@ -42,11 +48,35 @@ impl Ears {
         self.kept.len()
     }
 
+    /// While tasks run only for a moment, whoever they orphaned is buried with them. When nothing begins for longer we
+    /// begin to hear of every child: a task whose orphans end by the thousand must not fill the process table.
+    fn attend(&mut self, now: Moment, timed_out: bool, family: &Family) {
+        if self.signals.hears_children() {
+            return;
+        }
+        match self.attend_at {
+            _ if family.is_idle() => self.attend_at = None,
+            Some((_, started)) if started != family.started() => self.attend_at = Some((now + LONG_RUN, family.started())),
+            None => self.attend_at = Some((now + LONG_RUN, family.started())),
+            Some((at, _)) if timed_out && now >= at => {
+                self.signals.hear_children();
+                family.reap_strays();
+                self.attend_at = None;
+            }
+            Some(_) => {}
+        }
+    }
+
     /// Waits until a descriptor is ready, a signal arrives or the deadline passes; gives the watchdog its signs
     /// meanwhile, and buries adopted children.
     pub fn listen(&mut self, groups: &[Vec<BorrowedFd<'_>>], deadline: Option<Moment>, family: &Family, clock: &dyn Clock) -> Heard {
         let now = clock.now();
-        let until = if self.kept.is_empty() { deadline.into_iter().chain(self.watchdog.wake_at()).min() } else { Some(now) };
+        self.attend(now, false, family);
+        let until = if self.kept.is_empty() {
+            deadline.into_iter().chain(self.watchdog.wake_at()).chain(self.attend_at.map(|(at, _)| at)).min()
+        } else {
+            Some(now)
+        };
         // Milliseconds of a poll would end up to one too early, and spin; nanoseconds do not.
         let timeout = until.map(|until| until.since(now)).and_then(|wait| Timespec::try_from(wait).ok());
         let mut fds: Vec<PollFd<'_>> = vec![PollFd::from_borrowed_fd(self.signals.fd(), PollFlags::IN)];
@@ -66,7 +96,9 @@ impl Ears {
                 family.reap_strays();
             }
         }
-        self.watchdog.keep_alive(clock.now());
+        let now = clock.now();
+        self.attend(now, true, family);
+        self.watchdog.keep_alive(now);
         Heard { ready, stops }
     }
 }

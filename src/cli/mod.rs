@@ -81,12 +81,12 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         }
         Some(Command::Check) => {
             let settings = Settings::resolve(&global, true)?;
-            report_log::start(settings.log);
+            report_log::start(settings.log.clone());
             check::check(&settings)
         }
         Some(Command::List { chain }) => {
             let settings = Settings::resolve(&global, true)?;
-            report_log::start(settings.log);
+            report_log::start(settings.log.clone());
             list::list(&settings, &chain)
         }
         Some(Command::Completions { shell }) => generate::completions(shell),
@@ -99,7 +99,7 @@ fn start(global: &args::GlobalArgs, run_args: args::RunArgs, task_dir: Option<&P
     if run_args.halt_after && run_args.times == Some(0) {
         return Err(Failure::Usage("--halt-after needs a last run; --times 0 has none".to_owned()));
     }
-    report_log::start(settings.log);
+    report_log::start(settings.log.clone());
     run::run(&settings, run_args, task_dir)
 }
 

@@ -132,7 +132,7 @@ fn log_settings(args: &GlobalArgs, color: bool) -> LogSettings {
         (false, 1) => LevelFilter::Debug,
         (false, _) => LevelFilter::Trace,
     };
-    LogSettings { level, format: args.log_format, color, journal: stderr_is_journal(), syslog: args.syslog }
+    LogSettings { level, format: args.log_format, color, journal: stderr_is_journal(), syslog: args.syslog, tz: own_variable("TZ") }
 }
 
 /// Whether stderr is the journal's socket: JOURNAL_STREAM names its device and inode (systemd.exec(5)).

@@ -7,7 +7,7 @@ pub mod tree;
 pub mod unix;
 pub mod user;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
@@ -36,7 +36,10 @@ pub struct Family {
     method: WaitMethod,
     leaders: RefCell<Vec<Pid>>,
     /// Whoever runs now did not begin, or has not stayed, alone.
-    crowded: RefCell<bool>,
+    crowded: Cell<bool>,
+    /// The last look found no child at all, and none was started since.
+    known_empty: Cell<bool>,
+    started: Cell<u64>,
 }
 
 impl Family {
@@ -46,7 +49,7 @@ impl Family {
         if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
             log::debug!("not a subreaper, processes that leave their task are not found: {error}");
         }
-        Self { method, leaders: RefCell::default(), crowded: RefCell::new(false) }
+        Self { method, leaders: RefCell::default(), crowded: Cell::new(false), known_empty: Cell::new(false), started: Cell::new(0) }
     }
 
     /// Reaps adopted processes that have ended, each by its pid; ours are left to who waits for them.
@@ -56,7 +59,10 @@ impl Family {
                 Children::Ended(pid) if !self.leaders.borrow().contains(&pid) => {
                     unix::reap(pid);
                 }
-                children @ (Children::None | Children::Living | Children::Ended(_)) => return children,
+                children @ (Children::None | Children::Living | Children::Ended(_)) => {
+                    self.known_empty.set(children == Children::None);
+                    return children;
+                }
             }
         }
     }
@@ -64,15 +70,27 @@ impl Family {
     /// A new process of ours. It is alone when nothing else is there, and stays so while nothing else begins.
     fn add(&self, pid: Pid, alone: bool) {
         self.leaders.borrow_mut().push(pid);
-        *self.crowded.borrow_mut() = !alone;
+        self.crowded.set(!alone);
+        self.known_empty.set(false);
+        self.started.set(self.started.get() + 1);
     }
 
     fn remove(&self, pid: Pid) {
         self.leaders.borrow_mut().retain(|leader| *leader != pid);
     }
 
+    /// How many processes were started so far.
+    pub fn started(&self) -> u64 {
+        self.started.get()
+    }
+
+    /// Whether nothing of ours runs.
+    pub fn is_idle(&self) -> bool {
+        self.leaders.borrow().is_empty()
+    }
+
     fn is_empty(&self) -> bool {
-        self.leaders.borrow().is_empty() && self.reap_strays() == Children::None
+        self.is_idle() && (self.known_empty.get() || self.reap_strays() == Children::None)
     }
 }
 
@@ -272,7 +290,7 @@ impl Supervised {
 
     fn find(&self, family: &Family, whom: Whom) -> Found {
         let leaders = family.leaders.borrow();
-        let alone = !*family.crowded.borrow() && leaders.iter().all(|leader| *leader == self.leader.pid());
+        let alone = !family.crowded.get() && leaders.iter().all(|leader| *leader == self.leader.pid());
         let mark = self.mark.as_ref().filter(|_| whom == Whom::All);
         tree::look(&Target { leader: self.leader.pid(), mark, alone: alone && mark.is_some() }, &leaders)
     }

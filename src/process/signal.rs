@@ -27,6 +27,7 @@ pub struct Arrived {
 #[derive(Debug)]
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
+    hears_children: bool,
 }
 
 impl Signals {
@@ -38,8 +39,22 @@ impl Signals {
     pub fn install() -> io::Result<Self> {
         let stops = STOPS.iter().filter(|signal| **signal == SIGTERM || !unix::inherited_ignored().contains(signal));
         let (read, write) = UnixStream::pair()?;
-        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, stops.chain([&SIGCHLD]))?;
-        Ok(Self { delivery })
+        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, stops)?;
+        Ok(Self { delivery, hears_children: false })
+    }
+
+    /// Hears of every child that ends from now on, adopted ones included. Ours are heard of without this, and the
+    /// handler costs more than the rest of a short task's supervision.
+    pub fn hear_children(&mut self) {
+        match self.delivery.handle().add_signal(SIGCHLD) {
+            Ok(()) => self.hears_children = true,
+            Err(error) => log::debug!("adopted processes are buried at the end of each task: {error}"),
+        }
+    }
+
+    /// Whether it does.
+    pub fn hears_children(&self) -> bool {
+        self.hears_children
     }
 
     /// Becomes readable when a signal has arrived.

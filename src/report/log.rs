@@ -1,15 +1,18 @@
 //! The log on stderr or syslog: levels, the three formats, journald's priorities, colours.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use env_logger::{Builder, Target};
+use jiff::tz::TimeZone;
 use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Record};
 
 use super::sink::{self, Stream};
 use crate::clock::{Clock, SystemClock, local_time};
+use crate::zone;
 
 /// How a line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -23,7 +26,7 @@ pub enum LogFormat {
 }
 
 /// What is logged, how, and where to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct LogSettings {
     /// The least grave level.
     pub level: LevelFilter,
@@ -35,6 +38,8 @@ pub struct LogSettings {
     pub journal: bool,
     /// To syslog instead of stderr.
     pub syslog: bool,
+    /// The value of TZ.
+    pub tz: Option<OsString>,
 }
 
 /// Starts the log. Where syslog cannot be reached the log goes to stderr, and says so.
@@ -64,14 +69,14 @@ fn syslog_logger() -> Result<syslog::BasicLogger, syslog::Error> {
 }
 
 fn start_stderr(settings: LogSettings, syslog_error: Option<syslog::Error>) {
-    let clock = SystemClock::new();
+    let stamp = Stamp::new(&settings);
     let mut builder = Builder::new();
     builder.filter_level(settings.level).target(Target::Pipe(Box::new(Stderr)));
     builder.format(move |line, record| {
         let text = match settings.format {
-            LogFormat::Text => text_line(record, settings, &clock),
-            LogFormat::Json => json_line(record, &clock),
-            LogFormat::Logfmt => logfmt_line(record, &clock),
+            LogFormat::Text => text_line(record, &settings, &stamp),
+            LogFormat::Json => json_line(record, &stamp),
+            LogFormat::Logfmt => logfmt_line(record, &stamp),
         };
         let priority = if settings.journal { priority(record.level()) } else { "" };
         writeln!(line, "{priority}{text}")
@@ -80,6 +85,25 @@ fn start_stderr(settings: LogSettings, syslog_error: Option<syslog::Error>) {
     let _ = builder.try_init();
     if let Some(error) = syslog_error {
         log::warn!("syslog cannot be reached, the log is here: {error}");
+    }
+}
+
+/// The date of a line, in the machine's zone.
+struct Stamp {
+    clock: SystemClock,
+    zone: TimeZone,
+}
+
+impl Stamp {
+    fn new(settings: &LogSettings) -> Self {
+        // The journal has its own clock; then the zone is not even looked at.
+        let dated = !(settings.journal && settings.format == LogFormat::Text);
+        let zone = if dated { zone::local(settings.tz.as_deref()) } else { TimeZone::UTC };
+        Self { clock: SystemClock::new(), zone }
+    }
+
+    fn now(&self) -> impl std::fmt::Display {
+        local_time(self.clock.wall(), &self.zone)
     }
 }
 
@@ -117,7 +141,7 @@ fn word(level: Level) -> &'static str {
     }
 }
 
-fn text_line(record: &Record<'_>, settings: LogSettings, clock: &impl Clock) -> String {
+fn text_line(record: &Record<'_>, settings: &LogSettings, stamp: &Stamp) -> String {
     // What a task or a file name put into a message must not move the reader's cursor or begin a line of its own.
     let message: String = record.args().to_string().chars().flat_map(plain).collect();
     let style = match record.level() {
@@ -129,8 +153,8 @@ fn text_line(record: &Record<'_>, settings: LogSettings, clock: &impl Clock) -> 
     let word = word(record.level());
     match (settings.journal, settings.color) {
         (true, _) => message,
-        (false, true) => format!("{} {style}{word:<7}{style:#} {message}", local_time(clock.wall())),
-        (false, false) => format!("{} {word:<7} {message}", local_time(clock.wall())),
+        (false, true) => format!("{} {style}{word:<7}{style:#} {message}", stamp.now()),
+        (false, false) => format!("{} {word:<7} {message}", stamp.now()),
     }
 }
 
@@ -139,9 +163,9 @@ fn plain(c: char) -> impl Iterator<Item = char> {
     kept.into_iter().chain(escaped.into_iter().flatten())
 }
 
-fn json_line(record: &Record<'_>, clock: &impl Clock) -> String {
+fn json_line(record: &Record<'_>, stamp: &Stamp) -> String {
     let mut fields = serde_json::Map::new();
-    fields.insert("time".into(), local_time(clock.wall()).to_string().into());
+    fields.insert("time".into(), stamp.now().to_string().into());
     fields.insert("level".into(), word(record.level()).into());
     fields.insert("message".into(), record.args().to_string().into());
     for (key, value) in pairs(record) {
@@ -150,9 +174,9 @@ fn json_line(record: &Record<'_>, clock: &impl Clock) -> String {
     serde_json::Value::Object(fields).to_string()
 }
 
-fn logfmt_line(record: &Record<'_>, clock: &impl Clock) -> String {
+fn logfmt_line(record: &Record<'_>, stamp: &Stamp) -> String {
     let message = record.args().to_string();
-    let mut line = format!("time={} level={} message={}", local_time(clock.wall()), word(record.level()), quoted(&message));
+    let mut line = format!("time={} level={} message={}", stamp.now(), word(record.level()), quoted(&message));
     for (key, value) in pairs(record) {
         let text = match value {
             serde_json::Value::Null => continue,

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -40,9 +41,10 @@ pub(crate) fn state_of(pid: u32) -> Option<char> {
     stat_field(pid, 0)?.chars().next()
 }
 
-/// Kills what is left of a scene, until nothing is.
+/// Kills what is left of a scene, until nothing is: also those who go on forking for a while.
 pub(crate) fn end_all(directory: &Path) {
-    for _ in 0..50 {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
         let left = of_scene(directory);
         if left.is_empty() {
             return;

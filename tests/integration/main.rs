@@ -13,6 +13,7 @@ mod outcome;
 mod running;
 mod scene;
 
+mod boot_path;
 mod check_list;
 mod cli;
 mod config;

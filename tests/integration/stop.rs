@@ -5,7 +5,8 @@ use std::process::Command;
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::scene::{Scene, skipped, succeeds};
+use crate::alive;
+use crate::scene::{Scene, skipped, succeeds, until};
 
 #[rstest]
 #[case(Signal::TERM)]
@@ -91,9 +92,12 @@ fn all_siblings_are_stopped() {
 fn a_task_that_is_stopped_itself_is_ended_too() {
     let mut running = Scene::new()
         .config("[runner]\nkill_after = 15\n")
-        .task("1-a.sh", "trap 'say continued; exit 1' TERM\nprobe touch begun\nkill -STOP $$\nprobe nap 50")
+        .task("1-a.sh", "trap 'say continued; exit 1' TERM\necho $$ >\"$SCENE/pid\"\nprobe touch begun\nkill -STOP $$\nprobe nap 50")
         .start(&[]);
-    running.wait_for_file("begun").signal(Signal::TERM);
+    running.wait_for_file("begun");
+    let pid = std::fs::read_to_string(running.path("pid")).unwrap().trim().parse().unwrap();
+    until("the task is stopped", || alive::state_of(pid) == Some('T'));
+    running.signal(Signal::TERM);
     running.finish().dies_of(Signal::TERM).logged(["1-a.sh 1", "- continued"]).quicker_than(9);
 }
 

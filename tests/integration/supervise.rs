@@ -93,7 +93,7 @@ fn no_second_try_begins_beside_the_first() {
 #[test]
 fn a_stopped_task_is_continued_so_that_it_can_end() {
     one_try()
-        .config("max_time = 0.4\nkill_after = 15\n")
+        .config("max_time = 0.9\nkill_after = 15\n")
         .task("1-a.sh", "trap 'say continued; exit 1' TERM\nprobe touch stopping\nkill -STOP $$\nprobe nap 50")
         .run(&[])
         .exits(1)
