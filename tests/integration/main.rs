@@ -26,6 +26,7 @@ mod hooks;
 mod ini_reference;
 mod loops;
 mod old_faults;
+mod old_kernel;
 mod order;
 mod output;
 mod parallel;
