@@ -116,12 +116,6 @@ impl Clock for SystemClock {
     }
 }
 
-/// Prints an instant of the wall clock as RFC 3339 in a zone, with milliseconds.
-pub fn local_time(instant: jiff::Timestamp, zone: &jiff::tz::TimeZone) -> impl fmt::Display {
-    let zoned = instant.to_zoned(zone.clone());
-    zoned.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

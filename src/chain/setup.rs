@@ -1,10 +1,13 @@
 //! A chain made ready to run: its tasks in order, each with its settings. Reads the task directory; starts nothing.
 
+use std::cell::LazyCell;
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::config::settings::{self, ChainSettings, SectionPath, TaskSettings};
+use crate::config::sections::Sections;
+use crate::config::settings::{ChainSettings, TaskSettings};
 use crate::config::value::CommandLine;
 use crate::config::{Config, Finding, Origin, Severity, keys};
 use crate::environment::{Environment, Variables};
@@ -63,16 +66,13 @@ pub struct Setup {
 impl Setup {
     /// Makes the main chain ready. What is wrong goes to `findings`; `None` when the directory itself cannot be used.
     pub fn new(config: &Config, chain: ChainSettings, dir: &Path, environment: &Environment, findings: &mut Vec<Finding>) -> Option<Self> {
-        let halt = Halt::new(config, &chain, dir, findings);
-        let has_interpreter = |name: &TaskName| {
-            let explained = SectionPath::of_task(config, &chain.name, name).explain(&keys::INTERPRETER.info);
-            !explained.0.is_empty()
-        };
-        // Most chains have no section for any task: then one look answers for all of them.
+        let sections = Sections::new(config, &chain.name);
+        let halt = Halt::new(&sections, &chain, dir, findings);
+        let has_interpreter = |name: &TaskName| !sections.of_task(name).explain(&keys::INTERPRETER.info).0.is_empty();
         let found = match TaskDir::read(dir, &halt.path, has_interpreter) {
             Ok(found) => found,
             Err(error) => {
-                let origin = SectionPath::of_chain(config).explain(&keys::TASK_DIR.info).1;
+                let origin = sections.of_chain().explain(&keys::TASK_DIR.info).1;
                 findings.push(Finding::error(&origin, error.to_string()));
                 return None;
             }
@@ -81,7 +81,7 @@ impl Setup {
             findings.push(Finding::about(Severity::Warning, format!("there is no task in {}", dir.display())));
         }
         let mut setup = Self {
-            variables: Rc::new(environment.variables(settings::task_env(config, None), &[])),
+            variables: Rc::new(environment.variables(sections.variables(None), &[])),
             chain,
             dir: dir.to_owned(),
             tasks: Vec::with_capacity(found.tasks.len()),
@@ -90,17 +90,18 @@ impl Setup {
             links: found.links,
             halt,
         };
-        setup.take_in(config, found.tasks, environment, findings);
+        setup.take_in(&sections, found.tasks, environment, findings);
         judge_sections(config, &setup, findings);
         Some(setup)
     }
 
-    fn take_in(&mut self, config: &Config, names: Vec<TaskName>, environment: &Environment, findings: &mut Vec<Finding>) {
-        let reasons: Vec<(TaskName, String)> = self.left_out.iter().map(|(name, reason)| (name.clone(), reason.to_string())).collect();
-        let resolver = Resolver::new(&names, reasons.iter().map(|(name, reason)| (name, reason.as_str())));
+    fn take_in(&mut self, sections: &Sections<'_>, names: Vec<TaskName>, environment: &Environment, findings: &mut Vec<Finding>) {
+        let reasons: Vec<(&TaskName, String)> = self.left_out.iter().map(|(name, reason)| (name, reason.to_string())).collect();
+        // Most chains have no dependencies, and then nobody has to be found by name.
+        let resolver = LazyCell::new(|| Resolver::new(&names, reasons.iter().map(|(name, reason)| (*name, reason.as_str()))));
         let mut needs = Vec::with_capacity(names.len());
         for name in &names {
-            let (settings, words, origin) = self.chain.of_task(config, name, findings);
+            let (settings, words, origin) = self.chain.of_task(sections, name, findings);
             let mut depends_on: Vec<usize> = Vec::new();
             for word in &words {
                 match resolver.resolve(name, word) {
@@ -109,14 +110,11 @@ impl Setup {
                     Err(error) => findings.push(Finding::error(&origin, error.to_string())),
                 }
             }
-            let identity = identity(&settings, config, &self.chain, name, findings);
-            let own_variables = identity.is_some() || settings::has_own_env(config, name);
+            let identity = identity(&settings, sections, name, findings);
+            let own_variables = identity.is_some() || sections.has_own_variables(name);
             let login = identity.as_ref().map_or(&[][..], |identity| &identity.variables);
-            let variables = if own_variables {
-                Rc::new(environment.variables(settings::task_env(config, Some(name)), login))
-            } else {
-                self.variables.clone()
-            };
+            let variables =
+                if own_variables { Rc::new(environment.variables(sections.variables(Some(name)), login)) } else { self.variables.clone() };
             needs.push(depends_on.clone());
             self.tasks.push(Task { path: self.dir.join(name.file()), name: name.clone(), settings, variables, identity, depends_on });
         }
@@ -161,7 +159,7 @@ impl Setup {
 
 impl Halt {
     /// An explicitly named halt task has to be there; the default one may be missing until it is needed.
-    fn new(config: &Config, chain: &ChainSettings, dir: &Path, findings: &mut Vec<Finding>) -> Self {
+    fn new(sections: &Sections<'_>, chain: &ChainSettings, dir: &Path, findings: &mut Vec<Finding>) -> Self {
         let path = dir.join(&chain.halt_task);
         if !path.is_file() {
             let message = format!("the halt task {} is not there", path.display());
@@ -171,23 +169,17 @@ impl Halt {
             });
         }
         let name = TaskName::parse(path.file_name().unwrap_or_default());
-        let own = chain.of_task(config, &name, findings).0;
+        let own = chain.of_task(sections, &name, findings).0;
         let settings = Rc::new(TaskSettings { interpreter: chain.task.interpreter.clone(), ..TaskSettings::clone(&own) });
         Self { path, settings }
     }
 }
 
-fn identity(
-    settings: &TaskSettings,
-    config: &Config,
-    chain: &ChainSettings,
-    name: &TaskName,
-    findings: &mut Vec<Finding>,
-) -> Option<Rc<Identity>> {
+fn identity(settings: &TaskSettings, sections: &Sections<'_>, name: &TaskName, findings: &mut Vec<Finding>) -> Option<Rc<Identity>> {
     match Identity::look_up(settings.user.as_ref()?) {
         Ok(identity) => Some(Rc::new(identity)),
         Err(error) => {
-            let origin = SectionPath::of_task(config, &chain.name, name).explain(&keys::USER.info).1;
+            let origin = sections.of_task(name).explain(&keys::USER.info).1;
             findings.push(Finding::error(&origin, error.to_string()));
             None
         }
@@ -196,8 +188,9 @@ fn identity(
 
 /// A section that speaks of a task nobody has is a slip, mostly.
 fn judge_sections(config: &Config, setup: &Setup, findings: &mut Vec<Finding>) {
-    let names: std::collections::HashSet<&str> = setup.tasks.iter().flat_map(|task| [task.name.text(), task.name.short()]).collect();
-    let left_out: std::collections::HashSet<&str> = setup.left_out.iter().flat_map(|(name, _)| [name.text(), name.short()]).collect();
+    let names: LazyCell<HashSet<&str>, _> =
+        LazyCell::new(|| setup.tasks.iter().flat_map(|task| [task.name.text(), task.name.short()]).collect());
+    let left_out: HashSet<&str> = setup.left_out.iter().flat_map(|(name, _)| [name.text(), name.short()]).collect();
     for section in config.sections() {
         let word = match section.name.split_once(':') {
             Some(("task", word)) => word.strip_prefix(&format!("{}/", setup.chain.name)).unwrap_or(word),

@@ -7,7 +7,7 @@ use super::prepare::prepare;
 use super::print;
 use super::settings::{Loaded, Settings, find_task_dir, is_error, own_variable, without_repeats};
 use crate::chain::setup::Setup;
-use crate::config::settings::SectionPath;
+use crate::config::sections::Sections;
 use crate::config::value::CommandLine;
 use crate::config::{Finding, Origin, Severity, keys};
 use crate::names::MAIN_CHAIN;
@@ -78,7 +78,8 @@ fn as_json(finding: &Finding) -> serde_json::Value {
 /// What is right, and still surprises people.
 fn notes(loaded: &Loaded) -> Vec<Finding> {
     let mut notes = Vec::new();
-    let path = SectionPath::of_chain(&loaded.config);
+    let sections = Sections::new(&loaded.config, MAIN_CHAIN);
+    let path = sections.of_chain();
     let verdict = |code| loaded.chain.task.codes.verdict(&ExitKind::Ended(ProcessEnd::Code(code)));
     if verdict(2) == Verdict::Halt {
         let message = "a task that exits with 2 halts the chain; grep, ls, make and argparse exit with 2 as well: set halt_codes to another code if tasks end with one of them";

@@ -8,8 +8,8 @@ use super::print;
 use super::settings::{Settings, find_task_dir};
 use crate::chain::setup::{Setup, Task};
 use crate::config::keys::{self, KeyInfo, Scope};
-use crate::config::settings::SectionPath;
-use crate::config::{Config, Origin, value};
+use crate::config::sections::Sections;
+use crate::config::{Origin, value};
 use crate::names::{MAIN_CHAIN, suggestion};
 
 /// Prints the tasks of a chain.
@@ -27,18 +27,19 @@ pub fn list(settings: &Settings, chain: &str) -> Result<Exit, Failure> {
     for finding in refuse_errors(settings, prepared.findings)? {
         log::debug!("{finding}");
     }
+    let sections = Sections::new(&config, MAIN_CHAIN);
     let Some(setup) = prepared.setup else { return Err(Failure::config(format!("{} cannot be used", dir.display()))) };
     if settings.json {
-        print::json(&as_json(&config, &setup))?
+        print::json(&as_json(&sections, &setup))?
     } else {
-        print::text(&as_text(&config, &setup))?
+        print::text(&as_text(&sections, &setup))?
     }
     Ok(Exit::Done)
 }
 
 /// The keys of a task and what decides each: (key, text, origin).
-fn explain<'a>(config: &'a Config, setup: &'a Setup, task: &'a Task) -> impl Iterator<Item = (&'static KeyInfo, String, Origin)> {
-    let path = SectionPath::of_task(config, &setup.chain.name, &task.name);
+fn explain<'a>(sections: &'a Sections<'_>, task: &Task) -> impl Iterator<Item = (&'static KeyInfo, String, Origin)> {
+    let path = sections.of_task(&task.name);
     keys::ALL.iter().filter(|key| key.scope.covers(Scope::TASK) && key.name != keys::DEPENDS_ON.info.name).map(move |key| {
         let (text, origin) = path.explain(key);
         (*key, value::mask_secrets(text), origin)
@@ -49,14 +50,14 @@ fn needs<'a>(setup: &'a Setup, task: &'a Task) -> Vec<&'a str> {
     task.depends_on.iter().map(|need| setup.tasks[*need].name.text()).collect()
 }
 
-fn as_text(config: &Config, setup: &Setup) -> String {
+fn as_text(sections: &Sections<'_>, setup: &Setup) -> String {
     let mut text = format!("chain {} in {}: {} tasks\n", setup.chain.name, setup.dir.display(), setup.tasks.len());
     for (at, place) in setup.plan.places.iter().enumerate() {
         let task = &setup.tasks[place.task];
         let needs = needs(setup, task);
         let after = if needs.is_empty() { String::new() } else { format!(", after {}", needs.join(", ")) };
         text.push_str(&format!("{:>3}. {} (name {}, stage {}{after})\n", at + 1, task.name, task.name.short(), place.stage + 1));
-        for (key, value, origin) in explain(config, setup, task) {
+        for (key, value, origin) in explain(sections, task) {
             if origin != Origin::Default {
                 text.push_str(&format!("       {} = {}    # {origin}\n", key.name, value.replace('\n', "\n           ")));
             }
@@ -68,10 +69,10 @@ fn as_text(config: &Config, setup: &Setup) -> String {
     text
 }
 
-fn as_json(config: &Config, setup: &Setup) -> serde_json::Value {
+fn as_json(sections: &Sections<'_>, setup: &Setup) -> serde_json::Value {
     let tasks: Vec<_> = setup.plan.places.iter().map(|place| {
         let task = &setup.tasks[place.task];
-        let settings: Map<_, _> = explain(config, setup, task).map(|(key, value, origin)| (key.name.to_owned(), json!({ "value": value, "origin": origin.to_string() }))).collect();
+        let settings: Map<_, _> = explain(sections, task).map(|(key, value, origin)| (key.name.to_owned(), json!({ "value": value, "origin": origin.to_string() }))).collect();
         json!({ "file": task.name.text(), "name": task.name.short(), "stage": place.stage + 1, "depends_on": needs(setup, task), "settings": settings })
     }).collect();
     let left_out: Vec<_> =

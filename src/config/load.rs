@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{Config, Finding, Origin, Severity, ini, keys, settings};
+use super::{Config, Finding, Origin, Severity, ini, keys, sections};
 use crate::task::left_over;
 
 /// Where the configuration is when nobody says.
@@ -60,7 +60,7 @@ fn read_file(config: &mut Config, file: &Path, findings: &mut Vec<Finding>) -> R
 }
 
 fn include_dir(config: &Config) -> Option<(PathBuf, Origin)> {
-    let entry = config.get(settings::RUNNER_SECTION, keys::INCLUDE_DIR.info.name).filter(|entry| !entry.value.is_empty())?;
+    let entry = config.get(sections::RUNNER_SECTION, keys::INCLUDE_DIR.info.name).filter(|entry| !entry.value.is_empty())?;
     let dir = entry.origin.base().unwrap_or(Path::new("")).join(&entry.value);
     Some((dir, entry.origin.clone()))
 }

@@ -4,6 +4,7 @@
 pub mod ini;
 pub mod keys;
 pub mod load;
+pub mod sections;
 pub mod settings;
 pub mod value;
 

@@ -1,24 +1,17 @@
 //! What the configuration means for a chain and for each of its tasks. Decides only.
-//!
-//! A task's value is looked for in `[task:CHAIN/NAME]`, `[task:NAME]`, then (six old keys only) in the
-//! plain section `[NAME]`, then in `[runner]`, then in `[DEFAULT]`. NAME is the file name or the short name.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::keys::{self, Key, KeyInfo, Output, RetryFrom, Scope, Sweep, Trust};
+use super::keys::{self, Key, Output, RetryFrom, Scope, Sweep, Trust};
+use super::sections::{ENV_SECTION, RUNNER_SECTION, SectionPath, Sections};
 use super::value::{self, CommandLine, Tries};
-use super::{Config, DEFAULT_SECTION, Entry, Finding, Origin, Section, Severity};
+use super::{Config, Finding, Origin, Section, Severity};
 use crate::clock::Limit;
 use crate::names::{MAIN_CHAIN, TaskName, suggestion};
 use crate::outcome::{Codes, Verdict};
 use crate::retry::Backoff;
-
-/// The section of the main chain.
-pub const RUNNER_SECTION: &str = "runner";
-/// The section of variables for all tasks.
-pub const ENV_SECTION: &str = "env";
 
 /// How one task is run and retried.
 #[derive(Debug, Clone)]
@@ -95,7 +88,8 @@ pub struct ChainSettings {
 impl ChainSettings {
     /// Reads what `[runner]` says of the main chain. Whatever is wrong goes to `findings`.
     pub fn of_main(config: &Config, findings: &mut Vec<Finding>) -> Self {
-        let path = SectionPath::of_chain(config);
+        let sections = Sections::new(config, MAIN_CHAIN);
+        let path = sections.of_chain();
         let mut reader = Reader { path: &path, findings };
         let settings = Self {
             name: MAIN_CHAIN.to_owned(),
@@ -116,18 +110,21 @@ impl ChainSettings {
             trust: reader.value(&keys::TRUST),
             task: Rc::new(reader.task_settings()),
         };
-        if let (Some(_), Some(_), Some((_, entry))) =
-            (settings.run_interval, settings.sleep_interval, path.find(&keys::SLEEP_INTERVAL.info))
-        {
+        if let (Some(_), Some(_), Some(entry)) = (settings.run_interval, settings.sleep_interval, path.find(&keys::SLEEP_INTERVAL.info)) {
             findings.push(Finding::error(&entry.origin, "run_interval and sleep_interval exclude each other; write one of them"));
         }
         settings
     }
 
     /// The settings of one task, and the words of its `depends_on` with their origin.
-    pub fn of_task(&self, config: &Config, task: &TaskName, findings: &mut Vec<Finding>) -> (Rc<TaskSettings>, Vec<String>, Origin) {
-        let path = SectionPath::of_task(config, &self.name, task);
-        if path.own.is_empty() {
+    pub fn of_task(
+        &self,
+        sections: &Sections<'_>,
+        task: &TaskName,
+        findings: &mut Vec<Finding>,
+    ) -> (Rc<TaskSettings>, Vec<String>, Origin) {
+        let path = sections.of_task(task);
+        if path.is_general() {
             return (self.task.clone(), Vec::new(), Origin::Default);
         }
         let mut reader = Reader { path: &path, findings };
@@ -136,60 +133,12 @@ impl ChainSettings {
     }
 }
 
-/// The sections that speak of a task or a chain, the nearest first.
-#[derive(Debug)]
-pub struct SectionPath<'a> {
-    own: Vec<(Scope, &'a Section)>,
-    general: Vec<(Scope, &'a Section)>,
-}
-
-impl<'a> SectionPath<'a> {
-    /// The sections of the main chain.
-    pub fn of_chain(config: &'a Config) -> Self {
-        let named = |name| config.section(name).map(|section| (Scope::RUNNER, section));
-        Self { own: Vec::new(), general: named(RUNNER_SECTION).into_iter().chain(named(DEFAULT_SECTION)).collect() }
-    }
-
-    /// The sections of one task of `chain`.
-    pub fn of_task(config: &'a Config, chain: &str, task: &TaskName) -> Self {
-        let mut own = Vec::new();
-        let mut words = vec![task.text()];
-        if task.short() != task.text() {
-            words.push(task.short());
-        }
-        for name in words.iter().map(|word| format!("task:{chain}/{word}")).chain(words.iter().map(|word| format!("task:{word}"))) {
-            own.extend(config.section(&name).map(|section| (Scope::TASK, section)));
-        }
-        // A task that is called as one of our own sections cannot have a plain one.
-        let plain = words.iter().filter(|word| !is_owned(word)).filter_map(|word| config.section(word));
-        own.extend(plain.map(|section| (Scope::OLD_TASK, section)));
-        Self { own, general: Self::of_chain(config).general }
-    }
-
-    /// The entry that decides `key`, and the kind of section it stands in.
-    pub fn find(&self, key: &KeyInfo) -> Option<(Scope, &'a Entry)> {
-        self.own
-            .iter()
-            .chain(&self.general)
-            .filter(|(scope, _)| key.scope.covers(*scope))
-            .find_map(|(scope, section)| Some((*scope, section.own(key.name)?)))
-    }
-
-    /// The text that decides `key` (the default, if nobody wrote one) and where it stands.
-    pub fn explain(&self, key: &KeyInfo) -> (&'a str, Origin) {
-        match self.find(key) {
-            Some((_, entry)) => (&entry.value, entry.origin.clone()),
-            None => (key.default, Origin::Default),
-        }
-    }
-}
-
-struct Reader<'a, 'c> {
-    path: &'a SectionPath<'c>,
+struct Reader<'a, 's, 'c> {
+    path: &'a SectionPath<'s, 'c>,
     findings: &'a mut Vec<Finding>,
 }
 
-impl Reader<'_, '_> {
+impl Reader<'_, '_, '_> {
     /// The value of a key that always has one: a bad value is reported, and the default stands in for it.
     fn value<T>(&mut self, key: &Key<T>) -> T {
         match self.read(key) {
@@ -203,12 +152,12 @@ impl Reader<'_, '_> {
 
     /// The value of a key that may be absent; an empty value is an absent one.
     fn optional<T>(&mut self, key: &Key<T>) -> Option<T> {
-        let (_, entry) = self.path.find(&key.info)?;
+        let entry = self.path.find(&key.info)?;
         if entry.value.is_empty() { None } else { self.read(key) }
     }
 
     fn read<T>(&mut self, key: &Key<T>) -> Option<T> {
-        let (_, entry) = self.path.find(&key.info)?;
+        let entry = self.path.find(&key.info)?;
         match (key.read)(&entry.value, entry.origin.base().unwrap_or(Path::new(""))) {
             Ok(value) => Some(value),
             Err(expected) => {
@@ -276,13 +225,6 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Whether runner owns the section: its keys are judged.
-pub fn is_owned(section: &str) -> bool {
-    const KINDS: [&str; 4] = ["task:", "env:", "chain:", "queue:"];
-    const NAMES: [&str; 6] = [RUNNER_SECTION, ENV_SECTION, DEFAULT_SECTION, "daemon", "metrics", "liveness"];
-    NAMES.contains(&section) || KINDS.iter().any(|kind| section.starts_with(kind))
-}
-
 /// Judges the keys of the sections that runner owns: one that it does not know is suspect.
 pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
     for section in config.sections() {
@@ -303,24 +245,6 @@ pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
             }
         }
     }
-}
-
-/// The variables that `[env]` and `[env:NAME]` give to a task, in the order in which they are set.
-/// A `RUNNER_*` name there loses against runner's own; [`judge_env`] tells.
-pub fn task_env<'a>(config: &'a Config, task: Option<&TaskName>) -> impl Iterator<Item = &'a Entry> {
-    let mut sections = vec![ENV_SECTION.to_owned()];
-    if let Some(task) = task {
-        sections.push(format!("env:{}", task.short()));
-        if task.text() != task.short() {
-            sections.push(format!("env:{}", task.text()));
-        }
-    }
-    sections.into_iter().flat_map(|name| config.items(&name).collect::<Vec<_>>()).filter(|entry| !entry.key.starts_with("RUNNER_"))
-}
-
-/// Whether any section gives `task` variables of its own.
-pub fn has_own_env(config: &Config, task: &TaskName) -> bool {
-    [task.short(), task.text()].iter().any(|word| config.section(&format!("env:{word}")).is_some())
 }
 
 /// Judges the variables of `[env]` and `[env:NAME]`: names that cannot be set, or that lose.
@@ -359,7 +283,7 @@ mod tests {
 
     fn task(config: &Config, chain: &ChainSettings, file: &str) -> Rc<TaskSettings> {
         let mut findings = Vec::new();
-        let settings = chain.of_task(config, &TaskName::parse(OsStr::new(file)), &mut findings).0;
+        let settings = chain.of_task(&Sections::new(config, MAIN_CHAIN), &TaskName::parse(OsStr::new(file)), &mut findings).0;
         assert!(findings.is_empty(), "{findings:?}");
         settings
     }
@@ -414,7 +338,11 @@ mod tests {
     fn variables_of_one_task_come_after_those_of_all() {
         let (config, ..) = read("[env]\nA = 1\nB = 1\n[env:x]\nB = 2\n");
         let name = TaskName::parse(OsStr::new("3-x.sh"));
-        let pairs: Vec<_> = task_env(&config, Some(&name)).map(|entry| (entry.key.as_str(), entry.value.as_str())).collect();
+        let pairs: Vec<_> = Sections::new(&config, MAIN_CHAIN)
+            .variables(Some(&name))
+            .into_iter()
+            .map(|entry| (entry.key.as_str(), entry.value.as_str()))
+            .collect();
         assert_eq!(pairs, [("A", "1"), ("B", "1"), ("B", "2")]);
     }
 }

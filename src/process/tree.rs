@@ -11,33 +11,29 @@ use std::fs;
 
 use rustix::process::Pid;
 
-/// What marks the processes of one try.
+/// What marks the processes of one try: three variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    /// `NAME=value` of the three variables, each with its closing NUL.
-    variables: [Vec<u8>; 3],
+    run_id: String,
+    task: Vec<u8>,
+    try_num: u32,
 }
 
 impl Mark {
     /// The mark of a try.
     pub fn new(run_id: &str, task: &[u8], try_num: u32) -> Self {
-        let variable = |name: &str, value: &[u8]| [name.as_bytes(), b"=", value, b"\0"].concat();
-        Self {
-            variables: [
-                variable("RUNNER_RUN_ID", run_id.as_bytes()),
-                variable("RUNNER_TASK", task),
-                variable("RUNNER_TRY", try_num.to_string().as_bytes()),
-            ],
-        }
+        Self { run_id: run_id.to_owned(), task: task.to_owned(), try_num }
     }
 
     /// Whose a process is that was started with `environment` (as /proc/PID/environ has it).
     /// A hook carries the same variables and one more, which says that it is none of the task's.
     fn owner(&self, environment: &[u8]) -> Owner {
-        let has = |wanted: &[u8]| environment.split_inclusive(|byte| *byte == 0).any(|variable| variable == wanted);
-        let [run, task, try_num] = &self.variables;
-        let hook = environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(b"RUNNER_HOOK="));
-        match (has(run), has(task) && has(try_num) && !hook) {
+        let variables = || environment.split(|byte| *byte == 0);
+        let has = |name: &[u8], value: &[u8]| variables().any(|variable| variable.strip_prefix(name) == Some(value));
+        let hook = variables().any(|variable| variable.starts_with(b"RUNNER_HOOK="));
+        let run = has(b"RUNNER_RUN_ID=", self.run_id.as_bytes());
+        let this_try = has(b"RUNNER_TASK=", &self.task) && has(b"RUNNER_TRY=", self.try_num.to_string().as_bytes());
+        match (run, this_try && !hook) {
             (true, true) => Owner::ThisTry,
             (true, false) => Owner::Another,
             (false, _) => Owner::Unknown,

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
 
 use anstyle::{AnsiColor, Style};
 use env_logger::{Builder, Target};
@@ -11,7 +12,7 @@ use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Record};
 
 use super::sink::{self, Stream};
-use crate::clock::{Clock, SystemClock, local_time};
+use crate::clock::{Clock, SystemClock};
 use crate::zone;
 
 /// How a line is written.
@@ -88,10 +89,19 @@ fn start_stderr(settings: LogSettings, syslog_error: Option<syslog::Error>) {
     }
 }
 
-/// The date of a line, in the machine's zone.
+/// The date of a line, in the machine's zone. Thousands of lines share a second: its date is made once.
 struct Stamp {
     clock: SystemClock,
     zone: TimeZone,
+    second: Mutex<Second>,
+}
+
+/// A second and its date: what stands before the milliseconds, and what stands behind them.
+#[derive(Debug, Clone, Default)]
+struct Second {
+    number: Option<i64>,
+    date: String,
+    offset: String,
 }
 
 impl Stamp {
@@ -99,11 +109,20 @@ impl Stamp {
         // The journal has its own clock; then the zone is not even looked at.
         let dated = !(settings.journal && settings.format == LogFormat::Text);
         let zone = if dated { zone::local(settings.tz.as_deref()) } else { TimeZone::UTC };
-        Self { clock: SystemClock::new(), zone }
+        Self { clock: SystemClock::new(), zone, second: Mutex::default() }
     }
 
-    fn now(&self) -> impl std::fmt::Display {
-        local_time(self.clock.wall(), &self.zone)
+    /// RFC 3339 with milliseconds.
+    fn now(&self) -> String {
+        let wall = self.clock.wall();
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        if second.number != Some(wall.as_second()) {
+            let zoned = wall.to_zoned(self.zone.clone());
+            let date = zoned.strftime("%Y-%m-%dT%H:%M:%S").to_string();
+            *second = Second { number: Some(wall.as_second()), date, offset: zoned.strftime("%:z").to_string() };
+        }
+        // A time before 1970 counts its fraction backwards; a clock that wrong has no use for milliseconds.
+        format!("{}.{:03}{}", second.date, wall.subsec_millisecond().max(0), second.offset)
     }
 }
 
@@ -142,8 +161,7 @@ fn word(level: Level) -> &'static str {
 }
 
 fn text_line(record: &Record<'_>, settings: &LogSettings, stamp: &Stamp) -> String {
-    // What a task or a file name put into a message must not move the reader's cursor or begin a line of its own.
-    let message: String = record.args().to_string().chars().flat_map(plain).collect();
+    let message = one_line(record.args().to_string());
     let style = match record.level() {
         Level::Error => Style::new().fg_color(Some(AnsiColor::Red.into())).bold(),
         Level::Warn => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
@@ -158,14 +176,18 @@ fn text_line(record: &Record<'_>, settings: &LogSettings, stamp: &Stamp) -> Stri
     }
 }
 
-fn plain(c: char) -> impl Iterator<Item = char> {
-    let (kept, escaped) = if c.is_control() { (None, Some(c.escape_default())) } else { (Some(c), None) };
-    kept.into_iter().chain(escaped.into_iter().flatten())
+/// What a task or a file name put into a message must not move the reader's cursor or begin a line of its own.
+fn one_line(message: String) -> String {
+    if message.chars().any(char::is_control) {
+        let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        return message.chars().map(escape).collect();
+    }
+    message
 }
 
 fn json_line(record: &Record<'_>, stamp: &Stamp) -> String {
     let mut fields = serde_json::Map::new();
-    fields.insert("time".into(), stamp.now().to_string().into());
+    fields.insert("time".into(), stamp.now().into());
     fields.insert("level".into(), word(record.level()).into());
     fields.insert("message".into(), record.args().to_string().into());
     for (key, value) in pairs(record) {

@@ -44,11 +44,16 @@ pub(crate) fn state_of(pid: u32) -> Option<char> {
 /// Kills what is left of a scene, until nothing is: also those who go on forking for a while.
 pub(crate) fn end_all(directory: &Path) {
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(5) {
+    let mut found = false;
+    let mut quiet = 0;
+    // One look can miss those who hand on to a new process just then; three in a row do not.
+    while quiet < 3 && begun.elapsed() < Duration::from_secs(5) {
         let left = of_scene(directory);
-        if left.is_empty() {
+        if left.is_empty() && !found {
             return;
         }
+        found = true;
+        quiet = if left.is_empty() { quiet + 1 } else { 0 };
         for process in &left {
             if let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) {
                 let _ = kill_process(pid, Signal::KILL);

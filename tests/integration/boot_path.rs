@@ -25,7 +25,8 @@ fn opened(line: &str) -> Option<&str> {
 }
 
 fn scene() -> Scene {
-    let scene = Scene::new().config("[runner]\ninclude_dir = conf.d\n[task:b]\nmax_time = 5\n").dir("conf.d").file("conf.d/1.cfg", "[hg]\na = b\n");
+    let scene =
+        Scene::new().config("[runner]\ninclude_dir = conf.d\n[task:b]\nmax_time = 5\n").dir("conf.d").file("conf.d/1.cfg", "[hg]\na = b\n");
     (1..=5).fold(scene, |scene, number| scene.task(&format!("{number}-b.sh"), "exit 0"))
 }
 
@@ -37,7 +38,16 @@ fn a_run_opens_what_it_reads_and_nothing_else() {
         let own = Path::new(path).starts_with(home);
         // The loader, the time zone, and two facts of the kernel: our memory map (read by Rust's start-up code for the
         // guard page) and the boot id in the run id.
-        let allowed = ["/etc/ld.so", "/lib", "/usr/lib", "/etc/localtime", "/usr/share/zoneinfo/", "/dev/null", "/proc/self/", "/proc/sys/kernel/random/boot_id"];
+        let allowed = [
+            "/etc/ld.so",
+            "/lib",
+            "/usr/lib",
+            "/etc/localtime",
+            "/usr/share/zoneinfo/",
+            "/dev/null",
+            "/proc/self/",
+            "/proc/sys/kernel/random/boot_id",
+        ];
         assert!(own || allowed.iter().any(|start| path.starts_with(start)), "opened {path}");
         let known = ["runner.cfg", "conf.d", "tasks.d"];
         assert!(!own || known.iter().any(|name| path.contains(name)), "opened {path}");
@@ -55,7 +65,10 @@ fn a_run_has_no_network_and_no_second_program_but_its_tasks() {
     let started = trace.lines().filter(|line| line.starts_with("clone") || line.starts_with("vfork(") || line.starts_with("fork(")).count();
     assert_eq!(started, 5, "five tasks:\n{trace}");
     assert!(!trace.contains("CLONE_THREAD"), "a thread was started");
-    assert!(trace.lines().filter(|line| line.starts_with("clone")).all(|line| line.contains("CLONE_VFORK")), "no page table is copied for a task");
+    assert!(
+        trace.lines().filter(|line| line.starts_with("clone")).all(|line| line.contains("CLONE_VFORK")),
+        "no page table is copied for a task"
+    );
 }
 
 #[test]

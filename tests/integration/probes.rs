@@ -7,7 +7,7 @@ use crate::scene::{Scene, probe_binary, spawn, until};
 
 fn probe(scene: &Scene, args: &[&str]) -> Option<i32> {
     let mut command = Command::new(probe_binary());
-    spawn(command.env("SCENE", scene.root()).args(args)).unwrap().wait().unwrap().code()
+    spawn(command.env("SCENE", scene.root()).args(args)).unwrap().0.wait().unwrap().code()
 }
 
 #[test]

@@ -29,9 +29,9 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn new(child: Child, place: Rc<Place>, stdout: PathBuf, stderr: PathBuf) -> Self {
+    pub(crate) fn new(child: Child, begun: Instant, place: Rc<Place>, stdout: PathBuf, stderr: PathBuf) -> Self {
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
-        Self { child, pidfd, place, stdout, stderr, begun: Instant::now(), ended: None }
+        Self { child, pidfd, place, stdout, stderr, begun, ended: None }
     }
 
     pub(crate) fn pid(&self) -> u32 {

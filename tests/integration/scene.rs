@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::sync::{PoisonError, RwLock};
+use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -56,16 +57,17 @@ pub(crate) fn probe_binary() -> PathBuf {
 /// between would hold the file open for writing, and nobody could execute it ("text file busy").
 static FORKING: RwLock<()> = RwLock::new(());
 
-/// Starts a process while no thread of the tests writes a file.
-pub(crate) fn spawn(command: &mut Command) -> std::io::Result<Child> {
+/// Starts a process while no thread of the tests writes a file; tells when it began.
+pub(crate) fn spawn(command: &mut Command) -> std::io::Result<(Child, Instant)> {
     let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
-    command.spawn()
+    let begun = Instant::now();
+    Ok((command.spawn()?, begun))
 }
 
 /// Whether a command can be run here and ends well.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     let started = spawn(command.stdout(Stdio::null()).stderr(Stdio::null()));
-    started.is_ok_and(|mut child| child.wait().unwrap().success())
+    started.is_ok_and(|(mut child, _)| child.wait().unwrap().success())
 }
 
 fn write(path: &Path, content: impl AsRef<[u8]>) {
@@ -356,8 +358,8 @@ impl Scene {
         self.surround(&mut command, &stderr);
         command.stdin(File::open(self.path("stdin")).unwrap());
         command.stdout(output(self.stdout.as_deref(), &stdout)).stderr(output(self.stderr.as_deref(), &stderr));
-        let child = spawn(&mut command).unwrap();
-        Running::new(child, Rc::clone(&self.place), stdout, stderr)
+        let (child, begun) = spawn(&mut command).unwrap();
+        Running::new(child, begun, Rc::clone(&self.place), stdout, stderr)
     }
 
     fn surround(&self, command: &mut Command, stderr: &Path) {

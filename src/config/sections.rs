@@ -1,0 +1,139 @@
+//! Which sections speak of whom. Decides only.
+//!
+//! A task's value is looked for in `[task:CHAIN/NAME]`, `[task:NAME]`, then (six old keys only) in the plain section
+//! `[NAME]`, then in `[runner]`, then in `[DEFAULT]`. NAME is the file name or the short name; the file name, which is
+//! the more exact, goes first.
+
+use std::collections::{HashMap, HashSet};
+
+use super::keys::{KeyInfo, Scope};
+use super::{Config, DEFAULT_SECTION, Entry, Origin, Section};
+use crate::names::TaskName;
+
+/// The section of the main chain.
+pub const RUNNER_SECTION: &str = "runner";
+/// The section of variables for all tasks.
+pub const ENV_SECTION: &str = "env";
+
+/// Whether runner owns the section: its keys are judged, and it is no plain section of a task.
+pub fn is_owned(section: &str) -> bool {
+    const KINDS: [&str; 4] = ["task:", "env:", "chain:", "queue:"];
+    const NAMES: [&str; 6] = [RUNNER_SECTION, ENV_SECTION, DEFAULT_SECTION, "daemon", "metrics", "liveness"];
+    NAMES.contains(&section) || KINDS.iter().any(|kind| section.starts_with(kind))
+}
+
+/// How near a section is to a task, the nearest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    TaskOfChain,
+    Task,
+    Plain,
+}
+
+impl Kind {
+    fn scope(self) -> Scope {
+        match self {
+            Self::TaskOfChain | Self::Task => Scope::TASK,
+            Self::Plain => Scope::OLD_TASK,
+        }
+    }
+}
+
+/// The sections of a configuration by the task they may speak of. Made once: a chain may have thousands of tasks.
+#[derive(Debug)]
+pub struct Sections<'a> {
+    config: &'a Config,
+    by_word: HashMap<&'a str, Vec<(Kind, &'a Section)>>,
+    with_env: HashSet<&'a str>,
+    general: Vec<(Scope, &'a Section)>,
+}
+
+impl<'a> Sections<'a> {
+    /// The sections of `config` as the tasks of `chain` see them.
+    pub fn new(config: &'a Config, chain: &str) -> Self {
+        let mut by_word: HashMap<&str, Vec<(Kind, &Section)>> = HashMap::new();
+        let mut with_env = HashSet::new();
+        for section in config.sections() {
+            let (kind, word) = match section.name.split_once(':') {
+                Some(("task", word)) => match word.split_once('/') {
+                    Some((of, word)) if of == chain => (Kind::TaskOfChain, word),
+                    Some(_) => continue,
+                    None => (Kind::Task, word),
+                },
+                Some(("env", word)) => {
+                    with_env.insert(word);
+                    continue;
+                }
+                _ if is_owned(&section.name) => continue,
+                _ => (Kind::Plain, section.name.as_str()),
+            };
+            by_word.entry(word).or_default().push((kind, section));
+        }
+        let named = |name| config.section(name).map(|section| (Scope::RUNNER, section));
+        let general = named(RUNNER_SECTION).into_iter().chain(named(DEFAULT_SECTION)).collect();
+        Self { config, by_word, with_env, general }
+    }
+
+    /// The sections of the chain itself.
+    pub fn of_chain(&self) -> SectionPath<'_, 'a> {
+        SectionPath { own: Vec::new(), general: &self.general }
+    }
+
+    /// The sections of one task.
+    pub fn of_task(&self, task: &TaskName) -> SectionPath<'_, 'a> {
+        let mut own: Vec<(Kind, bool, &Section)> = Vec::new();
+        for (is_short, word) in words(task) {
+            own.extend(self.by_word.get(word).into_iter().flatten().map(|(kind, section)| (*kind, is_short, *section)));
+        }
+        own.sort_by_key(|(kind, is_short, _)| (*kind, *is_short));
+        SectionPath { own: own.into_iter().map(|(kind, _, section)| (kind.scope(), section)).collect(), general: &self.general }
+    }
+
+    /// The variables that `[env]` and `[env:NAME]` give to a task, in the order in which they are set. A `RUNNER_*`
+    /// name there loses against runner's own; `settings::judge_env` tells.
+    pub fn variables(&self, task: Option<&TaskName>) -> Vec<&'a Entry> {
+        let mut names = vec![ENV_SECTION.to_owned()];
+        // The more exact name is set last, and so wins.
+        names.extend(task.into_iter().flat_map(words).map(|(_, word)| format!("env:{word}")).rev());
+        names.iter().flat_map(|name| self.config.items(name)).filter(|entry| !entry.key.starts_with("RUNNER_")).collect()
+    }
+
+    /// Whether any section gives `task` variables of its own.
+    pub fn has_own_variables(&self, task: &TaskName) -> bool {
+        !self.with_env.is_empty() && words(task).any(|(_, word)| self.with_env.contains(word))
+    }
+}
+
+/// The words a task answers to: its file name, and its short name if that is another one.
+fn words(task: &TaskName) -> impl DoubleEndedIterator<Item = (bool, &str)> {
+    let short = (task.short() != task.text()).then(|| (true, task.short()));
+    [Some((false, task.text())), short].into_iter().flatten()
+}
+
+/// The sections that speak of a task or a chain, the nearest first.
+#[derive(Debug)]
+pub struct SectionPath<'s, 'a> {
+    own: Vec<(Scope, &'a Section)>,
+    general: &'s [(Scope, &'a Section)],
+}
+
+impl<'a> SectionPath<'_, 'a> {
+    /// Whether no section speaks of it alone.
+    pub fn is_general(&self) -> bool {
+        self.own.is_empty()
+    }
+
+    /// The entry that decides `key`.
+    pub fn find(&self, key: &KeyInfo) -> Option<&'a Entry> {
+        let all = self.own.iter().chain(self.general);
+        all.filter(|(scope, _)| key.scope.covers(*scope)).find_map(|(_, section)| section.own(key.name))
+    }
+
+    /// The text that decides `key` (the default, if nobody wrote one) and where it stands.
+    pub fn explain(&self, key: &KeyInfo) -> (&'a str, Origin) {
+        match self.find(key) {
+            Some(entry) => (&entry.value, entry.origin.clone()),
+            None => (key.default, Origin::Default),
+        }
+    }
+}
