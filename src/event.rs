@@ -31,8 +31,8 @@ pub struct TaskEnd {
     pub last: bool,
     /// From its start to the end of its last process.
     pub duration: Duration,
-    /// Processes of it that live on.
-    pub left_behind: usize,
+    /// Processes of it that live on, by pid.
+    pub left_behind: Vec<i32>,
     /// A process of it survived KILL.
     pub unkillable: bool,
     /// The end of what it wrote, where that was kept.

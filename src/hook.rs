@@ -41,7 +41,7 @@ pub fn after_task(run: &RunRef, end: &TaskEnd) -> Value {
     keys.insert("signal".into(), json!(end.exit.signal()));
     keys.insert("timed_out".into(), json!(timed_out));
     keys.insert("duration_ms".into(), json!(millis(end.duration)));
-    keys.insert("left_behind".into(), json!(end.left_behind));
+    keys.insert("left_behind".into(), json!(end.left_behind.len()));
     Value::Object(keys)
 }
 
@@ -204,7 +204,7 @@ mod tests {
             verdict: Verdict::Retry,
             last: true,
             duration: Duration::from_millis(12),
-            left_behind: 0,
+            left_behind: Vec::new(),
             unkillable: false,
             tail: Vec::new(),
             tail_lost: 0,

@@ -285,7 +285,7 @@ impl Attempt {
             Stage::Running(_) => self.advance_process(kit, now, reader),
             Stage::Over => {
                 self.stage = Stage::Told;
-                let unkillable = self.end.is_some_and(|gone| gone.unkillable);
+                let unkillable = self.end.as_ref().is_some_and(|gone| gone.unkillable);
                 Some(Progress::Judged(Judged { verdict: self.verdict(kit), unkillable }))
             }
             Stage::Told => None,
@@ -351,8 +351,8 @@ impl Attempt {
             verdict,
             last,
             duration: kit.clock.now().since(self.started),
-            left_behind: self.end.map_or(0, |gone| gone.left_behind),
-            unkillable: self.end.is_some_and(|gone| gone.unkillable),
+            left_behind: self.end.iter().flat_map(|gone| &gone.left_behind).map(|pid| pid.as_raw_pid()).collect(),
+            unkillable: self.end.as_ref().is_some_and(|gone| gone.unkillable),
             tail,
             tail_lost,
             show_tail: failed && captured,

@@ -38,7 +38,7 @@ pub fn list(settings: &Settings, chain: &str) -> Result<Exit, Failure> {
 }
 
 /// The keys of a task and what decides each: (key, text, origin).
-fn explain<'a>(sections: &'a Sections<'_>, task: &Task) -> impl Iterator<Item = (&'static KeyInfo, String, Origin)> {
+fn explain(sections: &Sections<'_>, task: &Task) -> impl Iterator<Item = (&'static KeyInfo, String, Origin)> {
     let path = sections.of_task(&task.name);
     keys::ALL.iter().filter(|key| key.scope.covers(Scope::TASK) && key.name != keys::DEPENDS_ON.info.name).map(move |key| {
         let (text, origin) = path.explain(key);

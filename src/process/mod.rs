@@ -8,6 +8,7 @@ pub mod unix;
 pub mod user;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
@@ -30,6 +31,10 @@ use unix::{Children, Process, Spec, WaitMethod};
 /// How often members that have no pidfd (before Linux 5.3) are looked at while they are being ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// How many looks follow one another without a pause while there is always somebody new to kill. A bound, so that a
+/// task which forks for ever cannot keep us from the others and from signals.
+const MAX_PASSES: usize = 50;
+
 /// Everything we have started and not reaped, and how we hear of it. One for the whole program.
 #[derive(Debug)]
 pub struct Family {
@@ -40,6 +45,8 @@ pub struct Family {
     /// The last look found no child at all, and none was started since.
     known_empty: Cell<bool>,
     started: Cell<u64>,
+    /// Processes that were reported as left behind, each by pid and start time: they are told of once.
+    left_behind: RefCell<HashSet<(Pid, u64)>>,
 }
 
 impl Family {
@@ -49,7 +56,14 @@ impl Family {
         if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
             log::debug!("not a subreaper, processes that leave their task are not found: {error}");
         }
-        Self { method, leaders: RefCell::default(), crowded: Cell::new(false), known_empty: Cell::new(false), started: Cell::new(0) }
+        Self {
+            method,
+            leaders: RefCell::default(),
+            crowded: Cell::new(false),
+            known_empty: Cell::new(false),
+            started: Cell::new(0),
+            left_behind: RefCell::default(),
+        }
     }
 
     /// Reaps adopted processes that have ended, each by its pid; ours are left to who waits for them.
@@ -77,6 +91,13 @@ impl Family {
 
     fn remove(&self, pid: Pid) {
         self.leaders.borrow_mut().retain(|leader| *leader != pid);
+    }
+
+    /// Notes who is left behind; tells those who were not known before.
+    fn take_note_of(&self, found: Found) -> Vec<Pid> {
+        let mut known = self.left_behind.borrow_mut();
+        let all = found.members.into_iter().chain(found.strangers);
+        all.filter(|process| known.insert(*process)).map(|(pid, _)| pid).collect()
     }
 
     /// How many processes were started so far.
@@ -121,7 +142,7 @@ pub struct Supervised {
     members: Vec<Member>,
     /// Ends at which time alone makes us look again, where the kernel cannot tell us.
     look_at: Option<Moment>,
-    left_behind: usize,
+    left_behind: Vec<Pid>,
 }
 
 /// A process beside the leader that is being ended. The pidfd makes sure that it is still the same one.
@@ -132,14 +153,14 @@ struct Member {
 }
 
 /// How it all ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gone {
     /// What the kernel said of the leader; `None` when it survived KILL.
     pub end: Option<ProcessEnd>,
     /// Why we ended it; `None` when it ended by itself.
     pub cause: Option<Cause>,
     /// Processes of it that live on.
-    pub left_behind: usize,
+    pub left_behind: Vec<Pid>,
     /// Something of it survived KILL.
     pub unkillable: bool,
 }
@@ -153,7 +174,15 @@ impl Supervised {
         let alone = family.is_empty();
         let leader = Process::spawn(spec, family.method)?;
         family.add(leader.pid(), alone);
-        Ok(Self { leader, end: None, ending: Ending::new(kill_after, sweep), mark, members: Vec::new(), look_at: None, left_behind: 0 })
+        Ok(Self {
+            leader,
+            end: None,
+            ending: Ending::new(kill_after, sweep),
+            mark,
+            members: Vec::new(),
+            look_at: None,
+            left_behind: Vec::new(),
+        })
     }
 
     /// The process id of the leader.
@@ -228,9 +257,9 @@ impl Supervised {
         // The usual case costs one system call: no children at all, so nothing can be left.
         if self.mark.is_some() && family.reap_strays() != Children::None {
             let found = self.find(family, Whom::All);
-            self.left_behind = found.members.len() + found.strangers;
+            self.left_behind = family.take_note_of(found);
         }
-        Gone { end: self.end, cause: self.ending.cause(), left_behind: self.left_behind, unkillable }
+        Gone { end: self.end, cause: self.ending.cause(), left_behind: std::mem::take(&mut self.left_behind), unkillable }
     }
 
     fn perform(&mut self, input: Input, family: &Family, now: Moment) {
@@ -259,33 +288,44 @@ impl Supervised {
     /// Ends what is found beside the leader as the phase says, and watches it; or finds nothing left.
     fn look(&mut self, family: &Family, now: Moment) {
         self.look_at = None;
-        family.reap_strays();
         let whom = if self.ending.sweeps() { Whom::All } else { Whom::Group };
-        let found = self.find(family, whom);
-        if found.members.is_empty() {
-            return self.perform(Input::NoneLeft, family, now);
-        }
         let killing = matches!(self.ending.phase(), Phase::Killing { .. });
-        for (pid, start_time) in found.members {
-            let known = self.members.iter().find(|member| member.pid == pid);
-            if killing && let Some(member) = known {
-                member.send(Signal::KILL);
+        for pass in 0..MAX_PASSES {
+            family.reap_strays();
+            let found = self.find(family, whom);
+            if found.members.is_empty() && pass == 0 {
+                return self.perform(Input::NoneLeft, family, now);
             }
-            if known.is_none() {
-                let Some(member) = Member::catch(pid, start_time, |_| true) else { continue };
-                if killing {
-                    member.send(Signal::KILL);
-                } else if self.end.is_some() {
-                    member.send(Signal::TERM);
-                    member.send(Signal::CONT);
-                }
-                self.members.push(member);
+            // Whoever was killed forks no more, so passes without a pause outrun whoever forks while it is being found.
+            if self.take_hold(&found, killing) == 0 || !killing {
+                break;
             }
         }
-        // Whoever forks faster than one look sees is found by the next; without pidfds only time tells.
         if self.members.is_empty() || killing || self.members.iter().any(|member| member.pidfd.is_none()) {
             self.look_at = Some(now + LOOK_AGAIN);
         }
+    }
+
+    /// Ends each of the found as the phase says and watches it. Tells how many were not known before.
+    fn take_hold(&mut self, found: &Found, killing: bool) -> usize {
+        let before = self.members.len();
+        for (pid, start_time) in &found.members {
+            if let Some(known) = self.members.iter().find(|member| member.pid == *pid) {
+                if killing {
+                    known.send(Signal::KILL);
+                }
+                continue;
+            }
+            let Some(member) = Member::catch(*pid, *start_time, |_| true) else { continue };
+            if killing {
+                member.send(Signal::KILL);
+            } else if self.end.is_some() {
+                member.send(Signal::TERM);
+                member.send(Signal::CONT);
+            }
+            self.members.push(member);
+        }
+        self.members.len() - before
     }
 
     fn find(&self, family: &Family, whom: Whom) -> Found {

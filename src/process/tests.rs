@@ -100,7 +100,7 @@ fn an_end_is_told_as_it_was(
     let stage = Stage::new(method);
     let mut actor = stage.shell(script, 1000, Sweep::OnFailure);
     let gone = stage.finish(&mut actor);
-    assert_eq!(gone, Gone { end: Some(end), cause: None, left_behind: 0, unkillable: false });
+    assert_eq!(gone, Gone { end: Some(end), cause: None, left_behind: Vec::new(), unkillable: false });
 }
 
 #[rstest]
@@ -131,7 +131,7 @@ fn whoever_escaped_is_ended_with_its_task(#[values(WaitMethod::Pidfd, WaitMethod
     actor.process.limit(LimitKind::MaxTime, &stage.family, stage.clock.now());
     let gone = stage.finish(&mut actor);
     assert!(!lives(escaped), "{gone:?}");
-    assert_eq!((gone.left_behind, gone.unkillable), (0, false));
+    assert_eq!((gone.left_behind, gone.unkillable), (Vec::new(), false));
 }
 
 #[rstest]
@@ -144,7 +144,7 @@ fn the_sweep_does_what_it_is_set_to(#[case] sweep: Sweep, #[case] code: u8, #[ca
     let mut actor = stage.shell(&format!("setsid sleep 1000 & echo $!; exit {code}"), 2000, sweep);
     let pid = actor.pid_line();
     let gone = stage.finish(&mut actor);
-    assert_eq!((gone.left_behind, lives(pid)), (left, left == 1));
+    assert_eq!((gone.left_behind.len(), lives(pid)), (left, left == 1));
     let _ = rustix::process::kill_process(pid, Signal::KILL);
 }
 
@@ -165,7 +165,7 @@ fn whoever_forks_while_being_swept_is_found_in_the_end() {
     actor.line();
     actor.process.limit(LimitKind::MaxTime, &stage.family, stage.clock.now());
     let gone = stage.finish(&mut actor);
-    assert_eq!((gone.left_behind, gone.unkillable), (0, false));
+    assert_eq!((gone.left_behind, gone.unkillable), (Vec::new(), false));
 }
 
 #[test]

@@ -105,8 +105,8 @@ pub struct Target<'a> {
 pub struct Found {
     /// Living processes of the try, without its leader, each with its start time.
     pub members: Vec<(Pid, u64)>,
-    /// Living descendants of ours of which nobody can tell whose they are.
-    pub strangers: usize,
+    /// Living descendants of ours of which nobody can tell whose they are, with their start times.
+    pub strangers: Vec<(Pid, u64)>,
 }
 
 /// Looks for the living processes of a try. `leaders` are the other processes we have started and not reaped;
@@ -149,7 +149,7 @@ pub fn look(target: &Target<'_>, leaders: &[Pid]) -> Found {
         if target.alone || sessions.contains(&stat.session) {
             found.members.push((pid, stat.start_time));
         } else {
-            found.strangers += 1;
+            found.strangers.push((pid, stat.start_time));
         }
     }
     found

@@ -52,13 +52,14 @@ impl Reporter {
         };
         ::log::log!(level, event = "task_ended", chain, run_id, task, try_num = end.try_num, max_tries = end.max_tries,
             result = end.verdict.word(), final_try = end.last, exit_code = code, signal, timed_out, duration_ms,
-            left_behind = end.left_behind, unkillable = end.unkillable; "{message}");
+            left_behind = end.left_behind.len(), unkillable = end.unkillable; "{message}");
         if end.unkillable {
             error!(event = "unkillable", chain, run_id, task; "{task}: unkillable, a process of it survives KILL; no second copy is started beside it");
         }
-        if end.left_behind > 0 {
-            let count = end.left_behind;
-            warn!(event = "left_behind", chain, run_id, task, count; "{task}: left {count} processes behind");
+        if !end.left_behind.is_empty() {
+            let count = end.left_behind.len();
+            let pids = end.left_behind.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            warn!(event = "left_behind", chain, run_id, task, count, pids = pids.as_str(); "{task}: left {count} processes behind: pid {pids}");
         }
         if end.verdict == Verdict::Retry && end.exit.code() == Some(3) && self.hinted.insert("exit 3") {
             warn!("{task}: exit 3 is tried again; write stop_codes = 3 to let it end the chain, as the old runner did");
