@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, TaskSettings};
@@ -12,6 +13,7 @@ use crate::config::value::CommandLine;
 use crate::config::{Config, Finding, Origin, Severity, keys};
 use crate::environment::{Environment, Variables};
 use crate::names::{TaskName, suggestion};
+use crate::process::state::UNKILLABLE_AFTER;
 use crate::process::user::Identity;
 use crate::task::graph::{Plan, Resolver};
 use crate::task::{LeftOut, TaskDir};
@@ -129,9 +131,11 @@ impl Setup {
         &self.tasks[self.plan.places[place].task]
     }
 
-    /// The longest time from TERM to KILL of any task.
-    pub fn longest_grace(&self) -> std::time::Duration {
-        self.tasks.iter().map(|task| task.settings.kill_after).max().unwrap_or_default()
+    /// The longest time a stop may take: the longest grace of a task, and its hook.
+    pub fn longest_stop(&self) -> Duration {
+        let grace = self.tasks.iter().map(|task| task.settings.kill_after).max().unwrap_or_default();
+        let hook = self.chain.task_hook.as_ref().and(self.chain.hook_max_time.duration()).unwrap_or_default();
+        grace.saturating_add(UNKILLABLE_AFTER).saturating_add(hook)
     }
 
     /// Finds the task that a word of the command line means.

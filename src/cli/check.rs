@@ -5,7 +5,7 @@ use serde_json::json;
 use super::exit::{Exit, Failure};
 use super::prepare::prepare;
 use super::print;
-use super::settings::{Loaded, Settings, find_task_dir, is_error, own_variable, without_repeats};
+use super::settings::{Loaded, Settings, find_task_dir, is_error, program_search, without_repeats};
 use crate::chain::setup::Setup;
 use crate::config::sections::Sections;
 use crate::config::value::CommandLine;
@@ -91,7 +91,7 @@ fn notes(loaded: &Loaded) -> Vec<Finding> {
             format!("the chain {MAIN_CHAIN} runs once; the old runner ran for ever: write times = 0 for that"),
         ));
     }
-    let search = own_variable("PATH");
+    let search = program_search(&loaded.config);
     let mut missing = |key: &keys::KeyInfo, command: &Option<CommandLine>| {
         if let Some(command) = command
             && find_program(command.program().as_ref(), search.as_deref()).is_none_or(|path| !path.is_file())

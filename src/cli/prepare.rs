@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::exit::Failure;
-use super::settings::{Loaded, Settings, own_environment, own_variable};
+use super::settings::{Loaded, Settings, own_environment, program_search};
 use crate::chain::setup::Setup;
 use crate::config::keys::Trust;
 use crate::config::value::CommandLine;
@@ -41,7 +41,7 @@ pub fn prepare(loaded: Loaded, dir: &Path) -> Prepared {
 fn find_untrusted(mut check: TrustCheck, config: &Config, dir: &Path, hooks: &[CommandLine], setup: Option<&Setup>) -> Vec<String> {
     let mut wrong: Vec<String> = config.files().iter().flat_map(|file| check.check(file)).collect();
     wrong.extend(check.check(dir));
-    let search = own_variable("PATH");
+    let search = program_search(config);
     let program = |command: &CommandLine| find_program(command.program().as_ref(), search.as_deref());
     wrong.extend(hooks.iter().filter_map(program).flat_map(|path| check.check(&path)));
     let Some(setup) = setup else { return wrong };

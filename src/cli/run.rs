@@ -121,7 +121,7 @@ fn drive(setup: &Setup, args: &RunArgs, variables: &[CString], managed: bool) ->
     let family = Family::new(WaitMethod::detect());
     let signals = Signals::install().context("signals cannot be heard")?;
     let mut ears = Ears::new(signals, Watchdog::new(managed, clock.now()));
-    let mut readers = Readers { reporter: Reporter::new(bars(setup)), status: Status::new(managed, setup.longest_grace()) };
+    let mut readers = Readers { reporter: Reporter::new(bars(setup)), status: Status::new(managed, setup.longest_stop()) };
     let mut rng = SmallRng::seed_from_u64(seed());
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let repeat = Repeat { times: setup.chain.times, interval: interval(setup) };

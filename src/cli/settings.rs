@@ -11,9 +11,11 @@ use log::LevelFilter;
 use super::args::{GlobalArgs, RunArgs, When};
 use super::exit::Failure;
 use crate::config::load::{DEFAULT_FILE, LoadError, Override, load};
+use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, judge_env, judge_keys};
 use crate::config::{Config, Finding, Severity, value};
 use crate::environment::{Environment, variable};
+use crate::names::MAIN_CHAIN;
 use crate::report::log::LogSettings;
 
 /// What holds for every command.
@@ -178,10 +180,33 @@ pub fn apply_run_args(chain: &mut ChainSettings, args: &RunArgs) -> Result<(), F
     Ok(())
 }
 
-/// Our own variables, without what is private.
+/// Our own variables, without what is private. Where the path of runner-config cannot stand in RUNNER_CONFIG_CMD, its
+/// directory is the last of PATH, so that the bare name is found.
 #[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
 pub fn own_environment() -> Environment {
-    Environment::new(env::vars_os())
+    let extra = runner_config().filter(|program| !is_one_word(program)).and_then(|program| program.parent().map(Path::to_owned));
+    Environment::new(env::vars_os().map(|(name, value)| match &extra {
+        Some(dir) if name == "PATH" => {
+            let path = env::join_paths(env::split_paths(&value).chain([dir.clone()])).unwrap_or(value);
+            (name, path)
+        }
+        Some(_) | None => (name, value),
+    }))
+}
+
+/// The value of PATH by which the programs of this configuration are found: `[env]` may set it.
+pub fn program_search(config: &Config) -> Option<OsString> {
+    own_environment().variables(Sections::new(config, MAIN_CHAIN).variables(None), &[]).search
+}
+
+/// The runner-config that was installed beside us.
+fn runner_config() -> Option<PathBuf> {
+    env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("runner-config"))).filter(|path| path.exists())
+}
+
+/// Whether `sh` takes a path without quotes as one word, and as it is.
+fn is_one_word(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| !text.contains(|c: char| c.is_whitespace() || "*?[]\\'\"`$&|;<>(){}~#!".contains(c)))
 }
 
 /// The value of one of our variables.
@@ -195,15 +220,11 @@ pub fn own_variable(name: &str) -> Option<OsString> {
 /// RUNNER_CONFIG_CMD is used without quotes in `sh`, so no word of it may hold a blank or a glob character: what
 /// does is handed on in RUNNER_CONFIG and PATH instead.
 pub fn program_variables(settings: &Settings, dir: &Path) -> Vec<CString> {
-    let safe = |path: &Path| {
-        path.to_str().is_some_and(|text| !text.contains(|c: char| c.is_whitespace() || "*?[]\\'\"`$&|;<>(){}~#!".contains(c)))
-    };
-    let program = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("runner-config"))).filter(|path| path.exists());
     // Without a configuration an empty one answers: nothing is there.
     let file = settings.config_file.clone().unwrap_or_else(|| PathBuf::from("/dev/null"));
-    let word = program.filter(|path| safe(path)).unwrap_or_else(|| PathBuf::from("runner-config"));
+    let word = runner_config().filter(|path| is_one_word(path)).unwrap_or_else(|| PathBuf::from("runner-config"));
     let mut command = word.into_os_string();
-    if safe(&file) {
+    if is_one_word(&file) {
         command.push(" -c ");
         command.push(&file);
     }

@@ -192,8 +192,8 @@ impl Reader<'_, '_, '_> {
         }
     }
 
-    /// The four lists of exit codes as one table. A list that somebody wrote wins over a default one
-    /// (`stop_codes = 2` alone means what it says); one code in two written lists is an error.
+    /// The four lists of exit codes as one table. One code in two lists is an error, said where somebody wrote one of
+    /// the two: the default of the other list may be what is in the way.
     fn codes(&mut self) -> Codes {
         let lists = [
             (&keys::SUCCESS_CODES, Verdict::Ok),
@@ -202,23 +202,17 @@ impl Reader<'_, '_, '_> {
             (&keys::SKIP_CODES, Verdict::Skip),
         ];
         let mut codes = Codes::none();
-        let (written, defaults): (Vec<_>, Vec<_>) = lists.into_iter().partition(|(key, _)| self.path.find(&key.info).is_some());
-        for (key, verdict) in written {
+        for (key, verdict) in lists {
             for code in self.value(key) {
-                if let Err(other) = codes.set(code, verdict) {
-                    let other = lists.iter().find(|(_, verdict)| *verdict == other).map_or("another list", |(key, _)| key.info.name);
-                    let origin = self.path.explain(&key.info).1;
-                    self.findings.push(Finding::error(
-                        &origin,
-                        format!("{}: the code {code} is in {other}, too; a code has one meaning", key.info.name),
-                    ));
-                }
-            }
-        }
-        for (key, verdict) in defaults {
-            for code in self.value(key) {
-                // Taken already: the written list wins.
-                let _ = codes.set(code, verdict);
+                let Err(other) = codes.set(code, verdict) else { continue };
+                let Some((other, _)) = lists.iter().find(|(_, verdict)| *verdict == other) else { continue };
+                let origins = [self.path.explain(&key.info).1, self.path.explain(&other.info).1];
+                let origin = origins.iter().find(|origin| **origin != Origin::Default).unwrap_or(&Origin::Default);
+                let (one, two) = (key.info.name, other.info.name);
+                let message = format!(
+                    "the code {code} is in {two} and in {one}; a code has one meaning: write both lists, with {code} in one of them"
+                );
+                self.findings.push(Finding::error(origin, message));
             }
         }
         codes
@@ -321,15 +315,18 @@ mod tests {
                 "/etc/r.cfg:2: unknown key `max_trys` in [runner]; did you mean `max_tries`?",
                 "/etc/r.cfg:9: `RUNNER_X` in [env] is not set: names that begin with RUNNER_ are runner's own",
                 "/etc/r.cfg:3: max_time = soon: expected a duration: seconds such as 90 or 0.5, `10min`, `1h30m`, or `infinity`",
-                "/etc/r.cfg:4: skip_codes: the code 2 is in halt_codes, too; a code has one meaning",
+                "/etc/r.cfg:4: the code 2 is in halt_codes and in skip_codes; a code has one meaning: write both lists, with 2 in one of them",
                 "/etc/r.cfg:7: run_interval and sleep_interval exclude each other; write one of them",
             ]
         );
     }
 
     #[test]
-    fn a_written_list_of_codes_wins_over_a_default_one() {
-        let (_, chain, told) = read("[runner]\nstop_codes = 2, 3\n");
+    fn a_code_that_a_default_list_has_is_taken_and_the_message_says_by_which() {
+        let (_, _, told) = read("[runner]\nstop_codes = 2, 3\n");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("/etc/r.cfg:2: the code 2 is in halt_codes and in stop_codes"), "{told:?}");
+        let (_, chain, told) = read("[runner]\nstop_codes = 2, 3\nhalt_codes =\n");
         assert!(told.is_empty(), "{told:?}");
         assert_eq!(chain.task.codes.verdict(&ExitKind::Ended(ProcessEnd::Code(2))), Verdict::Exit);
     }

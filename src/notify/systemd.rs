@@ -6,7 +6,6 @@ use sd_notify::NotifyState;
 
 use crate::clock::{Moment, Seconds};
 use crate::event::{Event, Reader, RunRef};
-use crate::process::state::UNKILLABLE_AFTER;
 
 /// The watchdog's side: signs of life, at half the interval it wants (sd_watchdog_enabled(3)).
 #[derive(Debug)]
@@ -48,14 +47,14 @@ pub fn stopping(connected: bool) {
 #[derive(Debug)]
 pub struct Status {
     connected: bool,
-    /// The longest `kill_after` of the chain: how long a stop may take.
-    kill_after: Duration,
+    /// How long a stop may take.
+    longest_stop: Duration,
 }
 
 impl Status {
     /// A teller; `connected` is whether NOTIFY_SOCKET is set.
-    pub fn new(connected: bool, kill_after: Duration) -> Self {
-        Self { connected, kill_after }
+    pub fn new(connected: bool, longest_stop: Duration) -> Self {
+        Self { connected, longest_stop }
     }
 }
 
@@ -77,8 +76,10 @@ impl Reader for Status {
             Event::HaltStarted { reason, .. } => send(&[NotifyState::Status(&format!("chain {chain}: halt task, {}", reason.word()))]),
             Event::RunEnded { outcome, .. } => send(&[NotifyState::Status(&format!("chain {chain}: {}", outcome.word()))]),
             Event::Stopping { .. } => {
-                let at_most = self.kill_after + UNKILLABLE_AFTER;
-                send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(u32::try_from(at_most.as_micros()).unwrap_or(u32::MAX))]);
+                send(&[
+                    NotifyState::Stopping,
+                    NotifyState::ExtendTimeoutUsec(u32::try_from(self.longest_stop.as_micros()).unwrap_or(u32::MAX)),
+                ]);
             }
             Event::TaskProgress { percent: None, .. }
             | Event::TaskEnding { .. }
