@@ -28,6 +28,9 @@ use halt::HaltRun;
 use setup::Setup;
 use step::{Action, Chain, Input, Outcome, Rules, TaskRules};
 
+/// How many letters of tasks are read before the rest of the world has its turn.
+const LETTERS_AT_ONCE: usize = 100;
+
 /// One run of a chain, while it goes on.
 pub struct Run<'a> {
     /// The chain, its tasks and its plan.
@@ -57,6 +60,7 @@ struct Live {
     began: Moment,
     started: u32,
     outcome: Option<RunOutcome>,
+    end_told: bool,
 }
 
 impl Run<'_> {
@@ -71,6 +75,7 @@ impl Run<'_> {
             began,
             started: 0,
             outcome: None,
+            end_told: false,
         };
         let tasks = self.setup.plan.places.len();
         self.reader.tell(&self.run, &Event::RunStarted { tasks });
@@ -132,7 +137,7 @@ impl Run<'_> {
                     let kit = kit(self.setup, &self.run, self.family, self.clock, live.began, &live.variables);
                     live.attempts.push(Attempt::begin(&kit, task, try_num, max_tries, self.reader));
                 }
-                // Told to the attempt that was just judged, see `hear_attempts`.
+                // Told to the attempt that was just judged, see `advance`.
                 Action::Final { .. } => {}
                 Action::Sleep { task, wait } => {
                     self.reader.tell(&self.run, &Event::TaskSleeping { task: &self.setup.task_at(task).name, wait })
@@ -154,18 +159,12 @@ impl Run<'_> {
                         self.tell_end(live, outcome);
                     }
                     let failed = task.map(|task| self.setup.task_at(task).name.text());
-                    self.halt(live, reason, failed);
+                    self.halt(&live.variables, reason, failed);
                     pending.extend(chain.step(Input::HaltEnded, self.clock.now()));
                 }
                 Action::End(outcome) => {
-                    if live.outcome.is_none() {
-                        let told = matches!(outcome, Outcome::Halted(_))
-                            || (matches!(outcome, Outcome::GaveUp(..)) && self.setup.chain.halt_on_give_up);
-                        if !told {
-                            self.tell_end(live, outcome);
-                        }
-                        live.outcome = Some(self.outcome(outcome));
-                    }
+                    self.tell_end(live, outcome);
+                    live.outcome = Some(self.outcome(outcome));
                 }
             }
         }
@@ -182,8 +181,11 @@ impl Run<'_> {
         }
     }
 
-    /// The run is over but for the halt task, which may take the machine with it: everybody is told now.
+    /// The run is over, but for the halt task, which may take the machine with it: everybody is told, once.
     fn tell_end(&mut self, live: &mut Live, outcome: Outcome) {
+        if std::mem::replace(&mut live.end_told, true) {
+            return;
+        }
         let outcome = self.outcome(outcome);
         let duration = self.clock.now().since(live.began);
         let started = live.started;
@@ -225,22 +227,7 @@ impl Run<'_> {
         let due: Vec<bool> =
             attempts.iter().zip(&ready).map(|(attempt, ready)| *ready || attempt.wake_at(&kit).is_some_and(|at| at <= now)).collect();
         for at in (0..attempts.len()).filter(|at| due[*at]) {
-            while let Some(progress) = attempts[at].advance(&kit, self.reader) {
-                let task = attempts[at].place;
-                match progress {
-                    Progress::Judged(judged) => {
-                        let jitter = self.rng.random();
-                        let input = Input::Judged { task, verdict: judged.verdict, jitter, unkillable: judged.unkillable };
-                        let told = chain.step(input, self.clock.now());
-                        attempts[at].conclude(&kit, told.contains(&Action::Final { task }), self.reader);
-                        actions.extend(told);
-                    }
-                    Progress::Freed => {
-                        actions.extend(chain.step(Input::Freed { task }, self.clock.now()));
-                        break;
-                    }
-                }
-            }
+            actions.extend(advance(&mut attempts[at], chain, &kit, self.reader, self.rng));
         }
         let (finished, going): (Vec<_>, Vec<_>) = std::mem::take(attempts).into_iter().partition(Attempt::is_finished);
         *attempts = going;
@@ -272,11 +259,11 @@ impl Run<'_> {
     }
 
     /// Runs the halt task and waits for it. The first signal after its start is spared it, the second kills it.
-    fn halt(&mut self, live: &Live, reason: HaltReason, failed_task: Option<&str>) {
+    fn halt(&mut self, run_variables: &[CString], reason: HaltReason, failed_task: Option<&str>) {
         let file = self.setup.halt.path.to_string_lossy();
         self.reader.tell(&self.run, &Event::HaltStarted { file: &file, reason });
         let began = self.clock.now();
-        let started = HaltRun::start(self.setup, &live.variables, reason, failed_task, self.family, self.clock);
+        let started = HaltRun::start(self.setup, run_variables, reason, failed_task, self.family, self.clock);
         let exit = match started {
             Err(why) => ExitKind::NotStarted(why),
             Ok(mut halt) => {
@@ -305,16 +292,8 @@ impl Run<'_> {
 
     /// `--halt-after`: the last run is done, and the halt task runs all the same.
     pub fn halt_after_last(mut self) {
-        let live = Live {
-            attempts: Vec::new(),
-            leaked: Vec::new(),
-            inbox: None,
-            variables: self.run_variables(),
-            began: self.clock.now(),
-            started: 0,
-            outcome: None,
-        };
-        self.halt(&live, HaltReason::AfterLast, None);
+        let variables = self.run_variables();
+        self.halt(&variables, HaltReason::AfterLast, None);
     }
 }
 
@@ -348,9 +327,30 @@ fn kit<'a>(
     Kit { setup, run, family, clock, run_variables, run_deadline: began.after(setup.chain.chain_max_time) }
 }
 
-/// Hands each letter to the task whose process it came from. One that comes from elsewhere is dropped.
+/// Looks what has become of a try, asks `step` what that means, and tells the try.
+fn advance(attempt: &mut Attempt, chain: &mut Chain, kit: &Kit<'_>, reader: &mut dyn Reader, rng: &mut SmallRng) -> Vec<Action> {
+    let (task, mut actions) = (attempt.place, Vec::new());
+    while let Some(progress) = attempt.advance(kit, reader) {
+        match progress {
+            Progress::Judged(judged) => {
+                let input = Input::Judged { task, verdict: judged.verdict, jitter: rng.random(), unkillable: judged.unkillable };
+                let told = chain.step(input, kit.clock.now());
+                attempt.conclude(kit, told.contains(&Action::Final { task }), reader);
+                actions.extend(told);
+            }
+            Progress::Freed => {
+                actions.extend(chain.step(Input::Freed { task }, kit.clock.now()));
+                break;
+            }
+        }
+    }
+    actions
+}
+
+/// Hands letters to the tasks whose processes they came from. One that comes from elsewhere is dropped. There is a
+/// limit to how many are read at once: a task that never stops talking must not keep us from the others.
 fn deliver(inbox: &Inbox, attempts: &mut [Attempt], kit: &Kit<'_>, reader: &mut dyn Reader) {
-    while let Some(letter) = inbox.next_letter() {
+    for letter in std::iter::from_fn(|| inbox.next_letter()).take(LETTERS_AT_ONCE) {
         let leaders: Vec<_> = attempts.iter().filter_map(|attempt| attempt.process().map(crate::process::Supervised::pid)).collect();
         let leader = leader_of(letter.sender, &leaders);
         let addressee =
