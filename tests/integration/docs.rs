@@ -349,7 +349,9 @@ fn in_source(before: &str, after: char) -> Vec<String> {
             if entry.file_type().unwrap().is_dir() {
                 collect(&entry.path(), texts);
             } else {
-                texts.push(fs::read_to_string(entry.path()).unwrap());
+                let text = fs::read_to_string(entry.path()).unwrap();
+                // What the unit tests make up is no part of the program.
+                texts.push(text.split("#[cfg(test)]").next().unwrap_or_default().to_owned());
             }
         }
     }
@@ -370,7 +372,7 @@ fn the_pages_name_every_event_and_every_variable() {
     for event in events {
         assert!(rows(&logging, &format!("`{event}`")).count() == 1, "docs/logging.md: the event {event}");
     }
-    for variable in variables {
+    for variable in variables.iter().filter(|variable| variable.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')) {
         assert!(rows(&environment, &format!("`RUNNER_{variable}`")).count() == 1, "docs/environment.md: RUNNER_{variable}");
     }
 }

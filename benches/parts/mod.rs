@@ -1,0 +1,5 @@
+//! What is measured.
+
+pub mod chain;
+pub mod count;
+pub mod deadline;
