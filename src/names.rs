@@ -102,6 +102,19 @@ impl fmt::Display for RunId {
     }
 }
 
+/// A number and the word for it: `1 task`, `2 tasks`.
+pub fn counted(count: usize, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {}", plural(word)) }
+}
+
+fn plural(word: &str) -> String {
+    match word.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None if word.ends_with('s') => format!("{word}es"),
+        None => format!("{word}s"),
+    }
+}
+
 /// The known word nearest to one that was not known, if it is near enough to be a slip of the hand.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
@@ -156,6 +169,14 @@ mod tests {
         assert_eq!(did_you_mean("max_trys", known), Some("max_tries"));
         assert_eq!(did_you_mean("Max_Time", known), Some("max_time"));
         assert_eq!(did_you_mean("colour", known), None);
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!(
+            [counted(1, "task"), counted(0, "task"), counted(2, "process"), counted(3, "try")],
+            ["1 task", "0 tasks", "2 processes", "3 tries"]
+        );
     }
 
     #[test]

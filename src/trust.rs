@@ -86,6 +86,10 @@ impl TrustCheck {
         if file.uid() != 0 && file.uid() != self.user {
             return Some(format!("{name} belongs to user {}, who could change it (chown root {name})", file.uid()));
         }
+        // What is written to a device (/dev/null) is not what is read from it.
+        if !file.is_symlink() && !file.is_dir() && !file.is_file() {
+            return None;
+        }
         // The mode of a link says nothing, and in a sticky directory nobody can replace what is not theirs.
         if file.is_symlink() || (file.is_dir() && file.mode() & STICKY != 0) {
             return None;

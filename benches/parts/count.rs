@@ -35,12 +35,12 @@ pub fn instructions(stage: &Stage) {
     let title = format!("instructions: in user space, by callgrind, from {SHORT} to {LONG} tasks");
     let mut table = Table::new(title, &["program", "a task", "all but the tasks", "aim"]);
     let mut without_pidfds = false;
-    for way in [Some(Way::runner(stage)), Some(Way::quiet(stage)), Some(Way::limit(stage)), Way::run_parts()].iter().flatten() {
+    for way in [Way::runner(stage), Way::quiet(stage), Way::limit(stage)] {
         // What is not judged there is stepped through below.
         if without_pidfds && way.name == "runner -q" {
             continue;
         }
-        let Some(count) = Added::count(stage, way, &[]) else {
+        let Some(count) = Added::count(stage, &way, &[]) else {
             println!("instructions of {}: skipped, valgrind does not run it", way.name);
             continue;
         };

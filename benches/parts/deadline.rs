@@ -22,7 +22,7 @@ pub fn parallel(stage: &Stage) {
         .map(|(output, name)| (name, stage.runner(&config(output), &[]), Sample::default()))
         .into();
     subjects.push(("C loop, as wide", stage.limit("wide", &dir), Sample::default()));
-    for _ in 0..if stage.quick { 3 } else { 7 } {
+    for _ in 0..if stage.quick { 3 } else { 5 } {
         for (_, command, passed) in &mut subjects {
             passed.add(stage.measure(command).passed / ideal);
         }
@@ -46,7 +46,7 @@ pub fn limit(stage: &Stage) {
     for (kind, name) in [(Kind::Sleep, "obeys TERM"), (Kind::Grandchild, "and a grandchild in its own session")] {
         let config = stage.config(&stage.tasks(kind, 1), "limit", "max_time = 1\nmax_tries = 1\nhalt_on_give_up = no\n");
         let mut late = Sample::default();
-        for _ in 0..if stage.quick { 2 } else { 7 } {
+        for _ in 0..if stage.quick { 2 } else { 5 } {
             let mut command = stage.runner(&config, &[]);
             let began = Instant::now();
             let mut child = command.stdout(Stdio::piped()).spawn().expect("runner does not start");
@@ -80,7 +80,7 @@ pub fn plan(stage: &Stage) {
     let configs = [("no section", String::new()), ("a section each", no_needs), ("each on the next", chained), ("all on the first", fan)];
     let configs: Vec<_> =
         configs.iter().zip(0..).map(|((name, text), at)| (*name, stage.config(&dir, &format!("plan{at}"), text))).collect();
-    let runs = if stage.quick { 3 } else { 7 };
+    let runs = if stage.quick { 3 } else { 5 };
     for (title, options) in [("runner --dry-run", ["--dry-run"]), ("runner check", ["check"])] {
         let columns = ["depends_on", "runs", "ms", "more than no section, ms", "more than listing, ms", "aim"];
         let mut table = Table::new(format!("plan: {title} of {TASKS} tasks, median (min-max)"), &columns);

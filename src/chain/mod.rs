@@ -261,12 +261,12 @@ impl Run<'_> {
     /// Runs the halt task and waits for it. The first signal after its start is spared it, the second kills it.
     fn halt(&mut self, run_variables: &[CString], reason: HaltReason, failed_task: Option<&str>) {
         let file = self.setup.halt.path.to_string_lossy();
-        self.reader.tell(&self.run, &Event::HaltStarted { file: &file, reason });
         let began = self.clock.now();
         let started = HaltRun::start(self.setup, run_variables, reason, failed_task, self.family, self.clock);
         let exit = match started {
             Err(why) => ExitKind::NotStarted(why),
             Ok(mut halt) => {
+                self.reader.tell(&self.run, &Event::HaltStarted { file: &file, reason });
                 let mut signals = 0;
                 loop {
                     let now = self.clock.now();
@@ -357,6 +357,8 @@ fn deliver(inbox: &Inbox, attempts: &mut [Attempt], kit: &Kit<'_>, reader: &mut 
             attempts.iter_mut().find(|attempt| leader.is_some() && attempt.process().map(crate::process::Supervised::pid) == leader);
         match addressee {
             Some(attempt) => attempt.hear(kit, &letter.messages, reader),
+            // The empty letter is BARRIER=1: systemd-notify asks whether the one before has been read.
+            None if letter.messages.is_empty() => {}
             None => log::debug!("a message from process {} is of no running task", letter.sender.as_raw_pid()),
         }
     }

@@ -74,7 +74,10 @@ impl Setup {
         let found = match TaskDir::read(dir, &halt.path, has_interpreter) {
             Ok(found) => found,
             Err(error) => {
-                let origin = sections.of_chain().explain(&keys::TASK_DIR.info).1;
+                // Named on the command line, it is not the configuration's fault.
+                let configured =
+                    chain.task_dir.as_ref().is_some_and(|configured| std::path::absolute(configured).is_ok_and(|path| path == dir));
+                let origin = if configured { sections.of_chain().explain(&keys::TASK_DIR.info).1 } else { Origin::CommandLine };
                 findings.push(Finding::error(&origin, error.to_string()));
                 return None;
             }

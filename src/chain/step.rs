@@ -315,6 +315,9 @@ impl Chain {
             Input::Freed { task } => {
                 debug_assert!(self.tasks[task].state != TaskState::Running, "a task is judged before it is freed");
                 self.running -= 1;
+                if self.tasks[task].state == TaskState::Done {
+                    self.complete(task);
+                }
                 self.settle(now, &mut actions);
             }
             Input::Woke => self.wake(now, &mut actions),
@@ -345,17 +348,7 @@ impl Chain {
 
     fn judge(&mut self, task: usize, verdict: Verdict, jitter: f64, unkillable: bool, now: Moment, actions: &mut Vec<Action>) {
         match verdict {
-            Verdict::Ok | Verdict::Skip => {
-                self.tasks[task].state = TaskState::Done;
-                self.stage_left[self.tasks[task].stage] -= 1;
-                for at in 0..self.tasks[task].dependents.len() {
-                    let dependent = self.tasks[task].dependents[at];
-                    self.tasks[dependent].unmet -= 1;
-                    if self.tasks[dependent].unmet == 0 {
-                        self.make_ready(dependent);
-                    }
-                }
-            }
+            Verdict::Ok | Verdict::Skip => self.tasks[task].state = TaskState::Done,
             Verdict::Retry => {
                 self.tasks[task].failures += 1;
                 self.tasks[task].state = TaskState::Failed(self.tasks[task].failures);
@@ -370,6 +363,18 @@ impl Chain {
                 self.raise(Why::Exit(task), actions);
             }
             Verdict::Cancel => self.tasks[task].state = TaskState::Cancelled,
+        }
+    }
+
+    /// A task is done, and its hook has run: whoever waited for it, or for its stage, waits for one less.
+    fn complete(&mut self, task: usize) {
+        self.stage_left[self.tasks[task].stage] -= 1;
+        for at in 0..self.tasks[task].dependents.len() {
+            let dependent = self.tasks[task].dependents[at];
+            self.tasks[dependent].unmet -= 1;
+            if self.tasks[dependent].unmet == 0 {
+                self.make_ready(dependent);
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use super::settings::Settings;
 use crate::chain::setup::{Setup, Task};
 use crate::clock::Seconds;
 use crate::config::keys::RetryFrom;
+use crate::names::counted;
 
 /// So many waits of a series are shown; a series without end has to end somewhere.
 const SHOWN_WAITS: u32 = 10;
@@ -22,10 +23,10 @@ pub fn print(settings: &Settings, setup: &Setup) -> Result<(), Failure> {
 
 fn as_text(setup: &Setup) -> String {
     let mut text = format!(
-        "chain {} in {}: {} tasks, {} at once\n",
+        "chain {} in {}: {}, {} at once\n",
         setup.chain.name,
         setup.dir.display(),
-        setup.plan.places.len(),
+        counted(setup.plan.places.len(), "task"),
         setup.chain.max_parallel
     );
     for place in &setup.plan.places {

@@ -10,7 +10,7 @@ use crate::chain::setup::{Setup, Task};
 use crate::config::keys::{self, KeyInfo, Scope};
 use crate::config::sections::Sections;
 use crate::config::{Origin, value};
-use crate::names::{MAIN_CHAIN, suggestion};
+use crate::names::{MAIN_CHAIN, counted, suggestion};
 
 /// Prints the tasks of a chain.
 ///
@@ -51,7 +51,7 @@ fn needs<'a>(setup: &'a Setup, task: &'a Task) -> Vec<&'a str> {
 }
 
 fn as_text(sections: &Sections<'_>, setup: &Setup) -> String {
-    let mut text = format!("chain {} in {}: {} tasks\n", setup.chain.name, setup.dir.display(), setup.tasks.len());
+    let mut text = format!("chain {} in {}: {}\n", setup.chain.name, setup.dir.display(), counted(setup.tasks.len(), "task"));
     for (at, place) in setup.plan.places.iter().enumerate() {
         let task = &setup.tasks[place.task];
         let needs = needs(setup, task);

@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use super::args::RunArgs;
 use super::exit::{Exit, Failure};
 use super::prepare::{prepare, refuse_errors};
-use super::settings::{Settings, apply_run_args, find_task_dir, own_variable, program_variables};
+use super::settings::{Settings, apply_run_args, find_task_dir, own_environment, own_variable, program_variables};
 use super::{dry_run, filter};
 use crate::chain::attempt::effective_output;
 use crate::chain::ears::Ears;
@@ -21,7 +21,9 @@ use crate::chain::setup::Setup;
 use crate::chain::{Run, wait_for_hook};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::keys::{CHAIN_HOOK, Output};
-use crate::config::{Finding, Severity};
+use crate::config::sections::Sections;
+use crate::config::settings::ChainSettings;
+use crate::config::{Config, Finding, Severity};
 use crate::environment::variable;
 use crate::event::{Event, Reader, RunRef};
 use crate::hook::{self, HookRun, HookStart};
@@ -43,14 +45,15 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
     apply_run_args(&mut loaded.chain, &args)?;
     let dir = find_task_dir(typed_dir, &loaded).map_err(|failure| with_findings(failure, &loaded.findings))?;
     refuse_nested(settings, &dir)?;
-    let (hook_settings, hook_allowed) = (loaded.chain.clone(), loaded.findings.iter().all(|finding| finding.severity != Severity::Error));
+    let (config, hook_settings, hook_allowed) =
+        (loaded.config.clone(), loaded.chain.clone(), loaded.findings.iter().all(|finding| finding.severity != Severity::Error));
     let prepared = prepare(loaded, &dir);
     let variables = program_variables(settings, &dir);
     let told = match refuse_errors(settings, prepared.findings) {
         Ok(told) => told,
         Err(failure) => {
             if hook_allowed && !prepared.untrusted {
-                tell_refused(&hook_settings, &variables, "task_dir", &failure.to_string());
+                tell_refused(&config, &hook_settings, &variables, "task_dir", &failure.to_string());
             }
             return Err(failure);
         }
@@ -75,9 +78,11 @@ fn with_findings(failure: Failure, findings: &[Finding]) -> Failure {
 
 /// A chain that its own task starts again would wait for itself, or run for ever.
 fn refuse_nested(settings: &Settings, dir: &Path) -> Result<(), Failure> {
-    let is = |name: &str, value: &Path| own_variable(name).is_some_and(|own| own == value.as_os_str());
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let is = |name: &str, value: &Path| own_variable(name).is_some_and(|own| real(Path::new(&own)) == real(value));
     let config = settings.config_file.clone().unwrap_or_else(|| PathBuf::from("/dev/null"));
-    let inside = is("RUNNER_CHAIN", Path::new(MAIN_CHAIN)) && is("RUNNER_CONFIG", &config) && is("RUNNER_TASK_DIR", dir);
+    let inside =
+        own_variable("RUNNER_CHAIN").is_some_and(|chain| chain == MAIN_CHAIN) && is("RUNNER_CONFIG", &config) && is("RUNNER_TASK_DIR", dir);
     if inside {
         let run = own_variable("RUNNER_RUN_ID").unwrap_or_default();
         return Err(Failure::Refused(format!("the chain {MAIN_CHAIN} was called inside its own run {}", run.to_string_lossy())));
@@ -198,10 +203,10 @@ fn seed() -> u64 {
 }
 
 /// Tells the chain's hook of a run that did not begin.
-fn tell_refused(chain: &crate::config::settings::ChainSettings, variables: &[CString], reason: &str, message: &str) {
+fn tell_refused(config: &Config, chain: &ChainSettings, variables: &[CString], reason: &str, message: &str) {
     let Some(command) = &chain.chain_hook else { return };
     let clock = SystemClock::new();
-    let own_variables = super::settings::own_environment().variables([], &[]);
+    let own_variables = own_environment().variables(Sections::new(config, &chain.name).variables(None), &[]);
     let marks: Vec<CString> =
         [variable(b"RUNNER_CHAIN", chain.name.as_bytes()), variable(b"RUNNER_HOOK", b"chain")].into_iter().flatten().collect();
     let start = HookStart {

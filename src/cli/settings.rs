@@ -16,6 +16,7 @@ use crate::config::settings::{ChainSettings, judge_env, judge_keys};
 use crate::config::{Config, Finding, Severity, value};
 use crate::environment::{Environment, variable};
 use crate::names::MAIN_CHAIN;
+use crate::process::find_program;
 use crate::report::log::LogSettings;
 
 /// What holds for every command.
@@ -184,7 +185,7 @@ pub fn apply_run_args(chain: &mut ChainSettings, args: &RunArgs) -> Result<(), F
 /// directory is the last of PATH, so that the bare name is found.
 #[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
 pub fn own_environment() -> Environment {
-    let extra = runner_config().filter(|program| !is_one_word(program)).and_then(|program| program.parent().map(Path::to_owned));
+    let extra = config_program().filter(|program| !is_one_word(program)).and_then(|program| program.parent().map(Path::to_owned));
     Environment::new(env::vars_os().map(|(name, value)| match &extra {
         Some(dir) if name == "PATH" => {
             let path = env::join_paths(env::split_paths(&value).chain([dir.clone()])).unwrap_or(value);
@@ -199,9 +200,13 @@ pub fn program_search(config: &Config) -> Option<OsString> {
     own_environment().variables(Sections::new(config, MAIN_CHAIN).variables(None), &[]).search
 }
 
-/// The runner-config that was installed beside us.
-fn runner_config() -> Option<PathBuf> {
-    env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("runner-config"))).filter(|path| path.exists())
+/// The program that answers `-g`: the runner-config beside us; where there is none (only `runner` was built), the one
+/// in PATH; where there is none either, ourselves.
+fn config_program() -> Option<PathBuf> {
+    let exe = env::current_exe().ok()?;
+    let beside = exe.parent().map(|dir| dir.join("runner-config")).filter(|path| path.exists());
+    let in_path = || find_program("runner-config".as_ref(), own_variable("PATH").as_deref());
+    beside.or_else(in_path).or(Some(exe))
 }
 
 /// Whether `sh` takes a path without quotes as one word, and as it is.
@@ -222,7 +227,7 @@ pub fn own_variable(name: &str) -> Option<OsString> {
 pub fn program_variables(settings: &Settings, dir: &Path) -> Vec<CString> {
     // Without a configuration an empty one answers: nothing is there.
     let file = settings.config_file.clone().unwrap_or_else(|| PathBuf::from("/dev/null"));
-    let word = runner_config().filter(|path| is_one_word(path)).unwrap_or_else(|| PathBuf::from("runner-config"));
+    let word = config_program().filter(|path| is_one_word(path)).unwrap_or_else(|| PathBuf::from("runner-config"));
     let mut command = word.into_os_string();
     if is_one_word(&file) {
         command.push(" -c ");

@@ -6,6 +6,7 @@ use sd_notify::NotifyState;
 
 use crate::clock::{Moment, Seconds};
 use crate::event::{Event, Reader, RunRef};
+use crate::names::counted;
 
 /// The watchdog's side: signs of life, at half the interval it wants (sd_watchdog_enabled(3)).
 #[derive(Debug)]
@@ -65,7 +66,9 @@ impl Reader for Status {
         }
         let chain = &run.chain;
         match event {
-            Event::RunStarted { tasks } => send(&[NotifyState::Ready, NotifyState::Status(&format!("chain {chain}: {tasks} tasks"))]),
+            Event::RunStarted { tasks } => {
+                send(&[NotifyState::Ready, NotifyState::Status(&format!("chain {chain}: {}", counted(*tasks, "task")))])
+            }
             Event::TaskStarted { task, try_num, .. } => send(&[NotifyState::Status(&format!("chain {chain}: {task}, try {try_num}"))]),
             Event::TaskProgress { task, percent: Some(percent), .. } => {
                 send(&[NotifyState::Status(&format!("chain {chain}: {task}, {percent}%"))])

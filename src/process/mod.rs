@@ -256,8 +256,7 @@ impl Supervised {
         // for it (wait-timeout's thread) must be the one that reaps it.
         // The usual case costs one system call: no children at all, so nothing can be left.
         if self.mark.is_some() && family.reap_strays() != Children::None {
-            let found = self.find(family, Whom::All);
-            self.left_behind = family.take_note_of(found);
+            self.left_behind = family.take_note_of(self.find(family, Whom::All));
         }
         Gone { end: self.end, cause: self.ending.cause(), left_behind: std::mem::take(&mut self.left_behind), unkillable }
     }
@@ -290,14 +289,13 @@ impl Supervised {
         self.look_at = None;
         let whom = if self.ending.sweeps() { Whom::All } else { Whom::Group };
         let killing = matches!(self.ending.phase(), Phase::Killing { .. });
-        for pass in 0..MAX_PASSES {
-            family.reap_strays();
+        for _ in 0..MAX_PASSES {
             let found = self.find(family, whom);
-            if found.members.is_empty() && pass == 0 {
+            if found.members.is_empty() && !found.in_motion {
                 return self.perform(Input::NoneLeft, family, now);
             }
-            // Whoever was killed forks no more, so passes without a pause outrun whoever forks while it is being found.
-            if self.take_hold(&found, killing) == 0 || !killing {
+            // Whoever was ended forks no more, so passes without a pause outrun whoever forks while it is being found.
+            if self.take_hold(&found, killing) == 0 && !found.in_motion {
                 break;
             }
         }
@@ -329,10 +327,13 @@ impl Supervised {
     }
 
     fn find(&self, family: &Family, whom: Whom) -> Found {
+        // The dead first: a task may have orphaned thousands, and each would be looked at.
+        family.reap_strays();
         let leaders = family.leaders.borrow();
         let alone = !family.crowded.get() && leaders.iter().all(|leader| *leader == self.leader.pid());
         let mark = self.mark.as_ref().filter(|_| whom == Whom::All);
-        tree::look(&Target { leader: self.leader.pid(), mark, alone: alone && mark.is_some() }, &leaders)
+        let kill = matches!(self.ending.phase(), Phase::Killing { .. });
+        tree::look(&Target { leader: self.leader.pid(), mark, alone: alone && mark.is_some(), kill }, &leaders)
     }
 }
 

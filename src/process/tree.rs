@@ -6,7 +6,7 @@
 //! alone from its beginning, everything else that is there now belongs to it as well. What cannot be told apart is
 //! counted, never killed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 
 use rustix::process::Pid;
@@ -98,6 +98,8 @@ pub struct Target<'a> {
     pub mark: Option<&'a Mark>,
     /// Nothing else was there when it began, and no other try or hook has run since.
     pub alone: bool,
+    /// Those who are our children are sent KILL as soon as they are seen.
+    pub kill: bool,
 }
 
 /// What a look found.
@@ -107,6 +109,9 @@ pub struct Found {
     pub members: Vec<(Pid, u64)>,
     /// Living descendants of ours of which nobody can tell whose they are, with their start times.
     pub strangers: Vec<(Pid, u64)>,
+    /// Somebody ended while we looked, and may have handed a child on from where we had not looked yet to where we had:
+    /// finding nobody proves nothing then.
+    pub in_motion: bool,
 }
 
 /// Looks for the living processes of a try. `leaders` are the other processes we have started and not reaped;
@@ -114,7 +119,8 @@ pub struct Found {
 pub fn look(target: &Target<'_>, leaders: &[Pid]) -> Found {
     let mut found = Found::default();
     let tree = Children::read();
-    let mut pending: Vec<(Pid, bool)> = tree.of(rustix::process::getpid()).into_iter().map(|pid| (pid, false)).collect();
+    let direct: HashSet<Pid> = tree.of(rustix::process::getpid()).into_iter().collect();
+    let mut pending: Vec<(Pid, bool)> = direct.iter().map(|pid| (*pid, false)).collect();
     let mut sessions: Vec<i32> = vec![target.leader.as_raw_pid()];
     // Adopted processes that carry nothing, with their sessions: decided when the whole tree is known.
     let mut unknown: Vec<(Pid, Stat)> = Vec::new();
@@ -123,15 +129,26 @@ pub fn look(target: &Target<'_>, leaders: &[Pid]) -> Found {
             continue;
         }
         let is_leader = pid == target.leader;
-        let Some(stat) = Stat::of(pid) else { continue };
+        let Some(stat) = Stat::of(pid) else {
+            found.in_motion = true;
+            continue;
+        };
+        // A dead child of ours was alive a moment ago: all that were dead before are buried. Others may stay unburied.
+        found.in_motion |= !stat.alive() && !is_leader && direct.contains(&pid);
         let in_group = is_leader || stat.group == target.leader.as_raw_pid();
         let owner = match target.mark {
             _ if in_group => Owner::ThisTry,
             None => Owner::Another,
-            Some(_) if ours || sessions.contains(&stat.session) => Owner::ThisTry,
+            Some(_) if ours || target.alone || sessions.contains(&stat.session) => Owner::ThisTry,
             Some(mark) => owner_of(pid, mark),
         };
         let mine = owner == Owner::ThisTry;
+        if target.kill && mine && !is_leader && stat.alive() && direct.contains(&pid) {
+            // Whoever forks and ends in turn is another process by the time the whole tree is known. A child that only
+            // we reap cannot become somebody else, so it needs no pidfd; what it leaves comes to us: look again.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            found.in_motion = true;
+        }
         pending.extend(tree.of(pid).into_iter().map(|child| (child, mine)));
         if !stat.alive() || is_leader {
             continue;
@@ -146,7 +163,7 @@ pub fn look(target: &Target<'_>, leaders: &[Pid]) -> Found {
         }
     }
     for (pid, stat) in unknown {
-        if target.alone || sessions.contains(&stat.session) {
+        if sessions.contains(&stat.session) {
             found.members.push((pid, stat.start_time));
         } else {
             found.strangers.push((pid, stat.start_time));

@@ -11,6 +11,7 @@ use ::log::{error, info, warn};
 
 use crate::clock::Seconds;
 use crate::event::{Event, Reader, RunRef, TaskEnd};
+use crate::names::counted;
 use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
 use bars::Bars;
 use sink::Stream;
@@ -59,7 +60,7 @@ impl Reporter {
         if !end.left_behind.is_empty() {
             let count = end.left_behind.len();
             let pids = end.left_behind.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-            warn!(event = "left_behind", chain, run_id, task, count, pids = pids.as_str(); "{task}: left {count} processes behind: pid {pids}");
+            warn!(event = "left_behind", chain, run_id, task, count, pids = pids.as_str(); "{task}: left {} behind: pid {pids}", counted(count, "process"));
         }
         if end.verdict == Verdict::Retry && end.exit.code() == Some(3) && self.hinted.insert("exit 3") {
             warn!("{task}: exit 3 is tried again; write stop_codes = 3 to let it end the chain, as the old runner did");
@@ -104,7 +105,9 @@ impl Reader for Reporter {
         }
         let (chain, run_id) = (run.chain.as_str(), run.id.as_str());
         match event {
-            Event::RunStarted { tasks } => info!(event = "run_started", chain, run_id, tasks; "chain {chain}: {tasks} tasks, run {run_id}"),
+            Event::RunStarted { tasks } => {
+                info!(event = "run_started", chain, run_id, tasks; "chain {chain}: {}, run {run_id}", counted(*tasks, "task"))
+            }
             Event::TaskStarted { task, try_num, max_tries } => {
                 let (task, of) = (task.text(), tries(*try_num, *max_tries));
                 info!(event = "task_started", chain, run_id, task, try_num, max_tries; "{task}: started, {of}");
@@ -165,7 +168,7 @@ fn run_ended(run: &RunRef, outcome: &RunOutcome, took: Seconds, started: u32) {
     let duration_ms = u64::try_from(took.0.as_millis()).unwrap_or(u64::MAX);
     let task = outcome.task().map(crate::names::TaskName::text);
     let why = match outcome {
-        RunOutcome::Done => format!("done in {took}, {started} tries of tasks"),
+        RunOutcome::Done => format!("done in {took}, {}", counted(started as usize, "try")),
         RunOutcome::GaveUp { why, task: Some(task) } => format!("gave up after {took}: {}; the last to fail was {task}", why.reason()),
         RunOutcome::GaveUp { why, task: None } => format!("gave up after {took}: {}", why.reason()),
         RunOutcome::Halted { task } => format!("halted by {task} after {took}"),

@@ -27,7 +27,7 @@ fn opened(line: &str) -> Option<&str> {
 fn scene() -> Scene {
     let scene =
         Scene::new().config("[runner]\ninclude_dir = conf.d\n[task:b]\nmax_time = 5\n").dir("conf.d").file("conf.d/1.cfg", "[hg]\na = b\n");
-    (1..=5).fold(scene, |scene, number| scene.task(&format!("{number}-b.sh"), "exit 0"))
+    (1..=5).fold(scene, |scene, number| scene.task(format!("{number}-b.sh"), "exit 0"))
 }
 
 #[test]

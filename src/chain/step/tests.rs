@@ -237,8 +237,11 @@ fn a_cancelled_task_has_used_no_try() {
 
 // ---- while Draining and Cancelling: what wins ----
 
+/// A reason's name, what happens to a task, and the end it leads to.
+type Reason = (&'static str, fn(&mut Story, usize), Outcome);
+
 /// The reasons in their order, each as what happens to task `n`, and the end it leads to alone.
-fn reasons() -> Vec<(&'static str, fn(&mut Story, usize), Outcome)> {
+fn reasons() -> Vec<Reason> {
     fn give_up(story: &mut Story, task: usize) {
         story.step(Input::Judged { task, verdict: Verdict::Retry, jitter: 0.0, unkillable: true });
     }
