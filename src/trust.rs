@@ -7,10 +7,31 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::FileType;
+
 use crate::process::user::group_name;
 
 /// Links that lead to links: as many as the kernel follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
+
+/// Who a file belongs to, and who may do what with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ownership {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+}
+
+impl Ownership {
+    /// Of a file that somebody has looked at.
+    pub fn of(file: &Metadata) -> Self {
+        Self { uid: file.uid(), gid: file.gid(), mode: file.mode() }
+    }
+
+    fn kind(self) -> FileType {
+        FileType::from_raw_mode(self.mode)
+    }
+}
 
 /// Checks paths for one effective user, and remembers the directories it has seen.
 #[derive(Debug)]
@@ -37,14 +58,10 @@ impl TrustCheck {
         wrong
     }
 
-    /// What is wrong with a file of a directory that has been checked: the file itself, and where it leads if it is a
-    /// link. One system call for a plain file, however deep the directory is.
-    pub fn check_in_checked_dir(&mut self, path: &Path) -> Vec<String> {
-        let mut wrong = Vec::new();
-        if let Ok(Some(_)) = self.look(path, &mut wrong) {
-            return self.check(path);
-        }
-        wrong
+    /// What is wrong with a plain file of a directory that has been checked. Whoever listed the directory has looked at
+    /// the file; it is not looked at again.
+    pub fn check_seen(&self, path: &Path, file: Ownership) -> Option<String> {
+        self.judge(path, file)
     }
 
     fn walk(&mut self, path: &Path, links: usize, wrong: &mut Vec<String>) {
@@ -75,30 +92,31 @@ impl TrustCheck {
     fn look(&mut self, path: &Path, wrong: &mut Vec<String>) -> io::Result<Option<PathBuf>> {
         let file = fs::symlink_metadata(path)?;
         if self.seen.insert(path.to_owned()) {
-            wrong.extend(self.judge(path, &file));
+            wrong.extend(self.judge(path, Ownership::of(&file)));
         }
         if file.is_symlink() { fs::read_link(path).map(Some) } else { Ok(None) }
     }
 
-    fn judge(&self, path: &Path, file: &Metadata) -> Option<String> {
+    fn judge(&self, path: &Path, file: Ownership) -> Option<String> {
         const STICKY: u32 = 0o1000;
         let name = path.display();
-        if file.uid() != 0 && file.uid() != self.user {
-            return Some(format!("{name} belongs to user {}, who could change it (chown root {name})", file.uid()));
+        if file.uid != 0 && file.uid != self.user {
+            return Some(format!("{name} belongs to user {}, who could change it (chown root {name})", file.uid));
         }
         // What is written to a device (/dev/null) is not what is read from it.
-        if !file.is_symlink() && !file.is_dir() && !file.is_file() {
+        let (link, dir) = (file.kind() == FileType::Symlink, file.kind() == FileType::Directory);
+        if !link && !dir && file.kind() != FileType::RegularFile {
             return None;
         }
         // The mode of a link says nothing, and in a sticky directory nobody can replace what is not theirs.
-        if file.is_symlink() || (file.is_dir() && file.mode() & STICKY != 0) {
+        if link || (dir && file.mode & STICKY != 0) {
             return None;
         }
-        if file.mode() & 0o002 != 0 {
+        if file.mode & 0o002 != 0 {
             return Some(format!("{name} can be written by everybody (chmod o-w {name})"));
         }
-        if file.mode() & 0o020 != 0 && file.gid() != 0 {
-            return Some(format!("{name} can be written by the group {} (chmod g-w {name})", group_name(file.gid())));
+        if file.mode & 0o020 != 0 && file.gid != 0 {
+            return Some(format!("{name} can be written by the group {} (chmod g-w {name})", group_name(file.gid)));
         }
         None
     }

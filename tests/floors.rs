@@ -46,6 +46,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("process::state", "config", "whether to sweep is a setting"),
     ("environment", "config", "variables come from sections"),
     ("config::load", "task", "a drop-in is left out by the same names as a task"),
+    ("task", "trust", "whoever lists a directory sees what trust asks of each file"),
     ("trust", "process", "a group's name comes from the user database"),
     ("hook", "process", "a hook is a supervised process"),
     ("notify", "process", "a sender is proved by its place in the process tree"),

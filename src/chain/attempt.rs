@@ -412,12 +412,17 @@ fn try_variables(kit: &Kit<'_>, task: &Task, try_num: u32, max_tries: u32) -> Ve
     variables.into_iter().flatten().collect()
 }
 
+/// A duration in seconds, with decimals only if it has them: whole ones are most, and quick to print.
+fn seconds(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 { duration.as_secs().to_string() } else { duration.as_secs_f64().to_string() }
+}
+
 /// The limit of a task as it sees it, in seconds, and the Unix time at which that or the run is over.
 pub fn limit_variables(limit: Option<Duration>, run_left: Option<Duration>, clock: &dyn Clock) -> [Option<CString>; 2] {
     let ends_at = |left: Duration| i64::try_from(left.as_secs()).map_or(i64::MAX, |left| clock.wall().as_second().saturating_add(left));
     let deadline = limit.into_iter().chain(run_left).min().map(ends_at);
     [
-        limit.and_then(|limit| variable(b"RUNNER_TIME_LIMIT", limit.as_secs_f64().to_string().as_bytes())),
+        limit.and_then(|limit| variable(b"RUNNER_TIME_LIMIT", seconds(limit).as_bytes())),
         deadline.and_then(|deadline| variable(b"RUNNER_DEADLINE", deadline.to_string().as_bytes())),
     ]
 }

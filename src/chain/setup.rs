@@ -17,6 +17,7 @@ use crate::process::state::UNKILLABLE_AFTER;
 use crate::process::user::Identity;
 use crate::task::graph::{Plan, Resolver};
 use crate::task::{LeftOut, TaskDir};
+use crate::trust::Ownership;
 
 /// A task and all that is needed to start it.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Task {
     pub name: TaskName,
     /// Its file.
     pub path: PathBuf,
+    /// What was seen of its file when the directory was listed; nothing if it is a link.
+    pub seen: Option<Ownership>,
     /// How it is run and retried.
     pub settings: Rc<TaskSettings>,
     /// Its variables, without those of a try.
@@ -57,8 +60,6 @@ pub struct Setup {
     pub plan: Plan,
     /// What is no task, and why.
     pub left_out: Vec<(TaskName, LeftOut)>,
-    /// Tasks that are links.
-    pub links: Vec<PathBuf>,
     /// The halt task.
     pub halt: Halt,
     /// The variables of hooks and of the halt task.
@@ -92,20 +93,27 @@ impl Setup {
             tasks: Vec::with_capacity(found.tasks.len()),
             plan: Plan::default(),
             left_out: found.left_out,
-            links: found.links,
             halt,
         };
-        setup.take_in(&sections, found.tasks, environment, findings);
+        let (names, seen): (Vec<_>, Vec<_>) = found.tasks.into_iter().unzip();
+        setup.take_in(&sections, &names, &seen, environment, findings);
         judge_sections(config, &setup, findings);
         Some(setup)
     }
 
-    fn take_in(&mut self, sections: &Sections<'_>, names: Vec<TaskName>, environment: &Environment, findings: &mut Vec<Finding>) {
+    fn take_in(
+        &mut self,
+        sections: &Sections<'_>,
+        names: &[TaskName],
+        seen: &[Option<Ownership>],
+        environment: &Environment,
+        findings: &mut Vec<Finding>,
+    ) {
         let reasons: Vec<(&TaskName, String)> = self.left_out.iter().map(|(name, reason)| (name, reason.to_string())).collect();
         // Most chains have no dependencies, and then nobody has to be found by name.
-        let resolver = LazyCell::new(|| Resolver::new(&names, reasons.iter().map(|(name, reason)| (*name, reason.as_str()))));
+        let resolver = LazyCell::new(|| Resolver::new(names, reasons.iter().map(|(name, reason)| (*name, reason.as_str()))));
         let mut needs = Vec::with_capacity(names.len());
-        for name in &names {
+        for (name, seen) in names.iter().zip(seen) {
             let (settings, words, origin) = self.chain.of_task(sections, name, findings);
             let mut depends_on: Vec<usize> = Vec::new();
             for word in &words {
@@ -121,9 +129,17 @@ impl Setup {
             let variables =
                 if own_variables { Rc::new(environment.variables(sections.variables(Some(name)), login)) } else { self.variables.clone() };
             needs.push(depends_on.clone());
-            self.tasks.push(Task { path: self.dir.join(name.file()), name: name.clone(), settings, variables, identity, depends_on });
+            self.tasks.push(Task {
+                path: self.dir.join(name.file()),
+                name: name.clone(),
+                seen: *seen,
+                settings,
+                variables,
+                identity,
+                depends_on,
+            });
         }
-        match Plan::new(&names, &needs, self.chain.max_parallel) {
+        match Plan::new(names, &needs, self.chain.max_parallel) {
             Ok(plan) => self.plan = plan,
             Err(error) => findings.push(Finding::about(Severity::Error, error.to_string())),
         }

@@ -46,7 +46,10 @@ fn find_untrusted(mut check: TrustCheck, config: &Config, dir: &Path, hooks: &[C
     wrong.extend(hooks.iter().filter_map(program).flat_map(|path| check.check(&path)));
     let Some(setup) = setup else { return wrong };
     for task in &setup.tasks {
-        wrong.extend(check.check_in_checked_dir(&task.path));
+        match task.seen {
+            Some(seen) => wrong.extend(check.check_seen(&task.path, seen)),
+            None => wrong.extend(check.check(&task.path)),
+        }
     }
     wrong.extend(check.check(&setup.halt.path));
     let mut interpreters: Vec<PathBuf> =

@@ -1,7 +1,7 @@
 //! The log on stderr or syslog: levels, the three formats, journald's priorities, colours.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
@@ -74,13 +74,15 @@ fn start_stderr(settings: LogSettings, syslog_error: Option<syslog::Error>) {
     let mut builder = Builder::new();
     builder.filter_level(settings.level).target(Target::Pipe(Box::new(Stderr)));
     builder.format(move |line, record| {
-        let text = match settings.format {
-            LogFormat::Text => text_line(record, &settings, &stamp),
-            LogFormat::Json => json_line(record, &stamp),
-            LogFormat::Logfmt => logfmt_line(record, &stamp),
-        };
-        let priority = if settings.journal { priority(record.level()) } else { "" };
-        writeln!(line, "{priority}{text}")
+        if settings.journal {
+            line.write_all(priority(record.level()).as_bytes())?;
+        }
+        match settings.format {
+            LogFormat::Text => text_line(line, record, &settings, &stamp)?,
+            LogFormat::Json => line.write_all(json_line(record, &stamp).as_bytes())?,
+            LogFormat::Logfmt => line.write_all(logfmt_line(record, &stamp).as_bytes())?,
+        }
+        line.write_all(b"\n")
     });
     // A second start keeps the first log.
     let _ = builder.try_init();
@@ -112,8 +114,8 @@ impl Stamp {
         Self { clock: SystemClock::new(), zone, second: Mutex::default() }
     }
 
-    /// RFC 3339 with milliseconds.
-    fn now(&self) -> String {
+    /// Writes the time as RFC 3339 with milliseconds.
+    fn write(&self, line: &mut impl Write) -> io::Result<()> {
         let wall = self.clock.wall();
         let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
         if second.number != Some(wall.as_second()) {
@@ -121,8 +123,17 @@ impl Stamp {
             let date = zoned.strftime("%Y-%m-%dT%H:%M:%S").to_string();
             *second = Second { number: Some(wall.as_second()), date, offset: zoned.strftime("%:z").to_string() };
         }
+        line.write_all(second.date.as_bytes())?;
         // A time before 1970 counts its fraction backwards; a clock that wrong has no use for milliseconds.
-        format!("{}.{:03}{}", second.date, wall.subsec_millisecond().max(0), second.offset)
+        write!(line, ".{:03}", wall.subsec_millisecond().max(0))?;
+        line.write_all(second.offset.as_bytes())
+    }
+
+    /// The same as text.
+    fn now(&self) -> String {
+        let mut text = Vec::new();
+        let _ = self.write(&mut text);
+        String::from_utf8(text).unwrap_or_default()
     }
 }
 
@@ -160,29 +171,50 @@ fn word(level: Level) -> &'static str {
     }
 }
 
-fn text_line(record: &Record<'_>, settings: &LogSettings, stamp: &Stamp) -> String {
-    let message = one_line(record.args().to_string());
-    let style = match record.level() {
+fn text_line(line: &mut impl Write, record: &Record<'_>, settings: &LogSettings, stamp: &Stamp) -> io::Result<()> {
+    if !settings.journal {
+        stamp.write(line)?;
+        let word = word(record.level());
+        if settings.color {
+            let style = style(record.level());
+            write!(line, " {style}{word:<7}{style:#} ")?;
+        } else {
+            write!(line, " {word:<7} ")?;
+        }
+    }
+    let mut plain = Plain { line, result: Ok(()) };
+    let _ = plain.write_fmt(*record.args());
+    plain.result
+}
+
+fn style(level: Level) -> Style {
+    match level {
         Level::Error => Style::new().fg_color(Some(AnsiColor::Red.into())).bold(),
         Level::Warn => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
         Level::Info => Style::new().fg_color(Some(AnsiColor::Green.into())),
         Level::Debug | Level::Trace => Style::new().dimmed(),
-    };
-    let word = word(record.level());
-    match (settings.journal, settings.color) {
-        (true, _) => message,
-        (false, true) => format!("{} {style}{word:<7}{style:#} {message}", stamp.now()),
-        (false, false) => format!("{} {word:<7} {message}", stamp.now()),
     }
 }
 
-/// What a task or a file name put into a message must not move the reader's cursor or begin a line of its own.
-fn one_line(message: String) -> String {
-    if message.chars().any(char::is_control) {
-        let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-        return message.chars().map(escape).collect();
+/// Passes text on with its control characters escaped: what a task or a file name put into a message must not move the
+/// reader's cursor or begin a line of its own.
+struct Plain<'a, W> {
+    line: &'a mut W,
+    result: io::Result<()>,
+}
+
+impl<W: Write> fmt::Write for Plain<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // 0xC2 begins the encodings of the second block of control characters, among others.
+        let harmless = text.bytes().all(|byte| byte >= b' ' && byte != 0x7f && byte != 0xc2);
+        self.result = if harmless {
+            self.line.write_all(text.as_bytes())
+        } else {
+            text.chars()
+                .try_for_each(|c| if c.is_control() { write!(self.line, "{}", c.escape_default()) } else { write!(self.line, "{c}") })
+        };
+        if self.result.is_ok() { Ok(()) } else { Err(fmt::Error) }
     }
-    message
 }
 
 fn json_line(record: &Record<'_>, stamp: &Stamp) -> String {

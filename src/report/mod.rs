@@ -5,6 +5,7 @@ pub mod log;
 pub mod sink;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::time::Duration;
 
 use ::log::{error, info, warn};
@@ -32,20 +33,8 @@ impl Reporter {
     fn task_ended(&mut self, run: &RunRef, end: &TaskEnd) {
         let (chain, run_id, task) = (run.chain.as_str(), run.id.as_str(), end.task.text());
         let duration_ms = u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX);
-        let tries = tries(end.try_num, end.max_tries);
         let (code, signal) = (end.exit.code().map(u64::from), end.exit.signal());
         let timed_out = matches!(end.exit, ExitKind::TimedOut { .. });
-        let took = Seconds(end.duration);
-        let exit = &end.exit;
-        let message = match end.verdict {
-            Verdict::Ok => format!("{task}: ok in {took}"),
-            Verdict::Skip => format!("{task}: skipped, {exit}, in {took}"),
-            Verdict::Retry if end.last => format!("{task}: failed for good: {exit}, in {took}, {tries}"),
-            Verdict::Retry => format!("{task}: failed: {exit}, in {took}, {tries}"),
-            Verdict::Halt => format!("{task}: asks for the halt task: {exit}, in {took}"),
-            Verdict::Exit => format!("{task}: stops the chain: {exit}, in {took}"),
-            Verdict::Cancel => format!("{task}: stopped after {took}"),
-        };
         let level = match end.verdict {
             Verdict::Ok | Verdict::Skip | Verdict::Cancel => ::log::Level::Info,
             Verdict::Retry if end.last => ::log::Level::Error,
@@ -53,7 +42,7 @@ impl Reporter {
         };
         ::log::log!(level, event = "task_ended", chain, run_id, task, try_num = end.try_num, max_tries = end.max_tries,
             result = end.verdict.word(), final_try = end.last, exit_code = code, signal, timed_out, duration_ms,
-            left_behind = end.left_behind.len(), unkillable = end.unkillable; "{message}");
+            left_behind = end.left_behind.len(), unkillable = end.unkillable; "{task}: {}", EndWords(end));
         if end.unkillable {
             error!(event = "unkillable", chain, run_id, task; "{task}: unkillable, a process of it survives KILL; no second copy is started beside it");
         }
@@ -163,6 +152,27 @@ impl Reader for Reporter {
     }
 }
 
+/// How a try of a task ended, in words.
+struct EndWords<'a>(&'a TaskEnd);
+
+impl fmt::Display for EndWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.0;
+        let (exit, took) = (&end.exit, Seconds(end.duration));
+        match end.verdict {
+            Verdict::Ok => write!(f, "ok in {took}"),
+            Verdict::Skip => write!(f, "skipped, {exit}, in {took}"),
+            Verdict::Retry => {
+                let failed = if end.last { "failed for good" } else { "failed" };
+                write!(f, "{failed}: {exit}, in {took}, {}", tries(end.try_num, end.max_tries))
+            }
+            Verdict::Halt => write!(f, "asks for the halt task: {exit}, in {took}"),
+            Verdict::Exit => write!(f, "stops the chain: {exit}, in {took}"),
+            Verdict::Cancel => write!(f, "stopped after {took}"),
+        }
+    }
+}
+
 fn run_ended(run: &RunRef, outcome: &RunOutcome, took: Seconds, started: u32) {
     let (chain, run_id, word) = (run.chain.as_str(), run.id.as_str(), outcome.word());
     let duration_ms = u64::try_from(took.0.as_millis()).unwrap_or(u64::MAX);
@@ -183,6 +193,19 @@ fn run_ended(run: &RunRef, outcome: &RunOutcome, took: Seconds, started: u32) {
     ::log::log!(level, event = "run_ended", chain, run_id, outcome = word, task, duration_ms, started; "chain {chain}: {why}");
 }
 
-fn tries(try_num: u32, max_tries: u32) -> String {
-    if max_tries == u32::MAX { format!("try {try_num}") } else { format!("try {try_num} of {max_tries}") }
+fn tries(try_num: u32, max_tries: u32) -> Tries {
+    Tries { try_num, max_tries }
+}
+
+/// Which try, of how many if there is a limit.
+struct Tries {
+    try_num: u32,
+    max_tries: u32,
+}
+
+impl fmt::Display for Tries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "try {}", self.try_num)?;
+        if self.max_tries == u32::MAX { Ok(()) } else { write!(f, " of {}", self.max_tries) }
+    }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::names::TaskName;
+use crate::trust::Ownership;
 
 /// Why a file of a task directory is no task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,10 +63,8 @@ pub struct DirError {
 /// The tasks of a directory in their sort order, and what was left out.
 #[derive(Debug, Default)]
 pub struct TaskDir {
-    /// The tasks.
-    pub tasks: Vec<TaskName>,
-    /// Those that are symbolic links; a link's target has to be trusted as well.
-    pub links: Vec<PathBuf>,
+    /// The tasks, each with what was seen of its file; nothing for a link, whose way and target have to be looked at.
+    pub tasks: Vec<(TaskName, Option<Ownership>)>,
     /// The other files, by name, each with the reason.
     pub left_out: Vec<(TaskName, LeftOut)>,
 }
@@ -79,49 +78,48 @@ impl TaskDir {
     pub fn read(dir: &Path, halt_task: &Path, interpreted: impl Fn(&TaskName) -> bool) -> Result<Self, DirError> {
         let failed = |source| DirError { dir: dir.to_owned(), source };
         let mut found = Self::default();
+        let halt_name = halt_task.file_name().filter(|_| halt_task.parent() == Some(dir));
         for entry in fs::read_dir(dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = TaskName::parse(&entry.file_name());
             let path = entry.path();
-            let reason = if path == halt_task { Some(LeftOut::HaltTask) } else { judge(&name, &path, &interpreted) };
-            match reason {
-                Some(reason) => found.left_out.push((name, reason)),
-                None => {
-                    if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
-                        found.links.push(path);
-                    }
-                    found.tasks.push(name);
+            let judged = if halt_name == Some(name.file()) { Err(LeftOut::HaltTask) } else { judge(&name, &path, &interpreted) };
+            match judged {
+                Err(reason) => found.left_out.push((name, reason)),
+                Ok(ownership) => {
+                    let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+                    found.tasks.push((name, (!is_link).then_some(ownership)));
                 }
             }
         }
-        found.tasks.sort_by(TaskName::sort_order);
+        found.tasks.sort_by(|(a, _), (b, _)| a.sort_order(b));
         found.left_out.sort_by(|(a, _), (b, _)| a.file().cmp(b.file()));
         Ok(found)
     }
 }
 
-fn judge(name: &TaskName, path: &Path, interpreted: impl Fn(&TaskName) -> bool) -> Option<LeftOut> {
+fn judge(name: &TaskName, path: &Path, interpreted: impl Fn(&TaskName) -> bool) -> Result<Ownership, LeftOut> {
     if name.file().as_bytes().starts_with(b".") {
-        return Some(LeftOut::Hidden);
+        return Err(LeftOut::Hidden);
     }
     if let Some(pattern) = left_over(name.text()) {
-        return Some(LeftOut::LeftOver(pattern));
+        return Err(LeftOut::LeftOver(pattern));
     }
     // The target of a link counts.
     let file = match fs::metadata(path) {
         Ok(file) => file,
-        Err(error) => return Some(LeftOut::Unreadable(error.to_string())),
+        Err(error) => return Err(LeftOut::Unreadable(error.to_string())),
     };
     if file.is_dir() {
-        return Some(LeftOut::Directory);
+        return Err(LeftOut::Directory);
     }
     if !file.is_file() {
-        return Some(LeftOut::Special);
+        return Err(LeftOut::Special);
     }
     if interpreted(name) {
-        return name.text().starts_with("README").then_some(LeftOut::Readme);
+        return if name.text().starts_with("README") { Err(LeftOut::Readme) } else { Ok(Ownership::of(&file)) };
     }
-    (file.permissions().mode() & 0o111 == 0).then_some(LeftOut::NotExecutable)
+    if file.permissions().mode() & 0o111 == 0 { Err(LeftOut::NotExecutable) } else { Ok(Ownership::of(&file)) }
 }
 
 /// The pattern of left-over files that a name fits: backups, editors, version control, package managers.
@@ -180,10 +178,11 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", dir.path().join("broken")).unwrap();
         std::os::unix::fs::symlink("9-a", dir.path().join("link")).unwrap();
         let read = |interpreted| TaskDir::read(dir.path(), &dir.path().join("halt.sh"), move |_: &TaskName| interpreted).unwrap();
-        let names = |found: &TaskDir| found.tasks.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let names = |found: &TaskDir| found.tasks.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>();
         let found = read(false);
         assert_eq!(names(&found), ["9-a", "10-b", "README.md", "link"]);
-        assert_eq!(found.links, [dir.path().join("link")]);
+        let links: Vec<_> = found.tasks.iter().filter(|(_, seen)| seen.is_none()).map(|(name, _)| name.text()).collect();
+        assert_eq!(links, ["link"]);
         let out: Vec<_> = found.left_out.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
         assert_eq!(out.len(), 5, "{out:?}");
         assert!(out[1].starts_with("broken: it cannot be read"), "{out:?}");
