@@ -58,7 +58,12 @@ pub struct Variables {
 
 /// One variable; `None` when the kernel could not take it.
 pub fn variable(name: &[u8], value: &[u8]) -> Option<CString> {
-    CString::new([name, b"=", value].concat()).ok()
+    // Room for the NUL, too: then the string is made without being moved.
+    let mut text = Vec::with_capacity(name.len() + value.len() + 2);
+    text.extend_from_slice(name);
+    text.push(b'=');
+    text.extend_from_slice(value);
+    CString::new(text).ok()
 }
 
 #[cfg(test)]

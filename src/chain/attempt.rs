@@ -199,14 +199,14 @@ impl Attempt {
         }
     }
 
-    /// The descriptors that become readable when something happened to it.
-    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+    /// Adds the descriptors that become readable when something happened to it.
+    pub fn add_fds<'a>(&'a self, fds: &mut Vec<BorrowedFd<'a>>) {
         let process = match &self.stage {
             Stage::Before(hook) | Stage::After(hook) => Some(hook.process()),
             Stage::Running(process) => Some(process),
             Stage::Over | Stage::Told | Stage::Finished => None,
         };
-        process.into_iter().flat_map(Supervised::fds).chain(self.capture.iter().flat_map(Capture::fds)).collect()
+        fds.extend(process.into_iter().flat_map(Supervised::fds).chain(self.capture.iter().flat_map(Capture::fds)));
     }
 
     /// The next moment at which time alone changes something.

@@ -26,7 +26,7 @@ pub struct Ears {
 /// What has happened.
 #[derive(Debug)]
 pub struct Heard {
-    /// For each group of descriptors, whether one of it is ready.
+    /// For each of the descriptors, whether it is ready.
     pub ready: Vec<bool>,
     /// Signals to stop that have arrived.
     pub stops: Vec<i32>,
@@ -69,7 +69,7 @@ impl Ears {
 
     /// Waits until a descriptor is ready, a signal arrives or the deadline passes; gives the watchdog its signs
     /// meanwhile, and buries adopted children.
-    pub fn listen(&mut self, groups: &[Vec<BorrowedFd<'_>>], deadline: Option<Moment>, family: &Family, clock: &dyn Clock) -> Heard {
+    pub fn listen(&mut self, descriptors: &[BorrowedFd<'_>], deadline: Option<Moment>, family: &Family, clock: &dyn Clock) -> Heard {
         let now = clock.now();
         self.attend(now, false, family);
         let until = if self.kept.is_empty() {
@@ -79,14 +79,13 @@ impl Ears {
         };
         // Milliseconds of a poll would end up to one too early, and spin; nanoseconds do not.
         let timeout = until.map(|until| until.since(now)).and_then(|wait| Timespec::try_from(wait).ok());
-        let mut fds: Vec<PollFd<'_>> = vec![PollFd::from_borrowed_fd(self.signals.fd(), PollFlags::IN)];
-        fds.extend(groups.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(descriptors.len() + 1);
+        fds.push(PollFd::from_borrowed_fd(self.signals.fd(), PollFlags::IN));
+        fds.extend(descriptors.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
         // Interrupted by a signal handler: the signal's descriptor is ready then.
         let polled = rustix::event::poll(&mut fds, timeout.as_ref());
-        let mut flags = fds.iter().map(|fd| !fd.revents().is_empty());
-        let signalled = flags.next().unwrap_or(false) || polled.is_err();
-        let ready = groups.iter().map(|group| flags.by_ref().take(group.len()).filter(|ready| *ready).count() > 0).collect();
-        drop(flags);
+        let signalled = !fds[0].revents().is_empty() || polled.is_err();
+        let ready = fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
         let mut stops = std::mem::take(&mut self.kept);
         if signalled {

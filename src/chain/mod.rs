@@ -200,38 +200,46 @@ impl Run<'_> {
         let animation = self.reader.wake_in().map(|wait| self.clock.now() + wait);
         let deadline =
             chain.wake_at().into_iter().chain(attempts.iter().filter_map(|attempt| attempt.wake_at(&kit))).chain(animation).min();
-        let groups: Vec<Vec<_>> = attempts
+        let mut fds = Vec::with_capacity(2 * attempts.len() + 2);
+        let ends: Vec<usize> = attempts
             .iter()
-            .map(Attempt::fds)
-            .chain([leaked.iter().flat_map(Capture::fds).collect(), inbox.iter().map(Inbox::fd).collect()])
+            .map(|attempt| {
+                attempt.add_fds(&mut fds);
+                fds.len()
+            })
             .collect();
-        let Heard { ready, stops } = self.ears.listen(&groups, deadline, self.family, self.clock);
-        drop(groups);
+        fds.extend(inbox.iter().map(Inbox::fd));
+        let leaked_from = fds.len();
+        fds.extend(leaked.iter().flat_map(Capture::fds));
+        let Heard { ready, stops } = self.ears.listen(&fds, deadline, self.family, self.clock);
+        drop(fds);
+        let is_ready = |attempt: usize| ready[attempt.checked_sub(1).map_or(0, |before| ends[before])..ends[attempt]].contains(&true);
         self.reader.wake();
         let mut actions = Vec::new();
         for signal in stops {
             self.reader.tell(&self.run, &Event::Stopping { signal });
             actions.extend(chain.step(Input::Signal(signal), self.clock.now()));
         }
-        if ready.get(attempts.len()) == Some(&true) {
+        if ready[leaked_from..].contains(&true) {
             leaked.iter_mut().for_each(Capture::read);
             leaked.retain(Capture::is_open);
         }
         // Letters before endings: what a task said last belongs to it.
-        if ready.last() == Some(&true)
-            && let Some(inbox) = inbox
+        if let Some(inbox) = inbox
+            && ready[leaked_from - 1]
         {
             deliver(inbox, attempts, &kit, self.reader);
         }
         let now = self.clock.now();
-        let due: Vec<bool> =
-            attempts.iter().zip(&ready).map(|(attempt, ready)| *ready || attempt.wake_at(&kit).is_some_and(|at| at <= now)).collect();
-        for at in (0..attempts.len()).filter(|at| due[*at]) {
-            actions.extend(advance(&mut attempts[at], chain, &kit, self.reader, self.rng));
+        for (at, attempt) in attempts.iter_mut().enumerate() {
+            if !is_ready(at) && attempt.wake_at(&kit).is_none_or(|wake| wake > now) {
+                continue;
+            }
+            actions.extend(advance(attempt, chain, &kit, self.reader, self.rng));
         }
-        let (finished, going): (Vec<_>, Vec<_>) = std::mem::take(attempts).into_iter().partition(Attempt::is_finished);
-        *attempts = going;
-        leaked.extend(finished.into_iter().filter_map(Attempt::into_leaked_output));
+        for finished in attempts.extract_if(.., |attempt| attempt.is_finished()) {
+            leaked.extend(finished.into_leaked_output());
+        }
         actions.extend(chain.step(Input::Woke, self.clock.now()));
         actions
     }
@@ -273,7 +281,7 @@ impl Run<'_> {
                     if let Some(exit) = halt.advance(self.family, now) {
                         break exit;
                     }
-                    let fds = vec![halt.process().fds().collect::<Vec<_>>()];
+                    let fds: Vec<_> = halt.process().fds().collect();
                     let heard = self.ears.listen(&fds, halt.wake_at(), self.family, self.clock);
                     drop(fds);
                     for signal in heard.stops {
@@ -306,7 +314,7 @@ pub fn wait_for_hook(mut hook: HookRun, ears: &mut Ears, family: &Family, clock:
         if let Some(result) = hook.advance(family, clock.now()) {
             return result;
         }
-        let fds = vec![hook.process().fds().collect::<Vec<_>>()];
+        let fds: Vec<_> = hook.process().fds().collect();
         let heard = ears.listen(&fds, hook.wake_at(), family, clock);
         drop(fds);
         ears.keep(&heard.stops);

@@ -340,11 +340,8 @@ fn spawn_posix(spec: &Spec<'_>) -> io::Result<Pid> {
     plan.redirect(spec.stdout, 1)?;
     plan.redirect(spec.stderr, 2)?;
     plan.change_dir(spec.working_dir)?;
-    let pointers = |strings: &mut dyn Iterator<Item = &CString>| -> Vec<*mut libc::c_char> {
-        strings.map(|string| string.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect()
-    };
-    let argv = pointers(&mut spec.argv.iter());
-    let envp = pointers(&mut spec.env.iter().flat_map(|part| part.iter()));
+    let argv = pointers(&[spec.argv]);
+    let envp = pointers(spec.env);
     let mut pid: libc::pid_t = 0;
     // SAFETY: both arrays end with a null pointer and point to strings that outlive the call; posix_spawn does not
     // write to them, its parameter types only date from before const. The plan's structures are initialised.
@@ -353,6 +350,16 @@ fn spawn_posix(spec: &Spec<'_>) -> io::Result<Pid> {
     };
     check(code)?;
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("posix_spawn gave no pid"))
+}
+
+/// The array that C wants of strings: pointers, and a null pointer at the end.
+fn pointers(parts: &[&[CString]]) -> Vec<*mut libc::c_char> {
+    let mut pointers = Vec::with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + 1);
+    for part in parts {
+        pointers.extend(part.iter().map(|string| string.as_ptr().cast_mut()));
+    }
+    pointers.push(ptr::null_mut());
+    pointers
 }
 
 fn stdio(fd: Option<BorrowedFd<'_>>) -> io::Result<Stdio> {
