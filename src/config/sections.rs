@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::keys::{KeyInfo, Scope};
+use super::keys::{KeyInfo, Scope, names_in};
 use super::{Config, DEFAULT_SECTION, Entry, Origin, Section};
 use crate::names::TaskName;
 
@@ -118,6 +118,12 @@ pub struct SectionPath<'s, 'a> {
 }
 
 impl<'a> SectionPath<'_, 'a> {
+    /// Whether the sections of its own say anything but `key` that is read from them.
+    pub fn says_more_than(&self, key: &KeyInfo) -> bool {
+        let is_read = |scope: Scope, name: &str| name != key.name && names_in(scope).any(|known| known == name);
+        self.own.iter().any(|(scope, section)| section.entries().iter().any(|entry| is_read(*scope, &entry.key)))
+    }
+
     /// Whether no section speaks of it alone.
     pub fn is_general(&self) -> bool {
         self.own.is_empty()

@@ -129,7 +129,9 @@ impl ChainSettings {
         }
         let mut reader = Reader { path: &path, findings };
         let depends_on = reader.value(&keys::DEPENDS_ON);
-        (Rc::new(reader.task_settings()), depends_on, path.explain(&keys::DEPENDS_ON.info).1)
+        // Thousands of tasks may have a section for nothing but their dependencies.
+        let settings = if path.says_more_than(&keys::DEPENDS_ON.info) { Rc::new(reader.task_settings()) } else { self.task.clone() };
+        (settings, depends_on, path.explain(&keys::DEPENDS_ON.info).1)
     }
 }
 
