@@ -31,6 +31,7 @@ mod old_faults;
 mod old_kernel;
 mod order;
 mod output;
+mod packaging;
 mod parallel;
 mod probes;
 mod progress;
