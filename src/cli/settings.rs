@@ -15,7 +15,6 @@ use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, judge_env, judge_keys};
 use crate::config::{Config, Finding, Severity, value};
 use crate::environment::{Environment, variable};
-use crate::names::MAIN_CHAIN;
 use crate::process::find_program;
 use crate::report::log::LogSettings;
 
@@ -197,7 +196,7 @@ pub fn own_environment() -> Environment {
 
 /// The value of PATH by which the programs of this configuration are found: `[env]` may set it.
 pub fn program_search(config: &Config) -> Option<OsString> {
-    own_environment().variables(Sections::new(config, MAIN_CHAIN).variables(None), &[]).search
+    own_environment().variables(Sections::for_chain(config).variables(None), &[]).search
 }
 
 /// The program that answers `-g`: the runner-config beside us; where there is none (only `runner` was built), the one

@@ -69,9 +69,14 @@ impl<'a> Sections<'a> {
             };
             by_word.entry(word).or_default().push((kind, section));
         }
+        Self { by_word, with_env, ..Self::for_chain(config) }
+    }
+
+    /// The sections as the chain itself sees them; no task is found in these.
+    pub fn for_chain(config: &'a Config) -> Self {
         let named = |name| config.section(name).map(|section| (Scope::RUNNER, section));
         let general = named(RUNNER_SECTION).into_iter().chain(named(DEFAULT_SECTION)).collect();
-        Self { config, by_word, with_env, general }
+        Self { config, by_word: HashMap::new(), with_env: HashSet::new(), general }
     }
 
     /// The sections of the chain itself.

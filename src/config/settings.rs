@@ -88,7 +88,7 @@ pub struct ChainSettings {
 impl ChainSettings {
     /// Reads what `[runner]` says of the main chain. Whatever is wrong goes to `findings`.
     pub fn of_main(config: &Config, findings: &mut Vec<Finding>) -> Self {
-        let sections = Sections::new(config, MAIN_CHAIN);
+        let sections = Sections::for_chain(config);
         let path = sections.of_chain();
         let mut reader = Reader { path: &path, findings };
         let settings = Self {
