@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::alive;
-use crate::scene::{Scene, probe_binary, spawn, until};
+use crate::scene::{Scene, probe_binary, skipped, spawn, succeeds, until};
 
 fn probe(scene: &Scene, args: &[&str]) -> Option<i32> {
     let mut command = Command::new(probe_binary());
@@ -46,4 +46,22 @@ fn a_cleared_environment_is_empty() {
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     assert_eq!(report["env"], serde_json::json!({}));
     assert_ne!(report["sid"], report["pid"]);
+}
+
+#[test]
+fn a_session_of_another_pid_namespace_is_reported() {
+    // As in a container that was entered from outside: the session began where its number means nothing, and is 0.
+    let scene = Scene::new();
+    let namespace = || {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command
+    };
+    if !succeeds(namespace().arg("true")) {
+        skipped("no process namespace can be made here");
+        return;
+    }
+    assert!(succeeds(namespace().arg(probe_binary()).args(["report", "r.json"]).env("SCENE", scene.root())));
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(scene.path("r.json")).unwrap()).unwrap();
+    assert_eq!(report["sid"], 0);
 }

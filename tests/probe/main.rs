@@ -508,8 +508,9 @@ fn report() -> Value {
     json!({
         "pid": std::process::id(),
         "ppid": rustix::process::getppid().map(|p| p.as_raw_nonzero().get()),
-        "pgid": rustix::process::getpgrp().as_raw_nonzero().get(),
-        "sid": rustix::process::getsid(None).unwrap().as_raw_nonzero().get(),
+        // Not getpgrp(2) and getsid(2): what began outside of the PID namespace has the number 0, which is no pid to rustix.
+        "pgid": numbers("NSpgid").last(),
+        "sid": numbers("NSsid").last(),
         "fds": open_descriptors(),
         "ignored": signals_in(&field("SigIgn")),
         "blocked": signals_in(&field("SigBlk")),
