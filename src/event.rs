@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::names::{RunId, TaskName};
 use crate::outcome::{ExitKind, HaltReason, RunOutcome, Verdict};
+use crate::trigger::Trigger;
 
 /// Which run an event belongs to.
 #[derive(Debug, Clone)]
@@ -12,6 +13,8 @@ pub struct RunRef {
     pub chain: String,
     /// The id of the run.
     pub id: RunId,
+    /// Why it began.
+    pub trigger: Trigger,
 }
 
 /// How one try of a task ended.

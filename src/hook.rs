@@ -186,9 +186,10 @@ mod tests {
     use super::*;
     use crate::names::RunId;
     use crate::outcome::{ExitKind, Verdict};
+    use crate::trigger::{Trigger, TriggerKind};
 
     fn run() -> RunRef {
-        RunRef { chain: "main".into(), id: RunId::new("", 0, 1) }
+        RunRef { chain: "main".into(), id: RunId::new("", 0, 1), trigger: Trigger::of(TriggerKind::Boot) }
     }
 
     #[test]

@@ -20,5 +20,6 @@ pub mod process;
 pub mod report;
 pub mod retry;
 pub mod task;
+pub mod trigger;
 pub mod trust;
 pub mod zone;

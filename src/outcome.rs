@@ -222,6 +222,8 @@ pub enum RunOutcome {
         /// Which.
         task: TaskName,
     },
+    /// The lock it held was lost, or nobody could tell any more whose it was.
+    LockLost,
     /// We were told to stop by this signal.
     Signalled(i32),
 }
@@ -234,6 +236,7 @@ impl RunOutcome {
             Self::GaveUp { .. } => "gave_up",
             Self::Halted { .. } => "halted",
             Self::StoppedByTask { .. } => "stopped",
+            Self::LockLost => "lock_lost",
             Self::Signalled(_) => "signalled",
         }
     }
@@ -243,7 +246,7 @@ impl RunOutcome {
         match self {
             Self::GaveUp { task, .. } => task.as_ref(),
             Self::Halted { task } | Self::StoppedByTask { task } => Some(task),
-            Self::Done | Self::Signalled(_) => None,
+            Self::Done | Self::LockLost | Self::Signalled(_) => None,
         }
     }
 }

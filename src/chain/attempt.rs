@@ -210,11 +210,11 @@ impl Attempt {
     }
 
     /// The next moment at which time alone changes something.
-    pub fn wake_at(&self, kit: &Kit<'_>) -> Option<Moment> {
+    pub fn wake_at(&self, setup: &Setup) -> Option<Moment> {
         match &self.stage {
             Stage::Before(hook) | Stage::After(hook) => hook.wake_at(),
             Stage::Running(process) => {
-                let limits = process.is_running().then(|| self.next_limit(kit)).flatten().map(|(at, _)| at);
+                let limits = process.is_running().then(|| self.next_limit(setup)).flatten().map(|(at, _)| at);
                 process.wake_at().into_iter().chain(limits).min()
             }
             Stage::Over | Stage::Finished => Some(Moment::default()),
@@ -222,8 +222,8 @@ impl Attempt {
         }
     }
 
-    fn next_limit(&self, kit: &Kit<'_>) -> Option<(Moment, LimitKind)> {
-        let idle = self.last_sign.after(kit.setup.task_at(self.place).settings.idle_timeout);
+    fn next_limit(&self, setup: &Setup) -> Option<(Moment, LimitKind)> {
+        let idle = self.last_sign.after(setup.task_at(self.place).settings.idle_timeout);
         let limits = [(self.deadline, LimitKind::MaxTime), (idle, LimitKind::Idle)];
         limits.into_iter().filter_map(|(at, kind)| Some((at?, kind))).min_by_key(|(at, _)| *at)
     }
@@ -300,7 +300,7 @@ impl Attempt {
     }
 
     fn advance_process(&mut self, kit: &Kit<'_>, now: Moment, reader: &mut dyn Reader) -> Option<Progress> {
-        let limit = self.next_limit(kit).filter(|(at, _)| now >= *at);
+        let limit = self.next_limit(kit.setup).filter(|(at, _)| now >= *at);
         let settings = &kit.setup.task_at(self.place).settings;
         let Stage::Running(process) = &mut self.stage else { return None };
         if let Some((_, kind)) = limit.filter(|_| process.is_running()) {
@@ -408,6 +408,11 @@ fn try_variables(kit: &Kit<'_>, task: &Task, try_num: u32, max_tries: u32) -> Ve
         variable(b"RUNNER_MAX_TRIES", max_tries.to_string().as_bytes()),
     ];
     let run_left = kit.run_deadline.map(|end| end.since(kit.clock.now()));
+    if let Some(ends) = kit.run.trigger.window_ends {
+        // May be negative: the window of an idle chain does not end its tasks.
+        let left = ends.as_second().saturating_sub(kit.clock.wall().as_second());
+        variables.push(variable(b"RUNNER_TIME_LEFT", left.to_string().as_bytes()));
+    }
     variables.extend(limit_variables(task.settings.max_time.duration(), run_left, kit.clock));
     variables.into_iter().flatten().collect()
 }

@@ -4,9 +4,10 @@
 use std::ffi::{CString, OsStr};
 use std::time::Duration;
 
+use super::World;
 use super::attempt::limit_variables;
-use super::setup::{Setup, argv};
-use crate::clock::{Clock, Moment};
+use super::setup::{Halt, Setup, argv};
+use crate::clock::Moment;
 use crate::config::keys::Sweep;
 use crate::environment::variable;
 use crate::outcome::{ExitKind, HaltReason, LimitKind};
@@ -28,14 +29,13 @@ impl HaltRun {
     /// # Errors
     /// Why it does not start, in words.
     pub fn start(
+        halt: &Halt,
         setup: &Setup,
         run_variables: &[CString],
-        reason: HaltReason,
-        failed_task: Option<&str>,
-        family: &Family,
-        clock: &dyn Clock,
+        (reason, failed_task): (HaltReason, Option<&str>),
+        world: &World<'_>,
     ) -> Result<Self, String> {
-        let (path, settings) = (&setup.halt.path, &setup.halt.settings);
+        let (path, settings, clock) = (&halt.path, &halt.settings, world.clock);
         let search = setup.variables.search.as_deref();
         let interpreter = match &settings.interpreter {
             None => None,
@@ -69,7 +69,7 @@ impl HaltRun {
             umask: None,
             nice: None,
         };
-        let process = Supervised::start(&spec, family, None, settings.kill_after, Sweep::Never)
+        let process = Supervised::start(&spec, world.family, None, settings.kill_after, Sweep::Never)
             .map_err(|error| explain_start(program, None, &error))?;
         Ok(Self { process, deadline: clock.now().after(settings.max_time), limit: limit.unwrap_or_default() })
     }

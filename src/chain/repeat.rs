@@ -43,7 +43,7 @@ impl Repeat {
         let goes_on = match outcome {
             RunOutcome::Done => true,
             RunOutcome::GaveUp { .. } => self.interval.is_some(),
-            RunOutcome::Halted { .. } | RunOutcome::StoppedByTask { .. } | RunOutcome::Signalled(_) => false,
+            RunOutcome::Halted { .. } | RunOutcome::StoppedByTask { .. } | RunOutcome::LockLost | RunOutcome::Signalled(_) => false,
         };
         if !goes_on || (self.times != 0 && done >= self.times) {
             return Next::Stop;

@@ -60,8 +60,8 @@ pub struct Setup {
     pub plan: Plan,
     /// What is no task, and why.
     pub left_out: Vec<(TaskName, LeftOut)>,
-    /// The halt task.
-    pub halt: Halt,
+    /// The halt task; a named chain has none unless it names one.
+    pub halt: Option<Halt>,
     /// The variables of hooks and of the halt task.
     pub variables: Rc<Variables>,
 }
@@ -71,8 +71,9 @@ impl Setup {
     pub fn new(config: &Config, chain: ChainSettings, dir: &Path, environment: &Environment, findings: &mut Vec<Finding>) -> Option<Self> {
         let sections = Sections::new(config, &chain.name);
         let halt = Halt::new(&sections, &chain, dir, findings);
+        let halt_path = halt.as_ref().map(|halt| halt.path.as_path());
         let has_interpreter = |name: &TaskName| !sections.of_task(name).explain(&keys::INTERPRETER.info).0.is_empty();
-        let found = match TaskDir::read(dir, &halt.path, has_interpreter) {
+        let found = match TaskDir::read(dir, halt_path, has_interpreter) {
             Ok(found) => found,
             Err(error) => {
                 // Named on the command line, it is not the configuration's fault.
@@ -182,8 +183,8 @@ impl Setup {
 
 impl Halt {
     /// An explicitly named halt task has to be there; the default one may be missing until it is needed.
-    fn new(sections: &Sections<'_>, chain: &ChainSettings, dir: &Path, findings: &mut Vec<Finding>) -> Self {
-        let path = dir.join(&chain.halt_task);
+    fn new(sections: &Sections<'_>, chain: &ChainSettings, dir: &Path, findings: &mut Vec<Finding>) -> Option<Self> {
+        let path = dir.join(chain.halt_task.as_ref()?);
         if !path.is_file() {
             let message = format!("the halt task {} is not there", path.display());
             findings.push(match &chain.halt_task_origin {
@@ -194,7 +195,7 @@ impl Halt {
         let name = TaskName::parse(path.file_name().unwrap_or_default());
         let own = chain.of_task(sections, &name, findings).0;
         let settings = Rc::new(TaskSettings { interpreter: chain.task.interpreter.clone(), ..TaskSettings::clone(&own) });
-        Self { path, settings }
+        Some(Self { path, settings })
     }
 }
 

@@ -10,6 +10,7 @@
 //! | HALT | Cancelling, Halting, halted | same |
 //! | EXIT | Draining, stopped by a task, no halt task | same |
 //! | chain limit | Cancelling, Halting if `halt_on_give_up`, gave up | same |
+//! | lock lost | Cancelling, no halt task, lock lost | same |
 //! | signal | Cancelling, no halt task, die of it | same |
 //!
 //! While Draining or Cancelling a later reason wins only if it is graver; the order of [`Why`] is that order.
@@ -59,6 +60,8 @@ pub enum Why {
     ChainLimit,
     /// A task asked for the halt task.
     Halt(usize),
+    /// The lock that the run holds is lost.
+    LockLost,
     /// We were told to stop by this signal.
     Signal(i32),
 }
@@ -71,7 +74,8 @@ impl Why {
             Self::Exit(_) => 2,
             Self::ChainLimit => 3,
             Self::Halt(_) => 4,
-            Self::Signal(_) => 5,
+            Self::LockLost => 5,
+            Self::Signal(_) => 6,
         }
     }
 
@@ -79,7 +83,7 @@ impl Why {
     fn cancels(self) -> bool {
         match self {
             Self::Retry(_) | Self::GiveUp(..) | Self::Exit(_) => false,
-            Self::ChainLimit | Self::Halt(_) | Self::Signal(_) => true,
+            Self::ChainLimit | Self::Halt(_) | Self::LockLost | Self::Signal(_) => true,
         }
     }
 }
@@ -95,6 +99,8 @@ pub enum Outcome {
     Halted(usize),
     /// This task ended the run with a stop code.
     StoppedByTask(usize),
+    /// The lock it held was lost.
+    LockLost,
     /// By this signal.
     Signalled(i32),
 }
@@ -142,6 +148,8 @@ pub enum Input {
     Woke,
     /// We were told to stop.
     Signal(i32),
+    /// The lock is lost, or nobody can tell any more whether it is ours.
+    LockLost,
     /// The halt task has ended.
     HaltEnded,
 }
@@ -279,6 +287,13 @@ impl Chain {
         chain
     }
 
+    /// No task at all, only the halt task: the last of several runs was done.
+    pub fn halt_only(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.halt(HaltReason::AfterLast, Outcome::Done, None, &mut actions);
+        actions
+    }
+
     /// Where the run stands.
     pub fn phase(&self) -> Phase {
         self.phase
@@ -310,7 +325,6 @@ impl Chain {
     pub fn step(&mut self, input: Input, now: Moment) -> Vec<Action> {
         let mut actions = Vec::new();
         match input {
-            Input::Begin => self.advance(now, &mut actions),
             Input::Judged { task, verdict, jitter, unkillable } => self.judge(task, verdict, jitter, unkillable, now, &mut actions),
             Input::Freed { task } => {
                 debug_assert!(self.tasks[task].state != TaskState::Running, "a task is judged before it is freed");
@@ -320,8 +334,12 @@ impl Chain {
                 }
                 self.settle(now, &mut actions);
             }
-            Input::Woke => self.wake(now, &mut actions),
+            Input::Begin | Input::Woke => self.wake(now, &mut actions),
             Input::Signal(signal) => self.signal(signal, now, &mut actions),
+            Input::LockLost => {
+                self.raise(Why::LockLost, &mut actions);
+                self.settle(now, &mut actions);
+            }
             Input::HaltEnded => {
                 if let Phase::Halting(outcome) = self.phase {
                     self.end(outcome, &mut actions);
@@ -428,7 +446,7 @@ impl Chain {
             Phase::Draining(Why::Retry(wait)) => match why {
                 // Several failures in one drain are one try; the pause is the longest of theirs.
                 Why::Retry(other) => Why::Retry(wait.max(other)),
-                Why::GiveUp(..) | Why::Exit(_) | Why::ChainLimit | Why::Halt(_) | Why::Signal(_) => why,
+                Why::GiveUp(..) | Why::Exit(_) | Why::ChainLimit | Why::Halt(_) | Why::LockLost | Why::Signal(_) => why,
             },
             Phase::Draining(known) | Phase::Cancelling(known) => {
                 if why.rank() > known.rank() {
@@ -499,6 +517,7 @@ impl Chain {
             Why::Exit(task) => self.end(Outcome::StoppedByTask(task), actions),
             Why::ChainLimit => self.give_up(GiveUp::ChainLimit, None, HaltReason::ChainLimit, actions),
             Why::Halt(task) => self.halt(HaltReason::Task, Outcome::Halted(task), Some(task), actions),
+            Why::LockLost => self.end(Outcome::LockLost, actions),
             Why::Signal(signal) => self.end(Outcome::Signalled(signal), actions),
         }
     }

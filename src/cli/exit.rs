@@ -28,6 +28,8 @@ pub enum Exit {
     Refused,
     /// The configuration or the task directory is wrong or not trusted (EX_CONFIG).
     Config,
+    /// The lock was lost while running.
+    LockLost,
     /// By this signal.
     Signal(i32),
 }
@@ -46,6 +48,7 @@ impl Exit {
             Self::Io => 74,
             Self::Refused => 75,
             Self::Config => 78,
+            Self::LockLost => 79,
             Self::Signal(signal) => 128 | u8::try_from(signal).unwrap_or(0),
         }
     }
@@ -57,19 +60,22 @@ impl Exit {
             RunOutcome::GaveUp { .. } => Self::GaveUp,
             RunOutcome::Halted { .. } => Self::Halted,
             RunOutcome::StoppedByTask { .. } => Self::StoppedByTask,
+            RunOutcome::LockLost => Self::LockLost,
             RunOutcome::Signalled(signal) => Self::Signal(*signal),
         }
     }
 
-    /// The graver of the outcomes of two runs: halted, stopped by a task, gave up, done. A signal ends it all.
+    /// The graver of the outcomes of two runs: 79 74 3 5 1 0. A signal ends it all.
     pub fn graver(self, other: Self) -> Self {
         let rank = |exit: Self| match exit {
             Self::Done => 0,
             Self::GaveUp => 1,
             Self::StoppedByTask => 2,
             Self::Halted => 3,
-            Self::NothingLeft | Self::Usage | Self::Internal | Self::Io | Self::Refused | Self::Config => 4,
-            Self::Signal(_) => 5,
+            Self::NothingLeft | Self::Usage | Self::Internal | Self::Refused | Self::Config => 4,
+            Self::Io => 5,
+            Self::LockLost => 6,
+            Self::Signal(_) => 7,
         };
         if rank(other) > rank(self) { other } else { self }
     }

@@ -51,7 +51,7 @@ fn find_untrusted(mut check: TrustCheck, config: &Config, dir: &Path, hooks: &[C
             None => wrong.extend(check.check(&task.path)),
         }
     }
-    wrong.extend(check.check(&setup.halt.path));
+    wrong.extend(setup.halt.iter().flat_map(|halt| check.check(&halt.path)));
     let mut interpreters: Vec<PathBuf> =
         setup.tasks.iter().filter_map(|task| task.settings.interpreter.as_ref()).filter_map(program).collect();
     interpreters.sort();

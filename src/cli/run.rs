@@ -4,8 +4,9 @@ use std::ffi::CString;
 use std::hash::{BuildHasher, Hasher};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -17,8 +18,9 @@ use super::{dry_run, filter};
 use crate::chain::attempt::effective_output;
 use crate::chain::ears::Ears;
 use crate::chain::repeat::{Interval, Next, Repeat};
+use crate::chain::run::Run;
 use crate::chain::setup::Setup;
-use crate::chain::{Run, wait_for_hook};
+use crate::chain::{Driver, World, wait_for_hook};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::keys::{CHAIN_HOOK, Output};
 use crate::config::sections::Sections;
@@ -35,6 +37,7 @@ use crate::process::unix::WaitMethod;
 use crate::process::{Family, close_stdin};
 use crate::report::Reporter;
 use crate::report::bars::Bars;
+use crate::trigger::{Trigger, TriggerKind};
 
 /// Runs the main chain as often as it is to be run.
 ///
@@ -66,7 +69,7 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
         return Ok(Exit::Done);
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
-    let exit = drive(&setup, &args, &variables, managed)?;
+    let exit = drive(setup, &args, &variables, managed)?;
     stopping(managed);
     Ok(exit)
 }
@@ -120,55 +123,44 @@ impl Reader for Readers {
     }
 }
 
-fn drive(setup: &Setup, args: &RunArgs, variables: &[CString], managed: bool) -> anyhow::Result<Exit> {
+fn drive(setup: Setup, args: &RunArgs, variables: &[CString], managed: bool) -> anyhow::Result<Exit> {
     close_stdin().context("/dev/null cannot be opened")?;
     let clock = SystemClock::new();
     let family = Family::new(WaitMethod::detect());
     let signals = Signals::install().context("signals cannot be heard")?;
     let mut ears = Ears::new(signals, Watchdog::new(managed, clock.now()));
-    let mut readers = Readers { reporter: Reporter::new(bars(setup)), status: Status::new(managed, setup.longest_stop()) };
+    let mut readers = Readers { reporter: Reporter::new(bars(&setup)), status: Status::new(managed, setup.longest_stop()) };
     let mut rng = SmallRng::seed_from_u64(seed());
+    let world = World { family: &family, clock: &clock, reader: &mut readers, rng: &mut rng };
+    let mut driver = Driver { ears: &mut ears, world };
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let repeat = Repeat { times: setup.chain.times, interval: interval(setup) };
-    let mut exit = Exit::Done;
-    let mut done = 0;
+    let repeat = Repeat { times: setup.chain.times, interval: interval(&setup) };
+    let setup = Rc::new(setup);
+    let new_ref = |counter| RunRef {
+        chain: setup.chain.name.clone(),
+        id: RunId::new(&boot_id, counter, seed()),
+        trigger: Trigger::of(TriggerKind::Boot),
+    };
+    let (mut exit, mut done) = (Exit::Done, 0);
     loop {
         let began = clock.now();
-        let run = RunRef { chain: setup.chain.name.clone(), id: RunId::new(&boot_id, done, seed()) };
-        let outcome = Run {
-            setup,
-            run,
-            family: &family,
-            clock: &clock,
-            ears: &mut ears,
-            reader: &mut readers,
-            rng: &mut rng,
-            program_variables: variables,
-        }
-        .drive();
+        let run = Run::begin(setup.clone(), new_ref(done), variables, &mut driver.world);
+        let ended = driver.drive(run);
+        let Some(outcome) = ended.outcome() else { return Err(anyhow!("a run ended without an outcome")) };
         done = done.saturating_add(1);
-        exit = exit.graver(Exit::of_run(&outcome));
-        match repeat.next(done, began, clock.now(), &outcome) {
+        exit = exit.graver(Exit::of_run(outcome));
+        driver.ears.keep(ended.unheard());
+        match repeat.next(done, began, clock.now(), outcome) {
             Next::At(at) => {
-                if let Some(signal) = sleep_until(at, &mut ears, &family, &clock) {
+                if let Some(signal) = sleep_until(at, driver.ears, &family, &clock) {
                     log::warn!("told to stop by {} between two runs", signal_name(signal));
                     return Ok(Exit::Signal(signal));
                 }
             }
             Next::Stop => {
-                if args.halt_after && setup.chain.times != 0 && exit == Exit::Done && outcome == RunOutcome::Done {
-                    let run = RunRef { chain: setup.chain.name.clone(), id: RunId::new(&boot_id, done, seed()) };
-                    let run = Run {
-                        setup,
-                        run,
-                        family: &family,
-                        clock: &clock,
-                        ears: &mut ears,
-                        reader: &mut readers,
-                        rng: &mut rng,
-                        program_variables: variables,
-                    };
-                    run.halt_after_last();
+                if args.halt_after && setup.chain.times != 0 && exit == Exit::Done && *outcome == RunOutcome::Done {
+                    let halting = Run::begin_halt(setup.clone(), new_ref(done), variables, &mut driver.world);
+                    driver.drive(halting);
                 }
                 return Ok(exit);
             }

@@ -61,8 +61,8 @@ pub struct ChainSettings {
     pub chain_max_time: Limit,
     /// `max_parallel`.
     pub max_parallel: usize,
-    /// `halt_task`, as it was written.
-    pub halt_task: PathBuf,
+    /// `halt_task`, as it was written; a named chain has none unless it names one.
+    pub halt_task: Option<PathBuf>,
     /// Whether somebody wrote `halt_task`, and where.
     pub halt_task_origin: Origin,
     /// `halt_on_give_up`.
@@ -98,7 +98,7 @@ impl ChainSettings {
             retry_from: reader.value(&keys::RETRY_FROM),
             chain_max_time: reader.value(&keys::CHAIN_MAX_TIME),
             max_parallel: reader.value(&keys::MAX_PARALLEL),
-            halt_task: reader.value(&keys::HALT_TASK),
+            halt_task: Some(reader.value(&keys::HALT_TASK)),
             halt_task_origin: path.explain(&keys::HALT_TASK.info).1,
             halt_on_give_up: reader.value(&keys::HALT_ON_GIVE_UP),
             task_hook: reader.optional(&keys::TASK_HOOK),

@@ -183,12 +183,13 @@ fn run_ended(run: &RunRef, outcome: &RunOutcome, took: Seconds, started: u32) {
         RunOutcome::GaveUp { why, task: None } => format!("gave up after {took}: {}", why.reason()),
         RunOutcome::Halted { task } => format!("halted by {task} after {took}"),
         RunOutcome::StoppedByTask { task } => format!("stopped by {task} after {took}"),
+        RunOutcome::LockLost => format!("its lock was lost after {took}; somebody else may run it now"),
         RunOutcome::Signalled(signal) => format!("stopped by {} after {took}", signal_name(*signal)),
     };
     let level = match outcome {
         RunOutcome::Done => ::log::Level::Info,
         RunOutcome::Halted { .. } | RunOutcome::StoppedByTask { .. } | RunOutcome::Signalled(_) => ::log::Level::Warn,
-        RunOutcome::GaveUp { .. } => ::log::Level::Error,
+        RunOutcome::GaveUp { .. } | RunOutcome::LockLost => ::log::Level::Error,
     };
     ::log::log!(level, event = "run_ended", chain, run_id, outcome = word, task, duration_ms, started; "chain {chain}: {why}");
 }

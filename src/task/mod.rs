@@ -75,10 +75,10 @@ impl TaskDir {
     ///
     /// # Errors
     /// The directory is not there, is none, or may not be read.
-    pub fn read(dir: &Path, halt_task: &Path, interpreted: impl Fn(&TaskName) -> bool) -> Result<Self, DirError> {
+    pub fn read(dir: &Path, halt_task: Option<&Path>, interpreted: impl Fn(&TaskName) -> bool) -> Result<Self, DirError> {
         let failed = |source| DirError { dir: dir.to_owned(), source };
         let mut found = Self::default();
-        let halt_name = halt_task.file_name().filter(|_| halt_task.parent() == Some(dir));
+        let halt_name = halt_task.filter(|halt| halt.parent() == Some(dir)).and_then(Path::file_name);
         for entry in fs::read_dir(dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = TaskName::parse(&entry.file_name());
@@ -177,7 +177,8 @@ mod tests {
         fs::create_dir(dir.path().join("sub")).unwrap();
         std::os::unix::fs::symlink("nowhere", dir.path().join("broken")).unwrap();
         std::os::unix::fs::symlink("9-a", dir.path().join("link")).unwrap();
-        let read = |interpreted| TaskDir::read(dir.path(), &dir.path().join("halt.sh"), move |_: &TaskName| interpreted).unwrap();
+        let halt = dir.path().join("halt.sh");
+        let read = |interpreted| TaskDir::read(dir.path(), Some(&halt), move |_: &TaskName| interpreted).unwrap();
         let names = |found: &TaskDir| found.tasks.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>();
         let found = read(false);
         assert_eq!(names(&found), ["9-a", "10-b", "README.md", "link"]);
@@ -187,6 +188,6 @@ mod tests {
         assert_eq!(out.len(), 5, "{out:?}");
         assert!(out[1].starts_with("broken: it cannot be read"), "{out:?}");
         assert_eq!(names(&read(true)), ["9-a", "10-b", "link", "plain"]);
-        assert!(TaskDir::read(&dir.path().join("gone"), Path::new("x"), |_: &TaskName| false).is_err());
+        assert!(TaskDir::read(&dir.path().join("gone"), None, |_: &TaskName| false).is_err());
     }
 }

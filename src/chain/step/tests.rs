@@ -259,12 +259,17 @@ fn reasons() -> Vec<Reason> {
         story.step(Input::Signal(TERM));
         story.judged(task, Verdict::Cancel);
     }
+    fn lock(story: &mut Story, task: usize) {
+        story.step(Input::LockLost);
+        story.judged(task, Verdict::Cancel);
+    }
     let task = 0;
     vec![
         ("give up", give_up as fn(&mut Story, usize), Outcome::GaveUp(GiveUp::Unkillable, Some(task))),
         ("exit", exit, Outcome::StoppedByTask(task)),
         ("chain limit", chain_limit, Outcome::GaveUp(GiveUp::ChainLimit, None)),
         ("halt", halt, Outcome::Halted(task)),
+        ("lock lost", lock, Outcome::LockLost),
         ("signal", signal, Outcome::Signalled(TERM)),
     ]
 }
@@ -274,7 +279,7 @@ fn of_task(outcome: Outcome, task: usize) -> Outcome {
         Outcome::GaveUp(why, Some(_)) => Outcome::GaveUp(why, Some(task)),
         Outcome::Halted(_) => Outcome::Halted(task),
         Outcome::StoppedByTask(_) => Outcome::StoppedByTask(task),
-        Outcome::GaveUp(_, None) | Outcome::Signalled(_) | Outcome::Done => outcome,
+        Outcome::GaveUp(_, None) | Outcome::LockLost | Outcome::Signalled(_) | Outcome::Done => outcome,
     }
 }
 
@@ -392,7 +397,7 @@ fn the_halt_task_is_spared_the_first_signal_and_not_the_second() {
 fn an_ended_chain_does_nothing_more() {
     let mut story = Story::begun(Plot { files: &["1-a"], ..PLOT });
     story.ends(0, Verdict::Ok);
-    for input in [Input::Woke, Input::Signal(TERM), Input::HaltEnded] {
+    for input in [Input::Woke, Input::Signal(TERM), Input::LockLost, Input::HaltEnded] {
         assert_eq!(story.step(input), [], "{input:?}");
     }
     assert_eq!(story.chain.wake_at(), None);
@@ -551,4 +556,25 @@ proptest! {
             prop_assert!((0..count).all(|task| story.chain.task_state(task) == TaskState::Done), "reported as done and not run");
         }
     }
+}
+
+#[test]
+fn a_lost_lock_cancels_and_runs_no_halt_task() {
+    let mut story = Story::begun(PLOT);
+    assert_eq!(story.step(Input::LockLost), [Action::Cancel]);
+    assert_eq!(story.ends(0, Verdict::Cancel), [Action::End(Outcome::LockLost)]);
+}
+
+#[test]
+fn a_run_that_only_halts_ends_as_done() {
+    let mut story = Story::new(PLOT);
+    assert_eq!(story.chain.halt_only(), [Action::Halt(HaltReason::AfterLast, None)]);
+    assert_eq!(story.step(Input::HaltEnded), [Action::End(Outcome::Done)]);
+}
+
+#[test]
+fn who_is_told_to_stop_before_it_begins_starts_nothing() {
+    let mut story = Story::new(PLOT);
+    assert_eq!(story.step(Input::Signal(TERM)), [Action::Cancel, Action::End(Outcome::Signalled(TERM))]);
+    assert_eq!(story.step(Input::Begin), []);
 }

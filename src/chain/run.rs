@@ -1,0 +1,466 @@
+//! One run of a chain, from its first hook to its outcome, halt task included. It never waits: the loop in `chain`
+//! does, for all runs together, and calls [`Run::advance`] when something has happened.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+
+use rand::RngExt;
+
+use super::World;
+use super::attempt::{Attempt, Kit, Progress};
+use super::halt::HaltRun;
+use super::setup::Setup;
+use super::step::{Action, Chain, Input, Outcome, Phase, Rules, TaskRules};
+use crate::clock::Moment;
+use crate::config::keys::CHAIN_HOOK;
+use crate::environment::variable;
+use crate::event::{Event, Reader, RunRef};
+use crate::hook::{self, HookRun, HookStart};
+use crate::notify::inbox::{Inbox, leader_of};
+use crate::outcome::{ExitKind, HaltReason, RunOutcome};
+use crate::output::Capture;
+use crate::process::Supervised;
+
+/// How many letters of tasks are read before the rest of the world has its turn.
+const LETTERS_AT_ONCE: usize = 100;
+
+/// One run of a chain.
+pub struct Run {
+    setup: Rc<Setup>,
+    run: RunRef,
+    chain: Chain,
+    variables: Vec<CString>,
+    began: Moment,
+    attempts: Vec<Attempt>,
+    leaked: Vec<Capture>,
+    inbox: Option<Inbox>,
+    /// What `step` said and is not done yet: it waits while something runs aside.
+    pending: VecDeque<Action>,
+    aside: Option<Aside>,
+    /// Signals to stop that came while something ran aside.
+    kept: Vec<i32>,
+    started: u32,
+    end_told: bool,
+    outcome: Option<RunOutcome>,
+}
+
+/// What runs while no task does.
+enum Aside {
+    /// The chain's hook, before the first task.
+    StartHook(HookRun),
+    /// The chain's hook, when the run is over but for the halt task.
+    EndHook(HookRun),
+    /// The halt task, since then.
+    Halt(HaltRun, Moment),
+}
+
+/// Which descriptors of a run were listened to, in their order.
+#[derive(Debug)]
+pub struct Layout {
+    /// The end of those of each attempt, counted from the first of the run.
+    attempts: Vec<usize>,
+    inbox: usize,
+    len: usize,
+}
+
+impl Layout {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Run {
+    /// Begins a run: its hook first, if there is one. `program_variables` are RUNNER_CONFIG_CMD and its kin.
+    pub fn begin(setup: Rc<Setup>, run: RunRef, program_variables: &[CString], world: &mut World<'_>) -> Self {
+        let mut this = Self::new(setup, run, program_variables, world.clock.now());
+        let tasks = this.setup.plan.places.len();
+        world.reader.tell(&this.run, &Event::RunStarted { tasks });
+        match this.start_hook(&|run| hook::run_started(run, tasks), world) {
+            Some(hook) => this.aside = Some(Aside::StartHook(hook)),
+            None => this.begin_tasks(world),
+        }
+        this
+    }
+
+    /// Begins with the halt task and has nothing else: `--halt-after`, when the last run is done.
+    pub fn begin_halt(setup: Rc<Setup>, run: RunRef, program_variables: &[CString], world: &mut World<'_>) -> Self {
+        let mut this = Self::new(setup, run, program_variables, world.clock.now());
+        this.end_told = true;
+        this.pending.extend(this.chain.halt_only());
+        this.act(world);
+        this
+    }
+
+    fn new(setup: Rc<Setup>, run: RunRef, program_variables: &[CString], began: Moment) -> Self {
+        Self {
+            chain: new_chain(&setup, began),
+            variables: run_variables(&run, program_variables),
+            setup,
+            run,
+            began,
+            attempts: Vec::new(),
+            leaked: Vec::new(),
+            inbox: None,
+            pending: VecDeque::new(),
+            aside: None,
+            kept: Vec::new(),
+            started: 0,
+            end_told: false,
+            outcome: None,
+        }
+    }
+
+    /// Which run it is.
+    pub fn run_ref(&self) -> &RunRef {
+        &self.run
+    }
+
+    /// The chain it runs.
+    pub fn setup(&self) -> &Rc<Setup> {
+        &self.setup
+    }
+
+    /// How it ended, once it has.
+    pub fn outcome(&self) -> Option<&RunOutcome> {
+        self.outcome.as_ref()
+    }
+
+    /// Signals to stop that came too late to change its outcome; they are meant for whoever goes on.
+    pub fn unheard(&self) -> &[i32] {
+        &self.kept
+    }
+
+    /// Adds the descriptors that become readable when something has happened.
+    pub fn add_fds<'a>(&'a self, fds: &mut Vec<BorrowedFd<'a>>) -> Layout {
+        let from = fds.len();
+        match &self.aside {
+            Some(Aside::StartHook(hook) | Aside::EndHook(hook)) => fds.extend(hook.process().fds()),
+            Some(Aside::Halt(halt, _)) => fds.extend(halt.process().fds()),
+            None => {}
+        }
+        let mut attempts = Vec::with_capacity(self.attempts.len() + 1);
+        attempts.push(fds.len() - from);
+        for attempt in &self.attempts {
+            attempt.add_fds(fds);
+            attempts.push(fds.len() - from);
+        }
+        let inbox = fds.len() - from;
+        fds.extend(self.inbox.iter().map(Inbox::fd));
+        fds.extend(self.leaked.iter().flat_map(Capture::fds));
+        Layout { attempts, inbox, len: fds.len() - from }
+    }
+
+    /// The next moment at which time alone changes something.
+    pub fn wake_at(&self) -> Option<Moment> {
+        let aside = match &self.aside {
+            Some(Aside::StartHook(hook) | Aside::EndHook(hook)) => return hook.wake_at(),
+            Some(Aside::Halt(halt, _)) => return halt.wake_at(),
+            None => self.chain.wake_at(),
+        };
+        self.attempts.iter().filter_map(|attempt| attempt.wake_at(&self.setup)).chain(aside).min()
+    }
+
+    /// It is to stop. The first signal ends its tasks in good time, the second at once. Hooks and the halt task, which
+    /// may be where the signal comes from, are spared the first.
+    pub fn stop(&mut self, signal: i32, world: &mut World<'_>) {
+        world.reader.tell(&self.run, &Event::Stopping { signal });
+        let now = world.clock.now();
+        if self.aside.is_some() {
+            self.kept.push(signal);
+            match &mut self.aside {
+                Some(Aside::StartHook(hook) | Aside::EndHook(hook)) if self.kept.len() > 1 => hook.kill_now(world.family, now),
+                Some(Aside::Halt(halt, _)) if self.kept.len() > 1 => halt.kill_now(world.family, now),
+                Some(Aside::StartHook(_) | Aside::EndHook(_) | Aside::Halt(..)) | None => {}
+            }
+            return;
+        }
+        self.pending.extend(self.chain.step(Input::Signal(signal), now));
+        self.act(world);
+    }
+
+    /// The lock that it runs under is lost, or may be: its tasks are ended before another can own it.
+    pub fn lose_lock(&mut self, world: &mut World<'_>) {
+        self.pending.extend(self.chain.step(Input::LockLost, world.clock.now()));
+        self.act(world);
+    }
+
+    /// Looks what has happened, asks `step` what it means, and does it. `ready` says of each descriptor of `layout`
+    /// whether it was ready.
+    pub fn advance(&mut self, layout: &Layout, ready: &[bool], world: &mut World<'_>) {
+        if ready[layout.inbox..].contains(&true) {
+            self.leaked.iter_mut().for_each(Capture::read);
+            self.leaked.retain(Capture::is_open);
+        }
+        self.advance_aside(world);
+        let now = world.clock.now();
+        let deadline = self.deadline();
+        let Self { setup, run, variables, attempts, inbox, chain, pending, .. } = self;
+        let kit = Kit { setup, run, family: world.family, clock: world.clock, run_variables: variables, run_deadline: deadline };
+        // Letters before endings: what a task said last belongs to it.
+        if let Some(inbox) = inbox
+            && ready.get(layout.inbox) == Some(&true)
+        {
+            deliver(inbox, attempts, &kit, world.reader);
+        }
+        for (at, attempt) in attempts.iter_mut().enumerate() {
+            let spans = layout.attempts.get(at..at + 2);
+            let is_ready = spans.is_none_or(|ends| ready[ends[0]..ends[1]].contains(&true));
+            if is_ready || attempt.wake_at(kit.setup).is_some_and(|wake| wake <= now) {
+                pending.extend(advance_attempt(attempt, chain, &kit, world));
+            }
+        }
+        for finished in attempts.extract_if(.., |attempt| attempt.is_finished()) {
+            self.leaked.extend(finished.into_leaked_output());
+        }
+        if self.aside.is_none() && self.outcome.is_none() {
+            self.pending.extend(self.chain.step(Input::Woke, now));
+        }
+        self.act(world);
+    }
+
+    fn deadline(&self) -> Option<Moment> {
+        self.began.after(self.setup.chain.chain_max_time)
+    }
+
+    fn advance_aside(&mut self, world: &mut World<'_>) {
+        let now = world.clock.now();
+        match self.aside.take() {
+            None => {}
+            Some(Aside::StartHook(mut hook)) => match hook.advance(world.family, now) {
+                None => self.aside = Some(Aside::StartHook(hook)),
+                Some(result) => {
+                    self.tell_hook(result, world);
+                    self.begin_tasks(world);
+                }
+            },
+            Some(Aside::EndHook(mut hook)) => match hook.advance(world.family, now) {
+                None => self.aside = Some(Aside::EndHook(hook)),
+                Some(result) => self.tell_hook(result, world),
+            },
+            Some(Aside::Halt(mut halt, began)) => match halt.advance(world.family, now) {
+                None => self.aside = Some(Aside::Halt(halt, began)),
+                Some(exit) => self.halt_ended(&exit, began, world),
+            },
+        }
+    }
+
+    fn tell_hook(&self, result: Result<(), String>, world: &mut World<'_>) {
+        if let Err(why) = result {
+            world.reader.tell(&self.run, &Event::HookFailed { key: CHAIN_HOOK.info.name, why: &why });
+        }
+    }
+
+    /// The hook has run: the tasks begin, unless we were told to stop meanwhile.
+    fn begin_tasks(&mut self, world: &mut World<'_>) {
+        if !self.setup.plan.places.is_empty() {
+            self.open_inbox();
+        }
+        let now = world.clock.now();
+        for signal in std::mem::take(&mut self.kept) {
+            self.pending.extend(self.chain.step(Input::Signal(signal), now));
+        }
+        self.pending.extend(self.chain.step(Input::Begin, now));
+        self.act(world);
+    }
+
+    fn open_inbox(&mut self) {
+        match Inbox::open(&self.run.id) {
+            Ok(inbox) => {
+                self.variables.extend(inbox.variable());
+                self.inbox = Some(inbox);
+            }
+            Err(error) => log::warn!("tasks cannot tell how far they are, there is no socket for it: {error}"),
+        }
+    }
+
+    /// Does what `step` said, until something runs aside. What is done may itself be news for `step`.
+    fn act(&mut self, world: &mut World<'_>) {
+        while self.aside.is_none()
+            && let Some(action) = self.pending.pop_front()
+        {
+            match action {
+                Action::Start { task, try_num, max_tries } => self.start(task, try_num, max_tries, world),
+                // Told to the attempt that was just judged, see `advance_attempt`.
+                Action::Final { .. } => {}
+                Action::Sleep { task, wait } => {
+                    world.reader.tell(&self.run, &Event::TaskSleeping { task: &self.setup.task_at(task).name, wait });
+                }
+                Action::Pause { wait, try_num } => {
+                    let max_tries = self.setup.chain.task.max_tries.count();
+                    world.reader.tell(&self.run, &Event::RunRetry { wait, try_num, max_tries });
+                }
+                Action::Cancel => self.for_attempts(world, Attempt::cancel),
+                Action::KillNow => self.for_attempts(world, Attempt::kill_now),
+                Action::Halt(reason, task) => match (self.end_told, self.chain.phase()) {
+                    (false, Phase::Halting(outcome)) => {
+                        self.pending.push_front(action);
+                        self.tell_end(outcome, world);
+                    }
+                    (true | false, _) => self.halt(reason, task, world),
+                },
+                Action::End(outcome) if self.end_told => self.outcome = Some(self.outcome_of(outcome)),
+                Action::End(outcome) => {
+                    self.pending.push_front(action);
+                    self.tell_end(outcome, world);
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, task: usize, try_num: u32, max_tries: u32, world: &mut World<'_>) {
+        self.started += 1;
+        let deadline = self.deadline();
+        let Self { setup, run, variables, attempts, .. } = self;
+        let kit = Kit { setup, run, family: world.family, clock: world.clock, run_variables: variables, run_deadline: deadline };
+        attempts.push(Attempt::begin(&kit, task, try_num, max_tries, world.reader));
+    }
+
+    fn for_attempts(&mut self, world: &mut World<'_>, act: fn(&mut Attempt, &Kit<'_>)) {
+        let deadline = self.deadline();
+        let Self { setup, run, variables, attempts, .. } = self;
+        let kit = Kit { setup, run, family: world.family, clock: world.clock, run_variables: variables, run_deadline: deadline };
+        attempts.iter_mut().for_each(|attempt| act(attempt, &kit));
+    }
+
+    fn outcome_of(&self, outcome: Outcome) -> RunOutcome {
+        let name = |place: usize| self.setup.task_at(place).name.clone();
+        match outcome {
+            Outcome::Done => RunOutcome::Done,
+            Outcome::GaveUp(why, task) => RunOutcome::GaveUp { why, task: task.map(name) },
+            Outcome::Halted(task) => RunOutcome::Halted { task: name(task) },
+            Outcome::StoppedByTask(task) => RunOutcome::StoppedByTask { task: name(task) },
+            Outcome::LockLost => RunOutcome::LockLost,
+            Outcome::Signalled(signal) => RunOutcome::Signalled(signal),
+        }
+    }
+
+    /// The run is over, but for the halt task, which may take the machine with it: everybody is told, once.
+    fn tell_end(&mut self, outcome: Outcome, world: &mut World<'_>) {
+        self.end_told = true;
+        let outcome = self.outcome_of(outcome);
+        let duration = world.clock.now().since(self.began);
+        let started = self.started;
+        world.reader.tell(&self.run, &Event::RunEnded { outcome: &outcome, duration, started });
+        let hook = self.start_hook(&|run| hook::run_ended(run, &outcome, started, duration), world);
+        self.aside = hook.map(Aside::EndHook);
+    }
+
+    /// Starts the hook of the chain, if it has one: its start comes before the first task, its end before the halt task.
+    fn start_hook(&self, message: &dyn Fn(&RunRef) -> serde_json::Value, world: &mut World<'_>) -> Option<HookRun> {
+        let command = self.setup.chain.chain_hook.as_ref()?;
+        let variables = &self.setup.variables;
+        let own: Vec<CString> = variable(b"RUNNER_HOOK", b"chain").into_iter().collect();
+        let start = HookStart {
+            key: CHAIN_HOOK.info.name,
+            command,
+            message: &message(&self.run),
+            env: &[&variables.block, &self.variables, &own],
+            search: variables.search.as_deref(),
+            max_time: self.setup.chain.hook_max_time,
+            kill_after: self.setup.chain.task.kill_after,
+        };
+        match HookRun::start(&start, world.family, world.clock.now()) {
+            Ok(hook) => Some(hook),
+            Err(why) => {
+                self.tell_hook(Err(why), world);
+                None
+            }
+        }
+    }
+
+    fn halt(&mut self, reason: HaltReason, failed_task: Option<usize>, world: &mut World<'_>) {
+        let began = world.clock.now();
+        let Some(halt) = &self.setup.halt else {
+            // A chain without a halt task: there is nothing to run.
+            self.pending.extend(self.chain.step(Input::HaltEnded, began));
+            return;
+        };
+        let failed_task = failed_task.map(|task| self.setup.task_at(task).name.text());
+        match HaltRun::start(halt, &self.setup, &self.variables, (reason, failed_task), world) {
+            Err(why) => self.halt_ended(&ExitKind::NotStarted(why), began, world),
+            Ok(running) => {
+                let file = halt.path.to_string_lossy();
+                world.reader.tell(&self.run, &Event::HaltStarted { file: &file, reason });
+                self.aside = Some(Aside::Halt(running, began));
+            }
+        }
+    }
+
+    fn halt_ended(&mut self, exit: &ExitKind, began: Moment, world: &mut World<'_>) {
+        let now = world.clock.now();
+        if let Some(halt) = &self.setup.halt {
+            let file = halt.path.to_string_lossy();
+            world.reader.tell(&self.run, &Event::HaltEnded { file: &file, exit, duration: now.since(began) });
+        }
+        self.pending.extend(self.chain.step(Input::HaltEnded, now));
+    }
+}
+
+fn new_chain(setup: &Setup, now: Moment) -> Chain {
+    let settings = &setup.chain;
+    let rules = Rules {
+        max_parallel: settings.max_parallel,
+        retry_from: settings.retry_from,
+        max_tries: settings.task.max_tries,
+        retry_deadline: settings.retry_deadline,
+        chain_max_time: settings.chain_max_time,
+        halt_on_give_up: settings.halt_on_give_up,
+    };
+    let tasks = (0..setup.plan.places.len()).map(|place| &setup.task_at(place).settings);
+    Chain::new(&setup.plan, rules, tasks.map(|task| TaskRules { max_tries: task.max_tries, backoff: task.backoff }), now)
+}
+
+fn run_variables(run: &RunRef, program_variables: &[CString]) -> Vec<CString> {
+    let own = [
+        variable(b"RUNNER_CHAIN", run.chain.as_bytes()),
+        variable(b"RUNNER_RUN_ID", run.id.as_str().as_bytes()),
+        variable(b"RUNNER_TRIGGER", run.trigger.kind.word().as_bytes()),
+        run.trigger.scheduled_text().and_then(|at| variable(b"RUNNER_SCHEDULED_AT", at.as_bytes())),
+    ];
+    program_variables.iter().cloned().chain(own.into_iter().flatten()).collect()
+}
+
+/// Looks what has become of a try, asks `step` what that means, and tells the try.
+fn advance_attempt(attempt: &mut Attempt, chain: &mut Chain, kit: &Kit<'_>, world: &mut World<'_>) -> Vec<Action> {
+    let (task, mut actions) = (attempt.place, Vec::new());
+    while let Some(progress) = attempt.advance(kit, world.reader) {
+        match progress {
+            Progress::Judged(judged) => {
+                let jitter = world.rng.random();
+                let input = Input::Judged { task, verdict: judged.verdict, jitter, unkillable: judged.unkillable };
+                let told = chain.step(input, kit.clock.now());
+                attempt.conclude(kit, told.contains(&Action::Final { task }), world.reader);
+                actions.extend(told);
+            }
+            Progress::Freed => {
+                actions.extend(chain.step(Input::Freed { task }, kit.clock.now()));
+                break;
+            }
+        }
+    }
+    actions
+}
+
+/// Hands letters to the tasks whose processes they came from. One that comes from elsewhere is dropped. There is a
+/// limit to how many are read at once: a task that never stops talking must not keep us from the others.
+fn deliver(inbox: &Inbox, attempts: &mut [Attempt], kit: &Kit<'_>, reader: &mut dyn Reader) {
+    let pid = |attempt: &Attempt| attempt.process().map(Supervised::pid);
+    for letter in std::iter::from_fn(|| inbox.next_letter()).take(LETTERS_AT_ONCE) {
+        let leaders: Vec<_> = attempts.iter().filter_map(pid).collect();
+        let leader = leader_of(letter.sender, &leaders);
+        match attempts.iter_mut().find(|attempt| leader.is_some() && pid(attempt) == leader) {
+            Some(attempt) => attempt.hear(kit, &letter.messages, reader),
+            // The empty letter is BARRIER=1: systemd-notify asks whether the one before has been read.
+            None if letter.messages.is_empty() => {}
+            None => log::debug!("a message from process {} is of no running task", letter.sender.as_raw_pid()),
+        }
+    }
+}
