@@ -10,9 +10,9 @@ use std::time::Duration;
 use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, TaskSettings};
 use crate::config::value::CommandLine;
-use crate::config::{Config, Finding, Origin, Severity, keys};
+use crate::config::{Config, Finding, Origin, Severity, chains, keys};
 use crate::environment::{Environment, Variables};
-use crate::names::{TaskName, suggestion};
+use crate::names::{MAIN_CHAIN, TaskName, suggestion};
 use crate::process::state::UNKILLABLE_AFTER;
 use crate::process::user::Identity;
 use crate::task::graph::{Plan, Resolver};
@@ -215,14 +215,16 @@ fn judge_sections(config: &Config, setup: &Setup, findings: &mut Vec<Finding>) {
     let names: LazyCell<HashSet<&str>, _> =
         LazyCell::new(|| setup.tasks.iter().flat_map(|task| [task.name.text(), task.name.short()]).collect());
     let left_out: HashSet<&str> = setup.left_out.iter().flat_map(|(name, _)| [name.text(), name.short()]).collect();
+    let several = setup.chain.name != MAIN_CHAIN || chains::names(config).next().is_some();
     for section in config.sections() {
         let word = match section.name.split_once(':') {
             Some(("task", word)) => word.strip_prefix(&format!("{}/", setup.chain.name)).unwrap_or(word),
             Some(("env", word)) => word,
             Some(_) | None => continue,
         };
-        // `[task:other/NAME]` belongs to another chain.
-        let known = names.contains(word) || left_out.contains(word) || word.contains('/');
+        // `[task:other/NAME]` belongs to another chain, and where there are others a plain name may be a task of theirs.
+        let of_another = word.contains('/') || (several && !section.name.contains('/'));
+        let known = of_another || names.contains(word) || left_out.contains(word);
         if !known {
             let message = format!("[{}]: no task is called `{word}`{}", section.name, suggestion(word, names.iter().copied()));
             findings.push(Finding::new(Severity::Suspect, &section.origin, message));

@@ -15,6 +15,7 @@ use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, judge_env, judge_keys};
 use crate::config::{Config, Finding, Severity, value};
 use crate::environment::{Environment, variable};
+use crate::names::MAIN_CHAIN;
 use crate::process::find_program;
 use crate::report::log::LogSettings;
 
@@ -64,7 +65,7 @@ impl Settings {
         let config = load(self.config_file.as_deref(), &self.overrides, &mut findings).map_err(unreadable)?;
         judge_keys(&config, &mut findings);
         judge_env(&config, &mut findings);
-        let chain = ChainSettings::of_main(&config, &mut findings);
+        let chain = ChainSettings::of_chain(&config, MAIN_CHAIN, &mut findings);
         Ok(Loaded { config, chain, findings })
     }
 }
@@ -196,7 +197,7 @@ pub fn own_environment() -> Environment {
 
 /// The value of PATH by which the programs of this configuration are found: `[env]` may set it.
 pub fn program_search(config: &Config) -> Option<OsString> {
-    own_environment().variables(Sections::for_chain(config).variables(None), &[]).search
+    own_environment().variables(Sections::for_chain(config, MAIN_CHAIN).variables(None), &[]).search
 }
 
 /// The program that answers `-g`: the runner-config beside us; where there is none (only `runner` was built), the one

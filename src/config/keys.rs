@@ -49,9 +49,40 @@ pub enum Sweep {
     Always,
 }
 
+/// Slots that passed while nobody could start them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missed {
+    /// Are given up.
+    Skip,
+    /// The newest one is caught up, once.
+    Last,
+    /// Each of them is caught up, at most a hundred.
+    All,
+}
+
+/// What happens to a slot whose chain still runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlap {
+    /// It is given up.
+    Skip,
+    /// It waits for the run to end; a second one that waits is given up.
+    Queue,
+    /// The running one is stopped for it.
+    Replace,
+}
+
+/// Among whom a slot is used once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotScope {
+    /// The programs of this machine.
+    Machine,
+    /// All machines that share the database.
+    Cluster,
+}
+
 /// The sections a key may stand in, as bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scope(u8);
+pub struct Scope(u16);
 
 impl Scope {
     /// `[runner]`.
@@ -60,9 +91,17 @@ impl Scope {
     pub const TASK: Self = Self(2);
     /// A plain section with a task's name, as the old one had it.
     pub const OLD_TASK: Self = Self(4);
-    const RUNNER_AND_TASK: Self = Self(1 | 2);
-    const OLD: Self = Self(1 | 2 | 4);
-    const TASK_AND_OLD: Self = Self(2 | 4);
+    /// `[chain:NAME]`.
+    pub const CHAIN: Self = Self(8);
+    /// What a named chain takes from `[runner]` when it does not say it itself: how a task is run and retried.
+    pub const INHERITED: Self = Self(16);
+    /// `[daemon]`.
+    pub const DAEMON: Self = Self(32);
+    const EACH_CHAIN: Self = Self(Self::RUNNER.0 | Self::CHAIN.0);
+    const SHARED: Self = Self(Self::EACH_CHAIN.0 | Self::INHERITED.0);
+    const SHARED_AND_TASK: Self = Self(Self::SHARED.0 | Self::TASK.0);
+    const OLD: Self = Self(Self::SHARED_AND_TASK.0 | Self::OLD_TASK.0);
+    const TASK_AND_OLD: Self = Self(Self::TASK.0 | Self::OLD_TASK.0);
 
     /// Whether a key of this scope may stand in `section`.
     pub fn covers(self, section: Self) -> bool {
@@ -107,42 +146,52 @@ macro_rules! keys {
 }
 
 keys! {
-    TASK_DIR: PathBuf = "task_dir", "", RUNNER, value::path, "directory of tasks";
+    TASK_DIR: PathBuf = "task_dir", "", EACH_CHAIN, value::path, "directory of tasks";
     INCLUDE_DIR: PathBuf = "include_dir", "", RUNNER, value::path, "directory of drop-in configuration, `*.cfg` by name";
     SLEEP_TIME: Duration = "sleep_time", "1", OLD, |text, _| value::duration(text), "least wait before the next try";
     RETRY_JITTER: Duration = "retry_jitter", "30", OLD, |text, _| value::duration(text), "a random part of this is added to sleep_time";
-    BACKOFF: f64 = "backoff", "1", RUNNER_AND_TASK, |text, _| value::factor(text), "factor by which the wait grows with each try";
-    MAX_SLEEP_TIME: Duration = "max_sleep_time", "1h", RUNNER, |text, _| value::duration(text), "the wait never grows over this";
+    BACKOFF: f64 = "backoff", "1", SHARED_AND_TASK, |text, _| value::factor(text), "factor by which the wait grows with each try";
+    MAX_SLEEP_TIME: Duration = "max_sleep_time", "1h", SHARED, |text, _| value::duration(text), "the wait never grows over this";
     MAX_TRIES: Tries = "max_tries", "5", OLD, |text, _| value::tries(text), "tries in all, 0 = no limit";
-    RETRY_DEADLINE: Limit = "retry_deadline", "infinity", RUNNER, |text, _| value::limit(text), "no try begins later than this after the first";
-    RETRY_FROM: RetryFrom = "retry_from", "start", RUNNER, |text, _| value::choice(text, &[("start", RetryFrom::Start), ("failed", RetryFrom::Failed)]), "where to begin again: the chain's start, or only the failed task";
+    RETRY_DEADLINE: Limit = "retry_deadline", "infinity", SHARED, |text, _| value::limit(text), "no try begins later than this after the first";
+    RETRY_FROM: RetryFrom = "retry_from", "start", SHARED, |text, _| value::choice(text, &[("start", RetryFrom::Start), ("failed", RetryFrom::Failed)]), "where to begin again: the chain's start, or only the failed task";
     MAX_TIME: Limit = "max_time", "600", OLD, |text, _| value::limit(text), "limit of one task";
-    KILL_AFTER: Duration = "kill_after", "10", RUNNER_AND_TASK, |text, _| value::duration(text), "time from TERM to KILL";
-    IDLE_TIMEOUT: Limit = "idle_timeout", "0", RUNNER_AND_TASK, |text, _| value::limit(text), "limit since the task's start or last progress";
-    CHAIN_MAX_TIME: Limit = "chain_max_time", "0", RUNNER, |text, _| value::limit(text), "limit of a whole run";
-    HALT_TASK: PathBuf = "halt_task", "halt.sh", RUNNER, |text, _| value::path(text, Path::new("")), "a file of the task directory, or an absolute path";
-    HALT_ON_GIVE_UP: bool = "halt_on_give_up", "yes", RUNNER, |text, _| value::boolean(text), "run the halt task when tries are used up, too";
-    TASK_HOOK: CommandLine = "task_hook", "", RUNNER, value::command, "command run before and after each task";
-    CHAIN_HOOK: CommandLine = "chain_hook", "", RUNNER, value::command, "command run at start and end of a run, and when one did not start";
-    HOOK_MAX_TIME: Limit = "hook_max_time", "60", RUNNER, |text, _| value::limit(text), "limit of one hook";
+    KILL_AFTER: Duration = "kill_after", "10", SHARED_AND_TASK, |text, _| value::duration(text), "time from TERM to KILL";
+    IDLE_TIMEOUT: Limit = "idle_timeout", "0", SHARED_AND_TASK, |text, _| value::limit(text), "limit since the task's start or last progress";
+    CHAIN_MAX_TIME: Limit = "chain_max_time", "0", EACH_CHAIN, |text, _| value::limit(text), "limit of a whole run";
+    HALT_TASK: PathBuf = "halt_task", "halt.sh", EACH_CHAIN, |text, _| value::path(text, Path::new("")), "a file of the task directory, or an absolute path";
+    HALT_ON_GIVE_UP: bool = "halt_on_give_up", "yes", EACH_CHAIN, |text, _| value::boolean(text), "run the halt task when tries are used up, too";
+    TASK_HOOK: CommandLine = "task_hook", "", SHARED, value::command, "command run before and after each task";
+    CHAIN_HOOK: CommandLine = "chain_hook", "", SHARED, value::command, "command run at start and end of a run, and when one did not start";
+    HOOK_MAX_TIME: Limit = "hook_max_time", "60", SHARED, |text, _| value::limit(text), "limit of one hook";
     INTERPRETER: CommandLine = "interpreter", "", OLD, value::command, "command put before each task file";
-    SUCCESS_CODES: Vec<u8> = "success_codes", "0", RUNNER_AND_TASK, |text, _| value::codes(text), "exit codes that mean done";
-    HALT_CODES: Vec<u8> = "halt_codes", "2", RUNNER_AND_TASK, |text, _| value::codes(text), "exit codes that mean: run the halt task and stop";
-    STOP_CODES: Vec<u8> = "stop_codes", "", RUNNER_AND_TASK, |text, _| value::codes(text), "exit codes that mean: stop without the halt task";
-    SKIP_CODES: Vec<u8> = "skip_codes", "", RUNNER_AND_TASK, |text, _| value::codes(text), "exit codes that mean: done, nothing to do";
-    MAX_PARALLEL: usize = "max_parallel", "1", RUNNER, |text, _| value::width(text), "tasks that may run side by side";
+    SUCCESS_CODES: Vec<u8> = "success_codes", "0", SHARED_AND_TASK, |text, _| value::codes(text), "exit codes that mean done";
+    HALT_CODES: Vec<u8> = "halt_codes", "2", SHARED_AND_TASK, |text, _| value::codes(text), "exit codes that mean: run the halt task and stop";
+    STOP_CODES: Vec<u8> = "stop_codes", "", SHARED_AND_TASK, |text, _| value::codes(text), "exit codes that mean: stop without the halt task";
+    SKIP_CODES: Vec<u8> = "skip_codes", "", SHARED_AND_TASK, |text, _| value::codes(text), "exit codes that mean: done, nothing to do";
+    MAX_PARALLEL: usize = "max_parallel", "1", EACH_CHAIN, |text, _| value::width(text), "tasks that may run side by side";
     TIMES: u32 = "times", "1", RUNNER, |text, _| value::count(text), "how many runs, 0 = for ever";
     RUN_INTERVAL: Duration = "run_interval", "", RUNNER, |text, _| value::duration(text), "the next run begins this long after the last began";
     SLEEP_INTERVAL: Duration = "sleep_interval", "", RUNNER, |text, _| value::duration(text), "the next run begins this long after the last ended";
-    USER: String = "user", "", RUNNER_AND_TASK, |text, _| Ok(text.to_owned()), "user the tasks run as";
-    UMASK: u32 = "umask", "", RUNNER_AND_TASK, |text, _| value::umask(text), "file mode creation mask of tasks";
-    NICE: i32 = "nice", "", RUNNER_AND_TASK, |text, _| value::nice(text), "niceness of tasks";
-    WORKING_DIR: PathBuf = "working_dir", "", RUNNER_AND_TASK, value::path, "directory the tasks start in";
-    OUTPUT: Output = "output", "auto", RUNNER_AND_TASK, |text, _| value::choice(text, &[("auto", Output::Auto), ("inherit", Output::Inherit), ("prefix", Output::Prefix), ("capture", Output::Capture)]), "what happens to what a task writes";
-    SWEEP: Sweep = "sweep", "on-failure", RUNNER_AND_TASK, |text, _| value::choice(text, &[("never", Sweep::Never), ("on-failure", Sweep::OnFailure), ("always", Sweep::Always)]), "when processes a task left behind are ended";
-    TRUST: Trust = "trust", "refuse", RUNNER, |text, _| value::choice(text, &[("refuse", Trust::Refuse), ("warn", Trust::Warn)]), "what others could write: refuse it, or only warn";
+    USER: String = "user", "", SHARED_AND_TASK, |text, _| Ok(text.to_owned()), "user the tasks run as";
+    UMASK: u32 = "umask", "", SHARED_AND_TASK, |text, _| value::umask(text), "file mode creation mask of tasks";
+    NICE: i32 = "nice", "", SHARED_AND_TASK, |text, _| value::nice(text), "niceness of tasks";
+    WORKING_DIR: PathBuf = "working_dir", "", SHARED_AND_TASK, value::path, "directory the tasks start in";
+    OUTPUT: Output = "output", "auto", SHARED_AND_TASK, |text, _| value::choice(text, &[("auto", Output::Auto), ("inherit", Output::Inherit), ("prefix", Output::Prefix), ("capture", Output::Capture)]), "what happens to what a task writes";
+    SWEEP: Sweep = "sweep", "on-failure", SHARED_AND_TASK, |text, _| value::choice(text, &[("never", Sweep::Never), ("on-failure", Sweep::OnFailure), ("always", Sweep::Always)]), "when processes a task left behind are ended";
+    TRUST: Trust = "trust", "refuse", SHARED, |text, _| value::choice(text, &[("refuse", Trust::Refuse), ("warn", Trust::Warn)]), "what others could write: refuse it, or only warn";
     DEPENDS_ON: Vec<String> = "depends_on", "", TASK_AND_OLD, |text, _| Ok(value::words(text)), "tasks that must be done first, by name or file name";
     ARGS: Vec<String> = "args", "", TASK, |text, _| value::arguments(text), "arguments of the task";
+    SCHEDULE: String = "schedule", "", CHAIN, |text, _| Ok(text.to_owned()), "when the chain runs: cron, days and times, @words, every D; a line each";
+    TIMEZONE: String = "timezone", "", CHAIN, |text, _| value::time_zone(text), "zone of the schedule; the machine's without one";
+    MISSED: Missed = "missed", "last", CHAIN, |text, _| value::choice(text, &[("skip", Missed::Skip), ("last", Missed::Last), ("all", Missed::All)]), "slots that passed while nothing ran: give them up, catch up the newest, catch up all";
+    MISSED_WINDOW: Duration = "missed_window", "1d", CHAIN, |text, _| value::duration(text), "how far back missed slots are looked for";
+    OVERLAP: Overlap = "overlap", "skip", CHAIN, |text, _| value::choice(text, &[("skip", Overlap::Skip), ("queue", Overlap::Queue), ("replace", Overlap::Replace)]), "a slot whose chain still runs: give it up, let it wait, or stop the run for it";
+    RANDOM_DELAY: Duration = "random_delay", "0", CHAIN, |text, _| value::duration(text), "each run begins up to this later, always the same on one machine";
+    IDLE: bool = "idle", "no", CHAIN, |text, _| value::boolean(text), "run after all others of the tick, while time is left in the window";
+    WINDOW: Duration = "window", "60", CHAIN, |text, _| value::duration(text), "how long after its slot an idle chain may begin";
+    SCOPE: SlotScope = "scope", "machine", CHAIN, |text, _| value::choice(text, &[("machine", SlotScope::Machine), ("cluster", SlotScope::Cluster)]), "whether each machine takes a slot, or one of all that share the database";
+    ENABLED: bool = "enabled", "yes", CHAIN, |text, _| value::boolean(text), "whether the schedule counts";
 }
 
 /// The names of the keys that may stand in a section of this kind.

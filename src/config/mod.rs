@@ -1,6 +1,7 @@
 //! The configuration as it was read: sections, keys, and the file and line each came from.
 //! Decides only; `load` opens the files, `ini` knows the syntax, `settings` the meaning.
 
+pub mod chains;
 pub mod ini;
 pub mod keys;
 pub mod load;

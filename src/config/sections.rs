@@ -8,10 +8,12 @@ use std::collections::{HashMap, HashSet};
 
 use super::keys::{KeyInfo, Scope, names_in};
 use super::{Config, DEFAULT_SECTION, Entry, Origin, Section};
-use crate::names::TaskName;
+use crate::names::{MAIN_CHAIN, TaskName};
 
 /// The section of the main chain.
 pub const RUNNER_SECTION: &str = "runner";
+/// What the section of a named chain begins with.
+pub const CHAIN_PREFIX: &str = "chain:";
 /// The section of variables for all tasks.
 pub const ENV_SECTION: &str = "env";
 
@@ -69,13 +71,19 @@ impl<'a> Sections<'a> {
             };
             by_word.entry(word).or_default().push((kind, section));
         }
-        Self { by_word, with_env, ..Self::for_chain(config) }
+        Self { by_word, with_env, ..Self::for_chain(config, chain) }
     }
 
-    /// The sections as the chain itself sees them; no task is found in these.
-    pub fn for_chain(config: &'a Config) -> Self {
-        let named = |name| config.section(name).map(|section| (Scope::RUNNER, section));
-        let general = named(RUNNER_SECTION).into_iter().chain(named(DEFAULT_SECTION)).collect();
+    /// The sections as the chain itself sees them; no task is found in these. A named chain takes from `[runner]` only
+    /// what is inherited.
+    pub fn for_chain(config: &'a Config, chain: &str) -> Self {
+        let own = format!("{CHAIN_PREFIX}{chain}");
+        let places = if chain == MAIN_CHAIN {
+            vec![(RUNNER_SECTION, Scope::RUNNER), (DEFAULT_SECTION, Scope::RUNNER)]
+        } else {
+            vec![(own.as_str(), Scope::CHAIN), (RUNNER_SECTION, Scope::INHERITED), (DEFAULT_SECTION, Scope::CHAIN)]
+        };
+        let general = places.into_iter().filter_map(|(name, scope)| Some((scope, config.section(name)?))).collect();
         Self { config, by_word: HashMap::new(), with_env: HashSet::new(), general }
     }
 

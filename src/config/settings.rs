@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::keys::{self, Key, Output, RetryFrom, Scope, Sweep, Trust};
-use super::sections::{ENV_SECTION, RUNNER_SECTION, SectionPath, Sections};
+use super::sections::{CHAIN_PREFIX, ENV_SECTION, RUNNER_SECTION, SectionPath, Sections};
 use super::value::{self, CommandLine, Tries};
 use super::{Config, Finding, Origin, Section, Severity};
 use crate::clock::Limit;
@@ -86,27 +86,30 @@ pub struct ChainSettings {
 }
 
 impl ChainSettings {
-    /// Reads what `[runner]` says of the main chain. Whatever is wrong goes to `findings`.
-    pub fn of_main(config: &Config, findings: &mut Vec<Finding>) -> Self {
-        let sections = Sections::for_chain(config);
+    /// Reads what the configuration says of a chain: `[runner]` of the main chain, `[chain:NAME]` of another. Whatever is
+    /// wrong goes to `findings`.
+    pub fn of_chain(config: &Config, name: &str, findings: &mut Vec<Finding>) -> Self {
+        let sections = Sections::for_chain(config, name);
         let path = sections.of_chain();
+        let is_main = name == MAIN_CHAIN;
+        let names_halt_task = path.find(&keys::HALT_TASK.info).is_some();
         let mut reader = Reader { path: &path, findings };
         let settings = Self {
-            name: MAIN_CHAIN.to_owned(),
+            name: name.to_owned(),
             task_dir: reader.optional(&keys::TASK_DIR),
             retry_deadline: reader.value(&keys::RETRY_DEADLINE),
             retry_from: reader.value(&keys::RETRY_FROM),
             chain_max_time: reader.value(&keys::CHAIN_MAX_TIME),
             max_parallel: reader.value(&keys::MAX_PARALLEL),
-            halt_task: Some(reader.value(&keys::HALT_TASK)),
+            halt_task: (is_main || names_halt_task).then(|| reader.value(&keys::HALT_TASK)),
             halt_task_origin: path.explain(&keys::HALT_TASK.info).1,
             halt_on_give_up: reader.value(&keys::HALT_ON_GIVE_UP),
             task_hook: reader.optional(&keys::TASK_HOOK),
             chain_hook: reader.optional(&keys::CHAIN_HOOK),
             hook_max_time: reader.value(&keys::HOOK_MAX_TIME),
-            times: reader.value(&keys::TIMES),
-            run_interval: reader.optional(&keys::RUN_INTERVAL),
-            sleep_interval: reader.optional(&keys::SLEEP_INTERVAL),
+            times: if is_main { reader.value(&keys::TIMES) } else { 1 },
+            run_interval: if is_main { reader.optional(&keys::RUN_INTERVAL) } else { None },
+            sleep_interval: if is_main { reader.optional(&keys::SLEEP_INTERVAL) } else { None },
             trust: reader.value(&keys::TRUST),
             task: Rc::new(reader.task_settings()),
         };
@@ -135,14 +138,17 @@ impl ChainSettings {
     }
 }
 
-struct Reader<'a, 's, 'c> {
-    path: &'a SectionPath<'s, 'c>,
-    findings: &'a mut Vec<Finding>,
+/// Reads values along the sections that speak of a task or a chain.
+pub(super) struct Reader<'a, 's, 'c> {
+    /// Where the values stand.
+    pub(super) path: &'a SectionPath<'s, 'c>,
+    /// Where to tell what is wrong with them.
+    pub(super) findings: &'a mut Vec<Finding>,
 }
 
 impl Reader<'_, '_, '_> {
     /// The value of a key that always has one: a bad value is reported, and the default stands in for it.
-    fn value<T>(&mut self, key: &Key<T>) -> T {
+    pub(super) fn value<T>(&mut self, key: &Key<T>) -> T {
         match self.read(key) {
             Some(value) => value,
             None => match (key.read)(key.info.default, Path::new("")) {
@@ -153,7 +159,7 @@ impl Reader<'_, '_, '_> {
     }
 
     /// The value of a key that may be absent; an empty value is an absent one.
-    fn optional<T>(&mut self, key: &Key<T>) -> Option<T> {
+    pub(super) fn optional<T>(&mut self, key: &Key<T>) -> Option<T> {
         let entry = self.path.find(&key.info)?;
         if entry.value.is_empty() { None } else { self.read(key) }
     }
@@ -232,6 +238,8 @@ pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
         let scope = match section.name.as_str() {
             RUNNER_SECTION => Scope::RUNNER,
             name if name.starts_with("task:") => Scope::TASK,
+            name if name.starts_with(CHAIN_PREFIX) => Scope::CHAIN,
+            "daemon" => Scope::DAEMON,
             _ => continue,
         };
         for entry in section.entries() {
@@ -272,7 +280,7 @@ mod tests {
         config.add_document(&file, &super::super::ini::parse(text.as_bytes()).unwrap(), &mut findings);
         judge_keys(&config, &mut findings);
         judge_env(&config, &mut findings);
-        let chain = ChainSettings::of_main(&config, &mut findings);
+        let chain = ChainSettings::of_chain(&config, MAIN_CHAIN, &mut findings);
         let told = findings.iter().map(ToString::to_string).collect();
         (config, chain, told)
     }

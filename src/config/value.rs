@@ -133,6 +133,12 @@ pub fn path(text: &str, base: &Path) -> Parsed<PathBuf> {
     Ok(base.join(text))
 }
 
+/// The name of a time zone, as the IANA database has it.
+pub fn time_zone(text: &str) -> Parsed<String> {
+    let found = text == "UTC" || jiff::tz::TimeZone::get(text).is_ok();
+    if found { Ok(text.to_owned()) } else { Err("expected the name of a time zone, such as UTC or Europe/Prague".to_owned()) }
+}
+
 /// A niceness.
 pub fn nice(text: &str) -> Parsed<i32> {
     text.parse().ok().filter(|nice| (-20..=19).contains(nice)).ok_or_else(|| "expected a number from -20 to 19".to_owned())

@@ -311,7 +311,13 @@ fn the_configuration_page_has_every_key_with_its_default_and_its_sections() {
     let text = page("docs/configuration.md");
     for key in keys::ALL {
         let default = if key.default.is_empty() { "-".to_owned() } else { format!("`{}`", key.default) };
-        let sections = [(Scope::RUNNER, "runner"), (Scope::TASK, "task"), (Scope::OLD_TASK, "plain")];
+        let sections = [
+            (Scope::RUNNER, "runner"),
+            (Scope::TASK, "task"),
+            (Scope::OLD_TASK, "plain"),
+            (Scope::CHAIN, "chain"),
+            (Scope::DAEMON, "daemon"),
+        ];
         let words: Vec<_> = sections.iter().filter(|(scope, _)| key.scope.covers(*scope)).map(|(_, word)| *word).collect();
         let name = format!("`{}`", key.name);
         let found: Vec<_> = rows(&text, &name).collect();
