@@ -6,6 +6,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
 /// The name of the main chain, the one `[runner]` describes.
 pub const MAIN_CHAIN: &str = "main";
 
@@ -99,6 +102,28 @@ impl RunId {
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Makes the run ids of one program.
+#[derive(Debug)]
+pub struct RunIds {
+    boot_id: String,
+    counter: u32,
+    random: SmallRng,
+}
+
+impl RunIds {
+    /// Ids of the boot with this id, which may be empty; `seed` is random.
+    pub fn new(boot_id: String, seed: u64) -> Self {
+        Self { boot_id, counter: 0, random: SmallRng::seed_from_u64(seed) }
+    }
+
+    /// The next one.
+    pub fn fresh(&mut self) -> RunId {
+        let id = RunId::new(&self.boot_id, self.counter, self.random.random());
+        self.counter = self.counter.wrapping_add(1);
+        id
     }
 }
 

@@ -181,12 +181,12 @@ impl Attempt {
     }
 
     fn open_output(&mut self, kit: &Kit<'_>, task: &Task) -> Result<Option<WriteEnds>, String> {
-        let echo = match effective_output(task.settings.output, kit.setup.chain.max_parallel) {
+        let echo = match kit.setup.output_of(task) {
             Output::Inherit | Output::Auto => return Ok(None),
             Output::Prefix => true,
             Output::Capture => false,
         };
-        let (capture, ends) = Capture::new(task.name.text(), echo).map_err(|error| format!("no pipe for its output: {error}"))?;
+        let (capture, ends) = Capture::new(&kit.setup.label_of(task), echo).map_err(|error| format!("no pipe for its output: {error}"))?;
         self.capture = Some(capture);
         Ok(Some(ends))
     }
@@ -342,7 +342,7 @@ impl Attempt {
         let (verdict, exit) = (self.verdict(kit), self.exit(kit));
         let (tail, tail_lost) = self.capture.as_mut().map(Capture::take_tail).unwrap_or_default();
         let failed = !matches!(verdict, Verdict::Ok | Verdict::Skip);
-        let captured = effective_output(task.settings.output, kit.setup.chain.max_parallel) == Output::Capture;
+        let captured = kit.setup.output_of(task) == Output::Capture;
         let end = TaskEnd {
             task: task.name.clone(),
             try_num: self.try_num,
@@ -390,15 +390,6 @@ fn limit_length(settings: &Rc<crate::config::settings::TaskSettings>, kind: Limi
         LimitKind::Idle => settings.idle_timeout,
     };
     limit.duration().unwrap_or_default()
-}
-
-/// What `output = auto` means at this width.
-pub fn effective_output(output: Output, width: usize) -> Output {
-    match output {
-        Output::Auto if width == 1 => Output::Inherit,
-        Output::Auto => Output::Prefix,
-        Output::Inherit | Output::Prefix | Output::Capture => output,
-    }
 }
 
 fn try_variables(kit: &Kit<'_>, task: &Task, try_num: u32, max_tries: u32) -> Vec<CString> {

@@ -3,6 +3,7 @@
 
 pub mod attempt;
 pub mod ears;
+pub mod fleet;
 pub mod halt;
 pub mod repeat;
 pub mod run;

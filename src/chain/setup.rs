@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::config::keys::Output;
 use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, TaskSettings};
 use crate::config::value::CommandLine;
@@ -64,6 +65,8 @@ pub struct Setup {
     pub halt: Option<Halt>,
     /// The variables of hooks and of the halt task.
     pub variables: Rc<Variables>,
+    /// Other chains run beside this one.
+    pub beside_others: bool,
 }
 
 impl Setup {
@@ -95,6 +98,7 @@ impl Setup {
             plan: Plan::default(),
             left_out: found.left_out,
             halt,
+            beside_others: false,
         };
         let (names, seen): (Vec<_>, Vec<_>) = found.tasks.into_iter().unzip();
         setup.take_in(&sections, &names, &seen, environment, findings);
@@ -156,6 +160,25 @@ impl Setup {
         let grace = self.tasks.iter().map(|task| task.settings.kill_after).max().unwrap_or_default();
         let hook = self.chain.task_hook.as_ref().and(self.chain.hook_max_time.duration()).unwrap_or_default();
         grace.saturating_add(UNKILLABLE_AFTER).saturating_add(hook)
+    }
+
+    /// Whether what some task writes goes this way.
+    pub fn writes_to(&self, output: Output) -> bool {
+        self.tasks.iter().any(|task| self.output_of(task) == output)
+    }
+
+    /// What happens to what a task writes: `auto` passes it on where nobody else writes at the same time.
+    pub fn output_of(&self, task: &Task) -> Output {
+        match task.settings.output {
+            Output::Auto if self.chain.max_parallel == 1 && !self.beside_others => Output::Inherit,
+            Output::Auto => Output::Prefix,
+            output @ (Output::Inherit | Output::Prefix | Output::Capture) => output,
+        }
+    }
+
+    /// What marks the lines of a task: its name, and its chain where there are several.
+    pub fn label_of(&self, task: &Task) -> String {
+        if self.beside_others { format!("{}/{}", self.chain.name, task.name) } else { task.name.text().to_owned() }
     }
 
     /// Finds the task that a word of the command line means.

@@ -53,6 +53,13 @@ pub enum Command {
         #[arg(default_value = crate::names::MAIN_CHAIN)]
         chain: String,
     },
+    /// Run chains at once, side by side, once
+    #[cfg(feature = "schedule")]
+    Now {
+        /// The chains; every enabled [chain:NAME] when none is named
+        #[arg(value_name = "CHAIN")]
+        chains: Vec<String>,
+    },
     /// Print what a shell needs to complete command lines
     Completions {
         /// The shell

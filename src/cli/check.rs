@@ -21,14 +21,15 @@ use crate::process::find_program;
 pub fn check(settings: &Settings) -> Result<Exit, Failure> {
     let loaded = settings.load()?;
     let mut findings = notes(&loaded);
-    match find_task_dir(None, &loaded) {
+    match find_task_dir(None, &loaded.chain) {
         Err(Failure::Config(errors)) => {
             findings.extend(loaded.findings);
             findings.extend(errors);
         }
         Err(failure) => return Err(failure),
         Ok(dir) => {
-            let prepared = prepare(loaded, &dir);
+            let Loaded { config, chain, findings: known } = loaded;
+            let prepared = prepare(&config, chain, known, &dir);
             findings.extend(prepared.findings);
             findings.extend(prepared.setup.iter().flat_map(left_out));
         }

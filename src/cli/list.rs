@@ -5,29 +5,26 @@ use serde_json::{Map, json};
 use super::exit::{Exit, Failure};
 use super::prepare::{prepare, refuse_errors};
 use super::print;
-use super::settings::{Settings, find_task_dir};
+use super::settings::{Loaded, Settings, find_chain, find_task_dir};
 use crate::chain::setup::{Setup, Task};
 use crate::config::keys::{self, KeyInfo, Scope};
 use crate::config::sections::Sections;
 use crate::config::{Origin, value};
-use crate::names::{MAIN_CHAIN, counted, suggestion};
+use crate::names::{MAIN_CHAIN, counted};
 
 /// Prints the tasks of a chain.
 ///
 /// # Errors
 /// There is no such chain; the configuration or the directory is wrong; the result cannot be written.
 pub fn list(settings: &Settings, chain: &str) -> Result<Exit, Failure> {
-    if chain != MAIN_CHAIN {
-        return Err(Failure::Usage(format!("no chain is called `{chain}`{}", suggestion(chain, [MAIN_CHAIN]))));
-    }
-    let loaded = settings.load()?;
-    let dir = find_task_dir(None, &loaded)?;
-    let config = loaded.config.clone();
-    let prepared = prepare(loaded, &dir);
+    let Loaded { config, chain: main, mut findings } = settings.load()?;
+    let chain_settings = if chain == MAIN_CHAIN { main } else { find_chain(&config, chain, &mut findings)?.chain };
+    let dir = find_task_dir(None, &chain_settings)?;
+    let prepared = prepare(&config, chain_settings, findings, &dir);
     for finding in refuse_errors(settings, prepared.findings)? {
         log::debug!("{finding}");
     }
-    let sections = Sections::new(&config, MAIN_CHAIN);
+    let sections = Sections::new(&config, chain);
     let Some(setup) = prepared.setup else { return Err(Failure::config(format!("{} cannot be used", dir.display()))) };
     if settings.json {
         print::json(&as_json(&sections, &setup))?

@@ -9,10 +9,13 @@ mod filter;
 mod generate;
 mod get;
 mod list;
+#[cfg(feature = "schedule")]
+mod now;
 mod prepare;
 mod print;
 mod run;
 mod settings;
+mod stage;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -88,6 +91,12 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             let settings = Settings::resolve(&global, true)?;
             report_log::start(settings.log.clone());
             list::list(&settings, &chain)
+        }
+        #[cfg(feature = "schedule")]
+        Some(Command::Now { chains }) => {
+            let settings = Settings::resolve(&global, true)?;
+            report_log::start(settings.log.clone());
+            now::now(&settings, &chains)
         }
         Some(Command::Completions { shell }) => generate::completions(shell),
         Some(Command::Man { dir }) => generate::man(&dir),

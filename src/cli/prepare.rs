@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::exit::Failure;
-use super::settings::{Loaded, Settings, own_environment, program_search};
+use super::settings::{Settings, own_environment, program_search};
 use crate::chain::setup::Setup;
 use crate::config::keys::Trust;
+use crate::config::settings::ChainSettings;
 use crate::config::value::CommandLine;
 use crate::config::{Config, Finding, Severity};
 use crate::process::find_program;
@@ -22,16 +23,15 @@ pub struct Prepared {
     pub untrusted: bool,
 }
 
-/// Makes the main chain ready.
-pub fn prepare(loaded: Loaded, dir: &Path) -> Prepared {
-    let Loaded { config, chain, mut findings } = loaded;
+/// Makes a chain ready. `findings` are those there are already.
+pub fn prepare(config: &Config, chain: ChainSettings, mut findings: Vec<Finding>, dir: &Path) -> Prepared {
     let severity = match chain.trust {
         Trust::Refuse => Severity::Error,
         Trust::Warn => Severity::Warning,
     };
     let hooks: Vec<CommandLine> = chain.task_hook.iter().chain(&chain.chain_hook).cloned().collect();
-    let setup = Setup::new(&config, chain, dir, &own_environment(), &mut findings);
-    let wrong = TrustCheck::for_root().map(|check| find_untrusted(check, &config, dir, &hooks, setup.as_ref())).unwrap_or_default();
+    let setup = Setup::new(config, chain, dir, &own_environment(), &mut findings);
+    let wrong = TrustCheck::for_root().map(|check| find_untrusted(check, config, dir, &hooks, setup.as_ref())).unwrap_or_default();
     let untrusted = severity == Severity::Error && !wrong.is_empty();
     findings.extend(wrong.into_iter().map(|wrong| Finding::about(severity, format!("not trusted: {wrong}"))));
     Prepared { setup, findings, untrusted }

@@ -1,41 +1,37 @@
 //! `runner [OPTIONS] [TASK_DIR]` and `runner run`: the way of a chain from the command line to its exit code.
 
 use std::ffi::CString;
-use std::hash::{BuildHasher, Hasher};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use anyhow::{Context, anyhow};
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
+use anyhow::anyhow;
 
 use super::args::RunArgs;
 use super::exit::{Exit, Failure};
 use super::prepare::{prepare, refuse_errors};
-use super::settings::{Settings, apply_run_args, find_task_dir, own_environment, own_variable, program_variables};
+use super::settings::{Loaded, Settings, apply_run_args, find_task_dir, own_environment, own_variable, program_variables};
+use super::stage::Stage;
 use super::{dry_run, filter};
-use crate::chain::attempt::effective_output;
 use crate::chain::ears::Ears;
 use crate::chain::repeat::{Interval, Next, Repeat};
 use crate::chain::run::Run;
 use crate::chain::setup::Setup;
-use crate::chain::{Driver, World, wait_for_hook};
+use crate::chain::{Driver, wait_for_hook};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::keys::{CHAIN_HOOK, Output};
 use crate::config::sections::Sections;
 use crate::config::settings::ChainSettings;
 use crate::config::{Config, Finding, Severity};
 use crate::environment::variable;
-use crate::event::{Event, Reader, RunRef};
+use crate::event::RunRef;
 use crate::hook::{self, HookRun, HookStart};
-use crate::names::{MAIN_CHAIN, RunId};
-use crate::notify::systemd::{Status, Watchdog, stopping};
+use crate::names::MAIN_CHAIN;
+use crate::notify::systemd::{Watchdog, stopping};
 use crate::outcome::{RunOutcome, signal_name};
+use crate::process::Family;
 use crate::process::signal::Signals;
 use crate::process::unix::WaitMethod;
-use crate::process::{Family, close_stdin};
-use crate::report::Reporter;
 use crate::report::bars::Bars;
 use crate::trigger::{Trigger, TriggerKind};
 
@@ -46,11 +42,11 @@ use crate::trigger::{Trigger, TriggerKind};
 pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Result<Exit, Failure> {
     let mut loaded = settings.load()?;
     apply_run_args(&mut loaded.chain, &args)?;
-    let dir = find_task_dir(typed_dir, &loaded).map_err(|failure| with_findings(failure, &loaded.findings))?;
-    refuse_nested(settings, &dir)?;
-    let (config, hook_settings, hook_allowed) =
-        (loaded.config.clone(), loaded.chain.clone(), loaded.findings.iter().all(|finding| finding.severity != Severity::Error));
-    let prepared = prepare(loaded, &dir);
+    let dir = find_task_dir(typed_dir, &loaded.chain).map_err(|failure| with_findings(failure, &loaded.findings))?;
+    refuse_nested(settings, MAIN_CHAIN, &dir)?;
+    let Loaded { config, chain, findings } = loaded;
+    let (hook_settings, hook_allowed) = (chain.clone(), findings.iter().all(|finding| finding.severity != Severity::Error));
+    let prepared = prepare(&config, chain, findings, &dir);
     let variables = program_variables(settings, &dir);
     let told = match refuse_errors(settings, prepared.findings) {
         Ok(told) => told,
@@ -80,20 +76,20 @@ fn with_findings(failure: Failure, findings: &[Finding]) -> Failure {
 }
 
 /// A chain that its own task starts again would wait for itself, or run for ever.
-fn refuse_nested(settings: &Settings, dir: &Path) -> Result<(), Failure> {
+pub fn refuse_nested(settings: &Settings, chain: &str, dir: &Path) -> Result<(), Failure> {
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let is = |name: &str, value: &Path| own_variable(name).is_some_and(|own| real(Path::new(&own)) == real(value));
     let config = settings.config_file.clone().unwrap_or_else(|| PathBuf::from("/dev/null"));
-    let inside =
-        own_variable("RUNNER_CHAIN").is_some_and(|chain| chain == MAIN_CHAIN) && is("RUNNER_CONFIG", &config) && is("RUNNER_TASK_DIR", dir);
+    let inside = own_variable("RUNNER_CHAIN").is_some_and(|own| own == chain) && is("RUNNER_CONFIG", &config) && is("RUNNER_TASK_DIR", dir);
     if inside {
         let run = own_variable("RUNNER_RUN_ID").unwrap_or_default();
-        return Err(Failure::Refused(format!("the chain {MAIN_CHAIN} was called inside its own run {}", run.to_string_lossy())));
+        return Err(Failure::Refused(format!("the chain {chain} was called inside its own run {}", run.to_string_lossy())));
     }
     Ok(())
 }
 
-fn tell_findings(findings: &[Finding]) {
+/// Tells what is worth knowing and stops nobody.
+pub fn tell_findings(findings: &[Finding]) {
     for finding in findings {
         match finding.severity {
             Severity::Error | Severity::Suspect | Severity::Warning => log::warn!("{finding}"),
@@ -102,64 +98,32 @@ fn tell_findings(findings: &[Finding]) {
     }
 }
 
-/// Everybody who hears of events.
-struct Readers {
-    reporter: Reporter,
-    status: Status,
-}
-
-impl Reader for Readers {
-    fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
-        self.reporter.tell(run, event);
-        self.status.tell(run, event);
-    }
-
-    fn wake_in(&self) -> Option<std::time::Duration> {
-        self.reporter.wake_in()
-    }
-
-    fn wake(&mut self) {
-        self.reporter.wake();
-    }
-}
-
 fn drive(setup: Setup, args: &RunArgs, variables: &[CString], managed: bool) -> anyhow::Result<Exit> {
-    close_stdin().context("/dev/null cannot be opened")?;
-    let clock = SystemClock::new();
-    let family = Family::new(WaitMethod::detect());
-    let signals = Signals::install().context("signals cannot be heard")?;
-    let mut ears = Ears::new(signals, Watchdog::new(managed, clock.now()));
-    let mut readers = Readers { reporter: Reporter::new(bars(&setup)), status: Status::new(managed, setup.longest_stop()) };
-    let mut rng = SmallRng::seed_from_u64(seed());
-    let world = World { family: &family, clock: &clock, reader: &mut readers, rng: &mut rng };
-    let mut driver = Driver { ears: &mut ears, world };
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let mut stage = Stage::new(managed, bars(&setup), setup.longest_stop())?;
+    let (mut driver, ids) = stage.driver();
     let repeat = Repeat { times: setup.chain.times, interval: interval(&setup) };
     let setup = Rc::new(setup);
-    let new_ref = |counter| RunRef {
-        chain: setup.chain.name.clone(),
-        id: RunId::new(&boot_id, counter, seed()),
-        trigger: Trigger::of(TriggerKind::Boot),
-    };
+    let mut new_ref = || RunRef { chain: setup.chain.name.clone(), id: ids.fresh(), trigger: Trigger::of(TriggerKind::Boot) };
     let (mut exit, mut done) = (Exit::Done, 0);
     loop {
+        let clock = driver.world.clock;
         let began = clock.now();
-        let run = Run::begin(setup.clone(), new_ref(done), variables, &mut driver.world);
+        let run = Run::begin(setup.clone(), new_ref(), variables, &mut driver.world);
         let ended = driver.drive(run);
         let Some(outcome) = ended.outcome() else { return Err(anyhow!("a run ended without an outcome")) };
-        done = done.saturating_add(1);
+        done += 1;
         exit = exit.graver(Exit::of_run(outcome));
         driver.ears.keep(ended.unheard());
         match repeat.next(done, began, clock.now(), outcome) {
             Next::At(at) => {
-                if let Some(signal) = sleep_until(at, driver.ears, &family, &clock) {
+                if let Some(signal) = sleep_until(at, &mut driver) {
                     log::warn!("told to stop by {} between two runs", signal_name(signal));
                     return Ok(Exit::Signal(signal));
                 }
             }
             Next::Stop => {
                 if args.halt_after && setup.chain.times != 0 && exit == Exit::Done && *outcome == RunOutcome::Done {
-                    let halting = Run::begin_halt(setup.clone(), new_ref(done), variables, &mut driver.world);
+                    let halting = Run::begin_halt(setup.clone(), new_ref(), variables, &mut driver.world);
                     driver.drive(halting);
                 }
                 return Ok(exit);
@@ -170,7 +134,7 @@ fn drive(setup: Setup, args: &RunArgs, variables: &[CString], managed: bool) -> 
 
 /// Bars only where a terminal is ours alone: a task that writes to it itself would tear them.
 fn bars(setup: &Setup) -> Option<Bars> {
-    let shared = setup.tasks.iter().any(|task| effective_output(task.settings.output, setup.chain.max_parallel) == Output::Inherit);
+    let shared = setup.writes_to(Output::Inherit);
     (!shared && std::io::stderr().is_terminal()).then(Bars::new)
 }
 
@@ -179,19 +143,13 @@ fn interval(setup: &Setup) -> Option<Interval> {
     from_begin.or(setup.chain.sleep_interval.map(Interval::FromEnd))
 }
 
-fn sleep_until(at: Moment, ears: &mut Ears, family: &Family, clock: &dyn Clock) -> Option<i32> {
-    while clock.now() < at {
-        if let Some(signal) = ears.listen(&[], Some(at), family, clock).stops.first() {
+fn sleep_until(at: Moment, driver: &mut Driver<'_>) -> Option<i32> {
+    while driver.world.clock.now() < at {
+        if let Some(signal) = driver.listen(&[], &[], Some(at)).stops.first() {
             return Some(*signal);
         }
     }
     None
-}
-
-/// A random number from the keys that std draws for its hash maps: these never wait for entropy (getrandom(2) with
-/// GRND_INSECURE), which a machine that has just started may lack for minutes.
-fn seed() -> u64 {
-    std::hash::RandomState::new().build_hasher().finish()
 }
 
 /// Tells the chain's hook of a run that did not begin.

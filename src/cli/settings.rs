@@ -10,12 +10,13 @@ use log::LevelFilter;
 
 use super::args::{GlobalArgs, RunArgs, When};
 use super::exit::Failure;
+use crate::config::chains::{self, NamedChain};
 use crate::config::load::{DEFAULT_FILE, LoadError, Override, load};
 use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, judge_env, judge_keys};
 use crate::config::{Config, Finding, Severity, value};
 use crate::environment::{Environment, variable};
-use crate::names::MAIN_CHAIN;
+use crate::names::{MAIN_CHAIN, suggestion};
 use crate::process::find_program;
 use crate::report::log::LogSettings;
 
@@ -150,13 +151,25 @@ fn stderr_is_journal() -> bool {
 ///
 /// # Errors
 /// Neither names one, or a lone word is no directory.
-pub fn find_task_dir(typed: Option<&Path>, loaded: &Loaded) -> Result<PathBuf, Failure> {
-    let dir = match (typed, &loaded.chain.task_dir) {
+pub fn find_task_dir(typed: Option<&Path>, chain: &ChainSettings) -> Result<PathBuf, Failure> {
+    let dir = match (typed, &chain.task_dir) {
         (Some(typed), _) => typed,
         (None, Some(configured)) => configured,
         (None, None) => return Err(Failure::config("there is no task directory: name one, or write task_dir into [runner]")),
     };
     std::path::absolute(dir).map_err(|error| Failure::config(format!("{}: {error}", dir.display())))
+}
+
+/// The named chain that a word of the command line means.
+///
+/// # Errors
+/// No chain is called so, and what might have been meant.
+pub fn find_chain(config: &Config, word: &str, findings: &mut Vec<Finding>) -> Result<NamedChain, Failure> {
+    let found = chains::read_all(config, findings).into_iter().find(|chain| chain.chain.name == word);
+    found.ok_or_else(|| {
+        let near = suggestion(word, chains::names(config).chain([MAIN_CHAIN]));
+        Failure::Usage(format!("no chain is called `{word}`{near}"))
+    })
 }
 
 /// Takes the options of a run over into the settings of the chain.

@@ -27,6 +27,8 @@ mod halt;
 mod hooks;
 mod ini_reference;
 mod loops;
+#[cfg(feature = "schedule")]
+mod now;
 mod old_faults;
 mod old_kernel;
 mod order;

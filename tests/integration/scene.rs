@@ -193,6 +193,11 @@ impl Scene {
         names.into_iter().fold(self, |scene, name| scene.task(name, "exit 0"))
     }
 
+    /// The same in another directory.
+    pub(crate) fn tasks_at<'a>(self, dir: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        names.into_iter().fold(self, |scene, name| scene.task_at(format!("{dir}/{name}"), "exit 0"))
+    }
+
     /// An executable shell script with the story's functions, which logs nothing by itself.
     pub(crate) fn script(self, path: impl AsRef<Path>, body: &str) -> Self {
         let story = self.path("story.sh").to_str().unwrap().replace('\'', "'\\''");

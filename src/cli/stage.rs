@@ -1,0 +1,82 @@
+//! What a command that runs something stands on: clocks, signals, the family of its processes, and who hears of events.
+
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+use anyhow::Context;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::chain::ears::Ears;
+use crate::chain::{Driver, World};
+use crate::clock::{Clock, SystemClock};
+use crate::event::{Event, Reader, RunRef};
+use crate::names::RunIds;
+use crate::notify::systemd::{Status, Watchdog};
+use crate::process::signal::Signals;
+use crate::process::unix::WaitMethod;
+use crate::process::{Family, close_stdin};
+use crate::report::Reporter;
+use crate::report::bars::Bars;
+
+/// The clocks, the signals, the processes and the readers of events. One for the whole program.
+pub struct Stage {
+    clock: SystemClock,
+    family: Family,
+    ears: Ears,
+    readers: Readers,
+    rng: SmallRng,
+    ids: RunIds,
+}
+
+impl Stage {
+    /// Takes the process over: standard input, signals, orphans. `managed` is whether a service manager listens,
+    /// `longest_stop` what it is told a stop may take.
+    ///
+    /// # Errors
+    /// /dev/null cannot be opened, or the kernel refuses a signal handler.
+    pub fn new(managed: bool, bars: Option<Bars>, longest_stop: Duration) -> anyhow::Result<Self> {
+        close_stdin().context("/dev/null cannot be opened")?;
+        let clock = SystemClock::new();
+        let family = Family::new(WaitMethod::detect());
+        let signals = Signals::install().context("signals cannot be heard")?;
+        let ears = Ears::new(signals, Watchdog::new(managed, clock.now()));
+        let readers = Readers { reporter: Reporter::new(bars), status: Status::new(managed, longest_stop) };
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let ids = RunIds::new(boot_id, random());
+        Ok(Self { clock, family, ears, readers, rng: SmallRng::seed_from_u64(random()), ids })
+    }
+
+    /// The loop that stands on it, and the source of run ids.
+    pub fn driver(&mut self) -> (Driver<'_>, &mut RunIds) {
+        let Self { clock, family, ears, readers, rng, ids } = self;
+        (Driver { ears, world: World { family, clock, reader: readers, rng } }, ids)
+    }
+}
+
+/// A random number from the keys that std draws for its hash maps: these never wait for entropy (getrandom(2) with
+/// GRND_INSECURE), which a machine that has just started may lack for minutes.
+fn random() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// Everybody who hears of events.
+struct Readers {
+    reporter: Reporter,
+    status: Status,
+}
+
+impl Reader for Readers {
+    fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
+        self.reporter.tell(run, event);
+        self.status.tell(run, event);
+    }
+
+    fn wake_in(&self) -> Option<std::time::Duration> {
+        self.reporter.wake_in()
+    }
+
+    fn wake(&mut self) {
+        self.reporter.wake();
+    }
+}
