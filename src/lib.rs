@@ -19,6 +19,8 @@ pub mod output;
 pub mod process;
 pub mod report;
 pub mod retry;
+#[cfg(feature = "schedule")]
+pub mod schedule;
 pub mod task;
 pub mod trigger;
 pub mod trust;

@@ -39,6 +39,8 @@ mod probes;
 mod progress;
 mod retry;
 mod runner_config;
+#[cfg(feature = "schedule")]
+mod schedule;
 mod stop;
 mod supervise;
 mod sweep;
