@@ -15,8 +15,8 @@ use super::order::minute_of;
 
 /// The most slots that `missed = all` runs at once.
 pub const MOST_CAUGHT_UP: usize = 100;
-/// A slot of this age is on time.
-const ON_TIME: SignedDuration = SignedDuration::from_secs(60);
+/// A slot of this age is on time; a tick looks so far.
+const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 /// Slots that are given up are counted so far; there may be millions.
 const COUNTED: usize = 1000;
 
@@ -84,7 +84,8 @@ pub struct Decision {
     pub run: Vec<Slot>,
     /// In their order; at most two.
     pub given_up: Vec<GivenUp>,
-    /// Slots up to here are decided: what is to be stored, and handed in the next time.
+    /// Slots up to here are decided: what is to be stored, and handed in the next time. After a tick it may lie ahead, within
+    /// the minute; otherwise it is the time that was handed in, less the delay, or what it was before if that is later.
     pub watermark: Timestamp,
     /// When to look again; `None` if nothing will ever be due.
     pub wake: Option<Timestamp>,
@@ -115,29 +116,28 @@ pub fn tick(schedule: &Schedule, policy: &Policy, watermark: Option<Timestamp>, 
 
 fn judge(schedule: &Schedule, policy: &Policy, watermark: Option<Timestamp>, now: Timestamp, asks: Asks) -> Decision {
     let delay = signed(policy.delay);
-    // From here on by the names of the slots: those up to `until` have fired or should have.
-    let until = match asks {
-        Asks::Daemon => back(now, delay),
-        Asks::Tick => back(ahead(minute_of(now), SignedDuration::from_millis(59_999)), delay),
-    };
-    let first_sight = match asks {
-        Asks::Daemon => until,
-        Asks::Tick => back(until, SignedDuration::from_millis(59_999 + 1)),
+    // From here on by the names of the slots: those up to `passed` should have fired, those up to `until` may.
+    let passed = back(now, delay);
+    let (until, first_sight) = match asks {
+        Asks::Daemon => (passed, passed),
+        Asks::Tick => {
+            let begins = back(minute_of(now), delay);
+            (just_before(ahead(begins, MINUTE)), just_before(begins))
+        }
     };
     let decided = watermark.unwrap_or(first_sight);
-    let on_time = back(back(now, delay), ON_TIME);
     let next = schedule.next_after(decided);
     if decided >= until || next.is_none_or(|next| next > until) {
-        let (watermark, wake) = (decided.max(until), next.map(|next| ahead(next, delay)));
+        let (watermark, wake) = (decided.max(passed), next.map(|next| ahead(next, delay)));
         return Decision { run: Vec::new(), given_up: Vec::new(), watermark, wake };
     }
-    let oldest = back(back(now, delay), signed(policy.window).max(ON_TIME));
+    let oldest = back(passed, signed(policy.window).max(MINUTE));
     let since = decided.max(just_before(oldest));
     let most = match policy.missed {
         Missed::Skip | Missed::Last => 1,
         Missed::All => MOST_CAUGHT_UP,
     };
-    let slot = |at: Timestamp| Slot { at, late: at < on_time };
+    let slot = |at: Timestamp| Slot { at, late: at < back(passed, MINUTE) };
     let mut run: Vec<_> = schedule.newest(since, until, most).into_iter().map(slot).collect();
     if policy.missed == Missed::Skip {
         run.retain(|slot| !slot.late);
@@ -149,8 +149,11 @@ fn judge(schedule: &Schedule, policy: &Policy, watermark: Option<Timestamp>, now
     };
     let newer = run.first().map_or(until, |slot| just_before(slot.at));
     let given_up = [given_up(schedule, decided, since, Why::TooOld), given_up(schedule, since, newer, why)];
-    let wake = schedule.next_after(until).map(|next| ahead(next, delay));
-    Decision { run, given_up: given_up.into_iter().flatten().collect(), watermark: until, wake }
+    let given_up: Vec<_> = given_up.into_iter().flatten().collect();
+    // A tick may have decided slots that are still to come in its minute.
+    let decided = run.last().map(|slot| slot.at).into_iter().chain(given_up.last().map(|part| part.last)).fold(passed, Timestamp::max);
+    let wake = schedule.next_after(decided).map(|next| ahead(next, delay));
+    Decision { run, given_up, watermark: decided, wake }
 }
 
 /// The slots after `after` and not after `until`.
@@ -211,7 +214,8 @@ pub enum NoClock {
     },
 }
 
-/// Whether a wall clock can be believed.
+/// Whether a wall clock can be believed. `newest` is the newest time at which something happened, such as the begin or end of a
+/// run; not a watermark, which a tick may move ahead of the clock.
 ///
 /// # Errors
 /// It is before the build of the program, or before the newest time that was ever stored: only `@boot` fires.
@@ -230,7 +234,8 @@ pub struct Entry {
     pub schedule: Schedule,
     /// Which slots it takes.
     pub policy: Policy,
-    /// Up to where its slots are decided; `None` when it is seen for the first time.
+    /// Up to where its slots are decided; `None` when it is seen for the first time. After a reload that is also right for
+    /// a chain whose schedule is another one now: it has missed nothing of what nobody had asked for.
     pub watermark: Option<Timestamp>,
 }
 

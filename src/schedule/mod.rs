@@ -16,7 +16,7 @@ pub mod order;
 #[cfg(test)]
 mod tests;
 mod weekly;
-pub mod when;
+mod when;
 
 use std::collections::VecDeque;
 
@@ -31,6 +31,7 @@ use local::{Change, LocalRule};
 
 pub use error::{Field, Problem, ScheduleError};
 pub use lint::{Lint, Remark};
+pub use when::{WhenError, when};
 
 /// The words, and the cron lines they stand for.
 const WORDS: [(&str, &str); 7] = [

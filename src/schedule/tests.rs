@@ -7,8 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rstest::rstest;
 
-use super::when::when;
-use super::{Dst, Schedule};
+use super::{Dst, Schedule, when};
 
 pub(super) fn zone(name: &str) -> TimeZone {
     TimeZone::get(name).unwrap()

@@ -137,6 +137,10 @@ fn a_tick_fires_what_is_due_in_its_minute() {
     assert_eq!(told("@hourly", 90, Missed::Skip, Some("2026-11-20T09:30Z"), "2026-11-20T10:01:02Z").0, ["20 10:00"]);
     assert_eq!(told("every 10s", 0, Missed::Last, Some("2026-11-20T09:59:55Z"), "2026-11-20T10:00:02Z").0, ["20 10:00"]);
     assert_eq!(told("every 10s", 0, Missed::All, Some("2026-11-20T09:59:55Z"), "2026-11-20T10:00:02Z").0.len(), 6);
+    // What is decided ahead stays decided; nothing else of the future is.
+    let ahead = tick(&schedule("every 10s", "UTC"), &policy(Missed::Last), Some(at("2026-11-20T09:59:55Z")), at("2026-11-20T10:00:02Z"));
+    assert_eq!((ahead.watermark, ahead.run[0].at), (at("2026-11-20T10:00:50Z"), at("2026-11-20T10:00:50Z")));
+    assert_eq!(first.watermark, at("2026-11-20T10:00:59Z"));
     // A tick that was left out is made up for.
     assert_eq!(told("@hourly", 0, Missed::Last, Some("2026-11-20T09:58Z"), "2026-11-20T10:03Z").0, ["20 10:00+"]);
 }
