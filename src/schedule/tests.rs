@@ -301,3 +301,16 @@ fn the_newest_slots_are_the_end_of_all_slots() {
         }
     }
 }
+
+#[test]
+fn the_calendar_has_two_ends() {
+    for text in ["* * * * *", "0 0 29 2 *", "0 12 L * *", "daily 0:00 23:59", "every 7s", "every 9000d"] {
+        for name in ["UTC", PRAGUE, LORD_HOWE, "Pacific/Apia"] {
+            let schedule = schedule(text, name);
+            assert_eq!(schedule.next_after(Timestamp::MAX), None, "{text} in {name}");
+            assert!(schedule.next_after(Timestamp::MIN).is_some(), "{text} in {name}");
+            assert_eq!(schedule.newest(Timestamp::MIN, Timestamp::MAX, 3).len(), 3, "{text} in {name}");
+            assert!(schedule.lints(Timestamp::MAX).len() <= 1);
+        }
+    }
+}
