@@ -12,6 +12,9 @@ pub mod config;
 pub mod environment;
 pub mod event;
 pub mod hook;
+#[cfg(feature = "http")]
+pub mod http;
+pub mod metrics;
 pub mod names;
 pub mod notify;
 pub mod outcome;
@@ -21,6 +24,7 @@ pub mod report;
 pub mod retry;
 #[cfg(feature = "schedule")]
 pub mod schedule;
+pub mod status;
 pub mod task;
 pub mod trigger;
 pub mod trust;

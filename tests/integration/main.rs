@@ -25,6 +25,8 @@ mod examples;
 mod filters;
 mod halt;
 mod hooks;
+#[cfg(feature = "http")]
+mod http;
 mod ini_reference;
 mod loops;
 #[cfg(feature = "schedule")]

@@ -1,0 +1,180 @@
+//! The status as numbers, in Prometheus' text format (version 0.0.4), for the daemon's `/metrics` and for node
+//! exporter's textfile collector. Decides only: whoever has a file or a socket writes it there.
+
+use std::fmt::Write;
+
+use crate::status::{Chain, Date, Queue, Status};
+
+/// A metric under construction: names are ours, values of labels may be anything.
+struct Family<'a> {
+    text: &'a mut String,
+    name: &'static str,
+    /// What stands above the first sample; nothing where there is none.
+    head: String,
+}
+
+/// Begins a metric. `kind` is the word of its TYPE line.
+fn family<'a>(text: &'a mut String, name: &'static str, kind: &str, help: &str) -> Family<'a> {
+    Family { text, name, head: format!("# HELP {name} {help}\n# TYPE {name} {kind}\n") }
+}
+
+impl Family<'_> {
+    fn add(&mut self, labels: &[(&str, &str)], value: f64) {
+        self.add_as("", labels, value);
+    }
+
+    /// A part of the metric, `_sum` or `_count`.
+    fn add_as(&mut self, suffix: &str, labels: &[(&str, &str)], value: f64) {
+        self.text.push_str(&std::mem::take(&mut self.head));
+        let _ = write!(self.text, "{}{suffix}", self.name);
+        for (at, (name, label)) in labels.iter().enumerate() {
+            let open = if at == 0 { '{' } else { ',' };
+            let _ = write!(self.text, "{open}{name}=\"{}\"", escape(label));
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{close} {value}");
+    }
+}
+
+/// The value of a label: a backslash, a quote and a line feed are escaped, as the format has it.
+fn escape(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn seconds(date: Date) -> f64 {
+    date.at.as_duration().as_secs_f64()
+}
+
+fn truth(value: bool) -> f64 {
+    if value { 1.0 } else { 0.0 }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "the format has no other numbers; 2^53 runs are far away")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+/// The whole text. Series of one metric stand together, as the format wants it.
+pub fn prometheus(status: &Status) -> String {
+    let mut text = String::new();
+    daemon(&mut text, status);
+    totals(&mut text, &status.chains);
+    last_runs(&mut text, &status.chains);
+    now(&mut text, status);
+    tasks(&mut text, &status.chains);
+    queues(&mut text, status.time, &status.queues);
+    let mut held = family(&mut text, "runner_lock_held", "gauge", "Whether somebody holds the lock.");
+    status.locks.iter().for_each(|lock| held.add(&[("lock", &lock.name)], truth(lock.holder.is_some() || lock.held_here)));
+    let mut here = family(&mut text, "runner_lock_held_here", "gauge", "Whether this machine's runner holds the lock.");
+    status.locks.iter().for_each(|lock| here.add(&[("lock", &lock.name)], truth(lock.held_here)));
+    text
+}
+
+fn daemon(text: &mut String, status: &Status) {
+    let labels = [("version", status.program.as_str()), ("host", status.host.as_str())];
+    family(text, "runner_build_info", "gauge", "The version of runner.").add(&labels, 1.0);
+    if let Some(since) = status.since {
+        family(text, "runner_start_time_seconds", "gauge", "When the daemon began, in Unix seconds.").add(&[], seconds(since));
+    }
+    let configuration = &status.configuration;
+    family(text, "runner_config_last_reload_successful", "gauge", "Whether the newest configuration is the one in force.")
+        .add(&[], truth(configuration.refused.is_none()));
+    family(text, "runner_config_loaded_timestamp_seconds", "gauge", "When the configuration in force was read.")
+        .add(&[], seconds(configuration.loaded_at));
+}
+
+fn totals(text: &mut String, chains: &[Chain]) {
+    let mut runs = family(text, "runner_runs_total", "counter", "Runs since the daemon began, by outcome.");
+    for chain in chains {
+        for total in &chain.totals.runs {
+            runs.add(&[("chain", &chain.name), ("outcome", total.outcome.word())], number(total.count));
+        }
+    }
+    let mut durations = family(text, "runner_run_duration_seconds", "summary", "How long runs took.");
+    for chain in chains {
+        let labels = [("chain", chain.name.as_str())];
+        durations.add_as("_sum", &labels, chain.totals.runs.iter().map(|total| total.seconds).sum());
+        durations.add_as("_count", &labels, number(chain.totals.runs.iter().map(|total| total.count).sum()));
+    }
+    let tries = |chain: &Chain| chain.totals.tries.clone();
+    let mut counts = family(text, "runner_tries_total", "counter", "Tries of tasks since the daemon began, by result.");
+    for chain in chains {
+        for total in tries(chain) {
+            counts.add(&[("chain", &chain.name), ("task", &total.task), ("result", &total.result)], number(total.count));
+        }
+    }
+    let mut spent = family(text, "runner_try_seconds_total", "counter", "Time that tries of tasks took since the daemon began.");
+    for chain in chains {
+        for total in tries(chain) {
+            spent.add(&[("chain", &chain.name), ("task", &total.task), ("result", &total.result)], total.seconds);
+        }
+    }
+}
+
+fn last_runs(text: &mut String, chains: &[Chain]) {
+    let ended: Vec<_> =
+        chains.iter().filter_map(|chain| chain.runs.iter().find_map(|run| Some((chain, run, run.outcome?, run.ended_at?)))).collect();
+    let mut codes = family(text, "runner_last_run_exit_code", "gauge", "The exit code of each chain's last run.");
+    for (chain, run, ..) in &ended {
+        if let Some(code) = run.exit_code {
+            codes.add(&[("chain", &chain.name)], f64::from(code));
+        }
+    }
+    let mut times = family(text, "runner_last_run_timestamp_seconds", "gauge", "When each chain's last run ended, in Unix seconds.");
+    ended.iter().for_each(|(chain, _, _, at)| times.add(&[("chain", &chain.name)], seconds(*at)));
+    let mut lengths = family(text, "job_duration_seconds", "gauge", "How long each chain's last run took, under jobslib's name.");
+    for (chain, run, outcome, at) in &ended {
+        lengths.add(&[("chain", &chain.name), ("status", outcome.of_jobslib())], run.seconds(*at));
+    }
+    let good = |chain: &Chain| chain.last_success.map(seconds);
+    let mut own = family(text, "runner_last_success_timestamp_seconds", "gauge", "When a run last ended well, in Unix seconds.");
+    chains.iter().filter_map(|chain| Some((chain, good(chain)?))).for_each(|(chain, at)| own.add(&[("chain", &chain.name)], at));
+    let mut jobslib = family(text, "last_successful_run_timestamp", "gauge", "When a run last ended well, under jobslib's name.");
+    chains.iter().filter_map(|chain| Some((chain, good(chain)?))).for_each(|(chain, at)| jobslib.add(&[("chain", &chain.name)], at));
+}
+
+fn now(text: &mut String, status: &Status) {
+    let chains = &status.chains;
+    let mut running = family(text, "runner_running", "gauge", "Runs that are under way.");
+    chains.iter().for_each(|chain| running.add(&[("chain", &chain.name)], number(chain.running.len() as u64)));
+    let mut enabled = family(text, "runner_chain_enabled", "gauge", "Whether the chain fires on its schedule.");
+    chains.iter().for_each(|chain| enabled.add(&[("chain", &chain.name)], truth(chain.enabled)));
+    let mut next = family(text, "runner_next_slot_timestamp_seconds", "gauge", "The next slot of each chain, in Unix seconds.");
+    for chain in chains {
+        if let Some(slot) = chain.next.first() {
+            next.add(&[("chain", &chain.name)], seconds(*slot));
+        }
+    }
+}
+
+fn tasks(text: &mut String, chains: &[Chain]) {
+    let mut codes = family(text, "runner_task_last_exit_code", "gauge", "The exit code of each task's last try; none after a signal.");
+    for chain in chains {
+        for (task, last) in chain.runs.first().into_iter().flat_map(|run| &run.tasks).filter_map(|task| Some((task, task.tries.last()?))) {
+            if let Some(code) = last.exit_code {
+                codes.add(&[("chain", &chain.name), ("task", &task.file)], f64::from(code));
+            }
+        }
+    }
+    let mut progress = family(text, "runner_task_progress_ratio", "gauge", "How far a running task says it is, 0 to 1.");
+    for chain in chains {
+        // One run of a chain at a time; its id as a label would make a new series for each.
+        let tasks = chain.running.first().into_iter().flat_map(|run| &run.tasks);
+        for (task, percent) in tasks.filter_map(|task| Some((task, task.progress?))) {
+            progress.add(&[("chain", &chain.name), ("task", &task.file)], f64::from(percent) / 100.0);
+        }
+    }
+}
+
+fn queues(text: &mut String, now: Date, queues: &[Queue]) {
+    let mut depth = family(text, "runner_queue_jobs", "gauge", "Jobs of a queue, by state.");
+    for queue in queues {
+        let states = [("scheduled", queue.scheduled), ("ready", queue.ready), ("running", queue.running), ("failed", queue.failed)];
+        states.iter().for_each(|(state, jobs)| depth.add(&[("queue", &queue.name), ("state", state)], number(*jobs)));
+    }
+    let mut age = family(text, "runner_queue_oldest_ready_seconds", "gauge", "For how long the oldest ready job has been due.");
+    for queue in queues {
+        let since = queue.oldest_ready.map_or(0.0, |oldest| oldest.seconds_until(now).max(0.0));
+        age.add(&[("queue", &queue.name)], since);
+    }
+}

@@ -1,0 +1,432 @@
+//! What goes on, as one value: what runs, what is due, what ran, what waits, who holds the locks. The daemon fills it
+//! in; the page, `/status.json`, the metrics and `runner status` read it. It knows nobody; keys are only ever added.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use jiff::fmt::temporal::Pieces;
+use jiff::tz::Offset;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The version of the shape below. It grows when a key changes its meaning, which it should not.
+pub const VERSION: u32 = 1;
+
+/// A moment in RFC 3339 with the offset that it was read with, to the millisecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Date {
+    /// The moment.
+    pub at: Timestamp,
+    /// The offset of the place.
+    pub offset: Offset,
+}
+
+impl Date {
+    /// A moment as the clocks of this place show it.
+    pub fn new(at: Timestamp, zone: &jiff::tz::TimeZone) -> Self {
+        Self { at, offset: zone.to_offset(at) }
+    }
+
+    /// Seconds from here to `later`; negative if that lies before.
+    pub fn seconds_until(self, later: Self) -> f64 {
+        self.at.duration_until(later.at).as_secs_f64()
+    }
+
+    /// Printed by a pattern of strftime(3).
+    pub fn show(self, pattern: &str) -> String {
+        self.at.to_zoned(self.offset.to_time_zone()).strftime(pattern).to_string()
+    }
+}
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.show("%Y-%m-%dT%H:%M:%S%.3f%:z"))
+    }
+}
+
+impl FromStr for Date {
+    type Err = jiff::Error;
+
+    fn from_str(text: &str) -> Result<Self, jiff::Error> {
+        let offset = Pieces::parse(text)?.to_numeric_offset().unwrap_or(Offset::UTC);
+        Ok(Self { at: text.parse()?, offset })
+    }
+}
+
+impl Serialize for Date {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Date {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// All there is to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The machine.
+    pub host: String,
+    /// The version of runner.
+    pub program: String,
+    /// When this was said.
+    pub time: Date,
+    /// When the daemon began; none where nobody but the reading command speaks.
+    pub since: Option<Date>,
+    /// The configuration that is in force.
+    pub configuration: Configuration,
+    /// The chains, in the order of their names.
+    pub chains: Vec<Chain>,
+    /// The queues, in the order of their names.
+    pub queues: Vec<Queue>,
+    /// The locks.
+    pub locks: Vec<Lock>,
+}
+
+/// The configuration in force, and one that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Its file.
+    pub file: String,
+    /// When it was read.
+    pub loaded_at: Date,
+    /// Why a newer one is not in force.
+    pub refused: Option<RefusedConfiguration>,
+}
+
+/// A configuration that was changed and could not be taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedConfiguration {
+    /// When that was tried.
+    pub at: Date,
+    /// What is wrong, one line for each error.
+    pub message: String,
+    /// The file of the first error.
+    pub file: Option<String>,
+    /// Its line.
+    pub line: Option<u32>,
+}
+
+/// A chain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Chain {
+    /// Its name.
+    pub name: String,
+    /// Whether it fires on its schedule.
+    pub enabled: bool,
+    /// Its schedule as it was written, a line each.
+    pub schedule: Vec<String>,
+    /// The time zone of the schedule, if one was named.
+    pub timezone: Option<String>,
+    /// The next slots, the first one first.
+    pub next: Vec<Date>,
+    /// Why it does not run although it might: disabled, lock held, waits for idle time.
+    pub waits_because: Option<String>,
+    /// Its runs that are under way.
+    pub running: Vec<Run>,
+    /// Its last runs, the newest first.
+    pub runs: Vec<Run>,
+    /// When a run last ended well.
+    pub last_success: Option<Date>,
+    /// What was counted since the daemon began.
+    pub totals: Totals,
+}
+
+/// How a run ended, or that it did not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// Every task is done.
+    Done,
+    /// Tries or time were used up.
+    GaveUp,
+    /// A task asked for the halt task.
+    Halted,
+    /// A task ended the run by its code.
+    Stopped,
+    /// We were told to stop.
+    Signalled,
+    /// The lock was lost meanwhile.
+    LockLost,
+    /// It did not begin: lock held, slot skipped, task directory wrong.
+    NotStarted,
+    /// Nobody saw its end: the machine or runner went down.
+    Lost,
+}
+
+impl Ended {
+    /// All there are.
+    pub const ALL: [Self; 8] =
+        [Self::Done, Self::GaveUp, Self::Halted, Self::Stopped, Self::Signalled, Self::LockLost, Self::NotStarted, Self::Lost];
+
+    /// The word in JSON and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::GaveUp => "gave_up",
+            Self::Halted => "halted",
+            Self::Stopped => "stopped",
+            Self::Signalled => "signalled",
+            Self::LockLost => "lock_lost",
+            Self::NotStarted => "not_started",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// The word for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::GaveUp => "gave up",
+            Self::Halted => "halted",
+            Self::Stopped => "stopped by a task",
+            Self::Signalled => "stopped",
+            Self::LockLost => "lock lost",
+            Self::NotStarted => "did not run",
+            Self::Lost => "end unknown",
+        }
+    }
+
+    /// The word of jobslib's `status`.
+    pub fn of_jobslib(self) -> &'static str {
+        match self {
+            Self::Done => "succeeded",
+            Self::GaveUp | Self::Halted | Self::Stopped => "failed",
+            Self::NotStarted => "pending",
+            Self::Signalled => "interrupted",
+            Self::LockLost | Self::Lost => "killed",
+        }
+    }
+}
+
+/// One run of a chain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its id.
+    pub id: String,
+    /// What made it begin: boot, schedule, missed, tick, now, queue.
+    pub trigger: String,
+    /// The slot it was for.
+    pub scheduled_at: Option<Date>,
+    /// When it began.
+    pub started_at: Date,
+    /// When it ended; none while it runs.
+    pub ended_at: Option<Date>,
+    /// How it ended; none while it runs.
+    pub outcome: Option<Ended>,
+    /// Why, in words.
+    pub why: Option<String>,
+    /// The exit code that runner gives to such an end.
+    pub exit_code: Option<u8>,
+    /// Which try of the whole chain it is.
+    pub try_num: u32,
+    /// How many there are; 4294967295 where there is no limit.
+    pub max_tries: u32,
+    /// Its tasks, in their order.
+    pub tasks: Vec<Task>,
+}
+
+impl Run {
+    /// How long it took, or has taken until `now`, in seconds.
+    pub fn seconds(&self, now: Date) -> f64 {
+        self.started_at.seconds_until(self.ended_at.unwrap_or(now)).max(0.0)
+    }
+}
+
+/// Where a task of a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Its turn has not come.
+    Waiting,
+    /// It runs.
+    Running,
+    /// It is done.
+    Done,
+    /// It had nothing to do.
+    Skipped,
+    /// It failed, and is not tried again alone.
+    Failed,
+    /// It failed, and is tried again later.
+    Sleeping,
+    /// We ended it, or it was never begun.
+    Cancelled,
+}
+
+impl TaskState {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Skipped => "skipped",
+            Self::Failed => "failed",
+            Self::Sleeping => "sleeping",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A task of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its file.
+    pub file: String,
+    /// Where it stands.
+    pub state: TaskState,
+    /// How far it says it is, 0 to 100.
+    pub progress: Option<u8>,
+    /// What it says of itself.
+    pub status: Option<String>,
+    /// When it is tried again.
+    pub until: Option<Date>,
+    /// Its tries, the first one first. The last may still run.
+    pub tries: Vec<Try>,
+}
+
+/// One try of a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Try {
+    /// Which, from 1.
+    pub try_num: u32,
+    /// When it began.
+    pub started_at: Date,
+    /// How long it took, in milliseconds; none while it runs.
+    pub duration_ms: Option<u64>,
+    /// Its result: OK, SKIP, RETRY, HALT, EXIT, CANCEL; none while it runs.
+    pub result: Option<String>,
+    /// How it ended, in words.
+    pub end: Option<String>,
+    /// The code it exited with.
+    pub exit_code: Option<u8>,
+    /// The signal it died of.
+    pub signal: Option<i32>,
+    /// Whether it took too long.
+    pub timed_out: bool,
+    /// The end of what it wrote, where that was kept.
+    pub output: Option<String>,
+    /// How much of what it wrote is not in `output`, in bytes.
+    pub output_lost: u64,
+}
+
+/// What was counted of a chain since the daemon began.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Runs, by how they ended.
+    pub runs: Vec<RunTotal>,
+    /// Tries of its tasks, by what came of them.
+    pub tries: Vec<TryTotal>,
+}
+
+/// Runs that ended alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunTotal {
+    /// How.
+    pub outcome: Ended,
+    /// How many.
+    pub count: u64,
+    /// How long they took together, in seconds.
+    pub seconds: f64,
+}
+
+/// Tries that ended alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TryTotal {
+    /// The file of the task.
+    pub task: String,
+    /// OK, SKIP, RETRY, HALT, EXIT, CANCEL.
+    pub result: String,
+    /// How many.
+    pub count: u64,
+    /// How long they took together, in seconds.
+    pub seconds: f64,
+}
+
+/// A queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Jobs that are due later.
+    pub scheduled: u64,
+    /// Jobs that are due.
+    pub ready: u64,
+    /// Jobs that run.
+    pub running: u64,
+    /// Jobs that have failed for good and are kept.
+    pub failed: u64,
+    /// Since when the oldest of the ready jobs is due.
+    pub oldest_ready: Option<Date>,
+    /// The jobs that run here.
+    pub jobs: Vec<Job>,
+}
+
+/// A job that runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: String,
+    /// Its name, or its task.
+    pub name: String,
+    /// Which attempt it is.
+    pub attempt: u32,
+    /// How many there are.
+    pub max_attempts: u32,
+    /// When it began.
+    pub started_at: Date,
+    /// How far it says it is, 0 to 100.
+    pub progress: Option<u8>,
+    /// What it says of itself.
+    pub status: Option<String>,
+}
+
+/// A lock.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lock {
+    /// Where it is, without its password.
+    pub name: String,
+    /// Whether we hold it.
+    pub held_here: bool,
+    /// Who holds it.
+    pub holder: Option<Holder>,
+}
+
+/// Who holds a lock.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The machine.
+    pub host: String,
+    /// The process there.
+    pub pid: i32,
+    /// The run.
+    pub run_id: Option<String>,
+    /// Since when.
+    pub since: Date,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_keeps_its_offset() {
+        for text in ["2026-11-21T06:34:46.117+00:00", "2026-11-21T06:34:46.000+01:00", "1970-01-01T00:00:00.001-03:30"] {
+            assert_eq!(text.parse::<Date>().unwrap().to_string(), text);
+        }
+        assert!("2026-11-21".parse::<Date>().is_err());
+    }
+
+    #[test]
+    fn the_words_of_json_are_those_of_metrics() {
+        for ended in Ended::ALL {
+            assert_eq!(serde_json::to_string(&ended).unwrap(), format!("\"{}\"", ended.word()));
+        }
+    }
+}
