@@ -177,7 +177,7 @@ fn title(status: &Status) -> String {
 
 fn verdict(html: &mut Html, status: &Status) {
     let failing: Vec<_> = status.chains.iter().filter(|chain| is_bad(chain)).collect();
-    let class = if failing.is_empty() { "verdict" } else { "verdict bad" };
+    let class = if failing.is_empty() { "verdict" } else { "verdict failing" };
     html.raw("<section").attribute("class", class).raw(" aria-label=\"Summary\"><p>");
     match failing.as_slice() {
         [] => html.raw("<strong>No chain failed</strong> when it last ran."),
@@ -293,7 +293,7 @@ fn chains(html: &mut Html, status: &Status) {
         }
         html.raw("</th><td role=\"cell\" data-label=\"State\"><div>");
         chain_state(html, chain);
-        html.raw("</div></td><td role=\"cell\" data-label=\"Last runs\">");
+        html.raw("</div></td><td role=\"cell\" class=\"wide\" data-label=\"Last runs\">");
         strip(html, chain, status.time);
         html.raw("</td><td role=\"cell\" data-label=\"Last ended\">");
         ago(html, chain.runs.first().and_then(|run| run.ended_at), status.time);
@@ -370,7 +370,8 @@ fn strip(html: &mut Html, chain: &Chain, now: Date) {
             .attribute("class", class(outcome));
         html.attribute("y", &format!("{:.1}", 29.0 - height)).attribute("height", &format!("{height:.1}")).raw("/>");
         if class(outcome) == "bad" {
-            html.raw("<path class=\"cross\" d=\"M3.5 1.5l5 5m0-5l-5 5\"/>");
+            let above = format!("translate(0 {:.1})", 21.0 - height);
+            html.raw("<path class=\"cross\" d=\"M3.5 1.5l5 5m0-5l-5 5\"").attribute("transform", &above).raw("/>");
         }
         html.raw("</svg><span class=\"hidden\">").text(&words).raw("</span></a></li>");
     }
@@ -384,7 +385,7 @@ fn due(html: &mut Html, status: &Status) {
     if slots.is_empty() {
         return;
     }
-    html.raw("<section aria-labelledby=\"due\"><h2 id=\"due\">Due next</h2><table><thead class=\"hidden\"><tr>");
+    html.raw("<section aria-labelledby=\"due\"><h2 id=\"due\">Due next</h2><table class=\"slots\"><thead class=\"hidden\"><tr>");
     html.raw("<th scope=\"col\">At</th><th scope=\"col\">In</th><th scope=\"col\">Chain</th></tr></thead><tbody>\n");
     for (slot, name) in slots.into_iter().take(DUE) {
         html.raw("<tr><td>");

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
@@ -18,6 +19,8 @@ use runner::http::server::{Handler, Limits, Reply, Server};
 use runner::http::site::{Fired, Route, View, fired, render};
 use runner::http::token::TokenFile;
 use runner::status::Status;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::scene::{skipped, spawn, until};
 
@@ -363,6 +366,36 @@ fn any_bytes_leave_the_server_standing() {
     });
     sent.unwrap();
     assert_eq!(code(&get(address, "/healthz")), 200);
+}
+
+/// Its child is this program again, with this test alone and few descriptors: the limit is the whole process's.
+#[test]
+fn without_a_descriptor_it_waits_until_there_is_one_and_does_not_spin() {
+    const CHILD: &str = "HTTP_TEST_WITH_FEW_DESCRIPTORS";
+    const NAME: &str = "http::without_a_descriptor_it_waits_until_there_is_one_and_does_not_spin";
+    if std::env::var_os(CHILD).is_none() {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", NAME, "--test-threads=1"]).env(CHILD, "1").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = spawn(&mut child).unwrap().0.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let (_server, address) = simple();
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    // One more, which the client's end takes.
+    let next = fs::File::open("/dev/null").unwrap().as_raw_fd();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(u64::try_from(next).unwrap() + 1), ..limit }).unwrap();
+    let mut client = connect(address);
+    assert!(fs::File::open("/dev/null").is_err(), "no descriptor is left");
+    client.write_all(format!("GET /healthz HTTP/1.1\r\n{HOST}").as_bytes()).unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let spent = || Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap();
+    let before = spent();
+    assert!(client.read(&mut [0]).is_err(), "nobody could be accepted");
+    assert!(spent() - before < Duration::from_millis(150), "it spins");
+    setrlimit(Resource::Nofile, limit).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert_eq!(code(&rest(client)), 200);
 }
 
 #[test]
