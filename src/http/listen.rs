@@ -42,7 +42,14 @@ impl ListenAddress {
     /// What is expected of the first that is no address.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
         let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
-        words.map(Self::parse).collect()
+        let mut addresses: Vec<Self> = Vec::new();
+        for word in words {
+            let address = Self::parse(word)?;
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        Ok(addresses)
     }
 
     /// Whether only this machine can reach it.
@@ -153,7 +160,7 @@ mod tests {
         for text in ["", "7780", ":7780", "localhost:7780", "*:7780", "::1:7780", "127.0.0.1", "run.sock", "1.2.3.4:99999"] {
             assert!(parsed(text).is_err_and(|why| why.contains("127.0.0.1:7780")), "{text}");
         }
-        assert_eq!(ListenAddress::parse_list("127.0.0.1:1, [::1]:1\n/x").map(|list| list.len()), Ok(3));
+        assert_eq!(ListenAddress::parse_list("127.0.0.1:1, [::1]:1\n/x 127.0.0.1:1").map(|list| list.len()), Ok(3));
     }
 
     #[test]

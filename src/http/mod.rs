@@ -29,6 +29,14 @@ pub enum Error {
         /// What the kernel says.
         why: io::Error,
     },
+    /// We have the port ourselves, at another address.
+    #[error("[daemon] listen: {address} cannot be listened on beside {own}, which is; restart the daemon to change the address of a port")]
+    Restart {
+        /// The new address.
+        address: String,
+        /// The old one.
+        own: String,
+    },
     /// The file of the token cannot be used.
     #[error("[daemon] token_file: {path} {why}", path = path.display())]
     Token {

@@ -18,8 +18,9 @@ use super::connection::{Connection, Heard};
 use super::guard::{Guard, Peer};
 use super::listen::{ListenAddress, Listener};
 use super::response::{Code, Response};
-use super::site::{Route, View, route};
+use super::site::{Route, View, render, route};
 use crate::clock::{Clock, Moment, SystemClock};
+use crate::status::Status;
 
 /// How long nobody is accepted when there is no descriptor left for it.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -60,6 +61,12 @@ impl Reply {
         self.used = true;
         self.line.tell(Message::Answer(self.id, response));
     }
+
+    /// Answers with a view of the status, which is written on the server's thread: whoever has the status goes on.
+    pub fn show(mut self, view: View, status: Arc<Status>) {
+        self.used = true;
+        self.line.tell(Message::Show(self.id, view, status));
+    }
 }
 
 impl Drop for Reply {
@@ -79,6 +86,7 @@ impl fmt::Debug for Reply {
 
 enum Message {
     Answer(u64, Response),
+    Show(u64, View, Arc<Status>),
     /// The new guard, listeners that are new, and the addresses that stay.
     Reload(Guard, Vec<Listener>, Vec<ListenAddress>),
     Stop,
@@ -153,7 +161,8 @@ impl Server {
     /// One of the new addresses cannot be listened on; then everything stays as it was.
     pub fn reload(&mut self, guard: Guard, addresses: &[ListenAddress]) -> Result<(), Error> {
         let fresh = addresses.iter().filter(|address| !self.addresses.contains(address));
-        let fresh = fresh.map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
+        let fresh = fresh.map(|address| Listener::bind(address).map_err(|error| self.explain(address, error)));
+        let fresh = fresh.collect::<Result<Vec<_>, _>>()?;
         let kept: Vec<_> = self.addresses.iter().filter(|address| addresses.contains(address)).cloned().collect();
         let now_on = kept.iter().chain(fresh.iter().map(Listener::address)).cloned().collect();
         if !self.line.tell(Message::Reload(guard, fresh, kept)) {
@@ -161,6 +170,26 @@ impl Server {
         }
         self.addresses = now_on;
         Ok(())
+    }
+
+    /// It may be we ourselves who have the port, at another address.
+    fn explain(&self, address: &ListenAddress, error: Error) -> Error {
+        let port = |address: &ListenAddress| match address {
+            ListenAddress::Tcp(address) => Some(address.port()),
+            ListenAddress::Unix(_) => None,
+        };
+        let own = self.addresses.iter().find(|own| port(own).is_some() && port(own) == port(address));
+        match (own, error) {
+            (Some(own), Error::Listen { why, .. }) if why.kind() == std::io::ErrorKind::AddrInUse => {
+                Error::Restart { address: address.to_string(), own: own.to_string() }
+            }
+            (_, error) => error,
+        }
+    }
+
+    /// Whether its thread has ended, which it should not while this is there.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Ends it, and returns when its sockets are closed.
@@ -236,13 +265,14 @@ impl Room {
 
     /// Whether another connection would be taken in. When all places are taken, whoever says nothing gives way.
     fn accepts(&self, now: Moment) -> bool {
-        let free = self.connections.len() < self.limits.connections || self.victim(now).is_some();
+        let free = self.connections.len() < self.limits.connections || self.victim(now, false).is_some();
         free && self.paused_until.is_none_or(|until| until <= now)
     }
 
-    /// The connection that has been without a request for longest, past its grace.
-    fn victim(&self, now: Moment) -> Option<usize> {
+    /// The connection that has been without a request for longest, past its grace; only among strangers, or of all.
+    fn victim(&self, now: Moment, of_strangers: bool) -> Option<usize> {
         let slow = self.connections.iter().enumerate().filter(|(_, one)| one.is_reading() && one.since + GRACE <= now);
+        let slow = slow.filter(|(_, one)| !(of_strangers && one.trusted));
         slow.min_by_key(|(_, one)| one.since).map(|(at, _)| at)
     }
 
@@ -277,6 +307,11 @@ impl Room {
         while let Ok(message) = self.messages.try_recv() {
             match message {
                 Message::Answer(id, response) => self.answer(id, &response),
+                Message::Show(id, view, status) => {
+                    let fault = || Response::text(Code::Internal, "a fault of ours; the log has more");
+                    let shown = catch_unwind(AssertUnwindSafe(|| render(&view, &status)));
+                    self.answer(id, &shown.unwrap_or_else(|_| fault()));
+                }
                 Message::Reload(guard, fresh, kept) => {
                     self.guard = guard;
                     self.listeners.retain(|listener| kept.contains(listener.address()));
@@ -358,12 +393,10 @@ impl Room {
     fn take_in(&mut self, fd: OwnedFd, peer: Peer, now: Moment) {
         let trusted = self.guard.lets_in(peer);
         let strangers = self.connections.iter().filter(|one| !one.trusted).count();
-        if !trusted && strangers >= self.limits.connections.div_ceil(2) {
-            return;
-        }
-        if self.connections.len() >= self.limits.connections
-            && let Some(victim) = self.victim(now)
-        {
+        let crowded = !trusted && strangers >= self.limits.connections.div_ceil(2);
+        if crowded || self.connections.len() >= self.limits.connections {
+            // One of those who are many makes room, or nobody does.
+            let Some(victim) = self.victim(now, crowded) else { return };
             let mut gone = self.connections.swap_remove(victim);
             gone.end(now, self.clock.wall());
         }

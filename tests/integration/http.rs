@@ -7,6 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use runner::http::guard::{Allow, Guard};
 use runner::http::listen::{ListenAddress, Listener};
 use runner::http::response::{Code, Response};
 use runner::http::server::{Handler, Limits, Reply, Server};
-use runner::http::site::{Fired, Route, View, fired, render};
+use runner::http::site::{Fired, Route, View, fired};
 use runner::http::token::TokenFile;
 use runner::status::Status;
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -31,10 +32,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const HOST: &str = "Host: localhost\r\n\r\n";
 
 fn answer_all() -> Handler {
-    let status: Status = serde_json::from_str(STATUS).unwrap();
+    let status: Arc<Status> = Arc::new(serde_json::from_str(STATUS).unwrap());
     Box::new(move |route: Route, reply: Reply| match route {
         Route::Tick => reply.send(fired(&[Fired { chain: "nightly".into(), run_id: "id-1".into() }])),
-        Route::View(view) => reply.send(render(&view, &status)),
+        Route::View(view) => reply.show(view, Arc::clone(&status)),
     })
 }
 
@@ -249,6 +250,30 @@ fn the_socket_says_who_asks_and_the_host_is_ours() {
 }
 
 #[test]
+fn strangers_who_say_nothing_keep_neither_us_nor_other_strangers_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let listeners = ["127.0.0.1:0", dir.path().join("socket").to_str().unwrap()].map(|text| {
+        let address = ListenAddress::parse(text).unwrap();
+        Listener::bind(&address).unwrap()
+    });
+    let guard = Guard::new(Allow::parse("10.0.0.0/8").unwrap(), None);
+    let server = Server::start(listeners.into(), guard, patient(), answer_all()).unwrap();
+    let address = tcp(&server.addresses()[0]);
+    // Half of the places; whoever comes beyond that is cut off at once.
+    let silent: Vec<_> = (0..40).map(|_| connect(address)).collect();
+    let mut ours = UnixStream::connect(dir.path().join("socket")).unwrap();
+    ours.write_all(format!("GET / HTTP/1.1\r\n{HOST}").as_bytes()).unwrap();
+    assert_eq!(code(&rest(ours)), 200);
+    until("a stranger is answered", || {
+        let mut stream = connect(address);
+        let _ = stream.write_all(format!("GET /healthz HTTP/1.1\r\n{HOST}").as_bytes());
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin).is_ok_and(|()| begin.ends_with(b"200"))
+    });
+    drop(silent);
+}
+
+#[test]
 fn addresses_of_both_kinds_are_the_same_machine() {
     let Ok(listener) = Listener::bind(&ListenAddress::parse("[::]:0").unwrap()) else {
         return skipped("no IPv6 here");
@@ -331,6 +356,9 @@ fn a_reload_keeps_what_stays_and_a_taken_port_keeps_everything() {
     let error = server.reload(Guard::default(), &listen(taken.address())).unwrap_err().to_string();
     assert!(error.contains(&taken.address().to_string()) && error.contains("another daemon has it"), "{error}");
     assert_eq!((server.addresses().len(), code(&get(first, "/"))), (1, 200));
+    let everywhere = ListenAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], first.port())));
+    let error = server.reload(Guard::default(), &[everywhere]).unwrap_err().to_string();
+    assert!(error.contains("restart the daemon") && !server.has_ended(), "{error}");
     server.reload(Guard::new(Allow::parse("10.0.0.0/8").unwrap(), None), &listen(&ListenAddress::parse("127.0.0.1:0").unwrap())).unwrap();
     let second = tcp(&server.addresses()[1]);
     assert_eq!([code(&get(first, "/")), code(&get(second, "/")), code(&get(second, "/healthz"))], [403, 403, 200]);
