@@ -291,6 +291,9 @@ fn chains(html: &mut Html, status: &Status) {
         for line in &chain.schedule {
             html.raw("<span class=\"block small quiet\">").text(line).raw("</span>");
         }
+        if let Some(zone) = &chain.timezone {
+            html.raw("<span class=\"block small quiet\">in ").text(zone).raw("</span>");
+        }
         html.raw("</th><td role=\"cell\" data-label=\"State\"><div>");
         chain_state(html, chain);
         html.raw("</div></td><td role=\"cell\" class=\"wide\" data-label=\"Last runs\">");
