@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -17,65 +18,79 @@ pub const MAIN_CHAIN: &str = "main";
 /// `30-buildbot.py` has the number 30 and the name `buildbot`: a leading `digits-` and the last
 /// suffix are dropped, nothing else. `setup-ami.sh` is `setup-ami`, `6-foo-bar.v2.py` is
 /// `foo-bar.v2`, and `30_x.py` has no number.
+///
+/// A chain may have thousands, and each is held by its task, its events and its outcome: a clone is a counted reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TaskName {
-    file: OsString,
+pub struct TaskName(Arc<Parts>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Parts {
     text: String,
+    /// The name itself, where it is not UTF-8 and `text` is not all of it.
+    file: Option<OsString>,
     number: Option<u128>,
     short: (usize, usize),
 }
 
 impl TaskName {
     /// Reads the number and the short name off a file name.
-    pub fn parse(file: &OsStr) -> Self {
-        let text = file.to_string_lossy().into_owned();
+    pub fn parse(file: impl Into<OsString>) -> Self {
+        let (text, file) = match file.into().into_string() {
+            Ok(text) => (text, None),
+            Err(file) => (file.to_string_lossy().into_owned(), Some(file)),
+        };
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let numbered = digits > 0 && text[digits..].starts_with('-') && text.len() > digits + 1;
         let start = if numbered { digits + 1 } else { 0 };
         // More digits than fit are all "very late"; the file name still orders them.
         let number = numbered.then(|| text[..digits].parse().unwrap_or(u128::MAX));
-        let end = match text[start..].rfind('.') {
+        let end = match text.as_bytes()[start..].iter().rposition(|byte| *byte == b'.') {
             Some(dot) if dot > 0 => start + dot,
             _ => text.len(),
         };
-        Self { file: file.to_owned(), number, short: (start, end), text }
+        Self(Arc::new(Parts { text, file, number, short: (start, end) }))
     }
 
     /// The name of the file, byte for byte.
     pub fn file(&self) -> &OsStr {
-        &self.file
+        self.0.file.as_deref().unwrap_or_else(|| OsStr::new(&self.0.text))
     }
 
     /// The name of the file for people and JSON; bytes that are not UTF-8 are replaced.
     pub fn text(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// The short name that sections and `depends_on` may use.
     pub fn short(&self) -> &str {
-        &self.text[self.short.0..self.short.1]
+        &self.0.text[self.0.short.0..self.0.short.1]
     }
 
     /// The number the task sorts by, if the file name begins with `digits-`.
     pub fn number(&self) -> Option<u128> {
-        self.number
+        self.0.number
     }
 
     /// Whether somebody who wrote `word` means this task.
     pub fn answers_to(&self, word: &str) -> bool {
-        self.text == word || self.short() == word
+        self.text() == word || self.short() == word
     }
 
     /// The order of tasks: numbers first and as numbers, then the bytes of the file name.
     pub fn sort_order(&self, other: &Self) -> Ordering {
-        let late = |name: &Self| (name.number.is_none(), name.number.unwrap_or(0));
-        late(self).cmp(&late(other)).then_with(|| self.file.as_bytes().cmp(other.file.as_bytes()))
+        let by_number = match (self.number(), other.number()) {
+            (Some(own), Some(others)) => own.cmp(&others),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => Ordering::Equal,
+        };
+        by_number.then_with(|| self.file().as_bytes().cmp(other.file().as_bytes()))
     }
 }
 
 impl fmt::Display for TaskName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.text())
     }
 }
 

@@ -28,6 +28,11 @@ impl Ownership {
         Self { uid: file.uid(), gid: file.gid(), mode: file.mode() }
     }
 
+    /// Of a file that somebody has looked at by system call.
+    pub fn of_stat(file: &rustix::fs::Stat) -> Self {
+        Self { uid: file.st_uid, gid: file.st_gid, mode: file.st_mode }
+    }
+
     fn kind(self) -> FileType {
         FileType::from_raw_mode(self.mode)
     }

@@ -69,7 +69,7 @@ impl<'a> Sections<'a> {
                 _ if is_owned(&section.name) => continue,
                 _ => (Kind::Plain, section.name.as_str()),
             };
-            by_word.entry(word).or_default().push((kind, section));
+            by_word.entry(word).or_insert_with(|| Vec::with_capacity(1)).push((kind, section));
         }
         Self { by_word, with_env, ..Self::for_chain(config, chain) }
     }
@@ -94,12 +94,15 @@ impl<'a> Sections<'a> {
 
     /// The sections of one task.
     pub fn of_task(&self, task: &TaskName) -> SectionPath<'_, 'a> {
-        let mut own: Vec<(Kind, bool, &Section)> = Vec::new();
-        for (is_short, word) in words(task) {
-            own.extend(self.by_word.get(word).into_iter().flatten().map(|(kind, section)| (*kind, is_short, *section)));
+        let mut own = Vec::new();
+        if !self.by_word.is_empty() {
+            for word in words(task) {
+                own.extend(self.by_word.get(word).into_iter().flatten());
+            }
+            // The sort is stable: the file name stays before the short name.
+            own.sort_by_key(|(kind, _)| *kind);
         }
-        own.sort_by_key(|(kind, is_short, _)| (*kind, *is_short));
-        SectionPath { own: own.into_iter().map(|(kind, _, section)| (kind.scope(), section)).collect(), general: &self.general }
+        SectionPath { own, general: &self.general }
     }
 
     /// The variables that `[env]` and `[env:NAME]` give to a task, in the order in which they are set. A `RUNNER_*`
@@ -107,26 +110,26 @@ impl<'a> Sections<'a> {
     pub fn variables(&self, task: Option<&TaskName>) -> Vec<&'a Entry> {
         let mut names = vec![ENV_SECTION.to_owned()];
         // The more exact name is set last, and so wins.
-        names.extend(task.into_iter().flat_map(words).map(|(_, word)| format!("env:{word}")).rev());
+        names.extend(task.into_iter().flat_map(words).map(|word| format!("env:{word}")).rev());
         names.iter().flat_map(|name| self.config.items(name)).filter(|entry| !entry.key.starts_with("RUNNER_")).collect()
     }
 
     /// Whether any section gives `task` variables of its own.
     pub fn has_own_variables(&self, task: &TaskName) -> bool {
-        !self.with_env.is_empty() && words(task).any(|(_, word)| self.with_env.contains(word))
+        !self.with_env.is_empty() && words(task).any(|word| self.with_env.contains(word))
     }
 }
 
 /// The words a task answers to: its file name, and its short name if that is another one.
-fn words(task: &TaskName) -> impl DoubleEndedIterator<Item = (bool, &str)> {
-    let short = (task.short() != task.text()).then(|| (true, task.short()));
-    [Some((false, task.text())), short].into_iter().flatten()
+fn words(task: &TaskName) -> impl DoubleEndedIterator<Item = &str> {
+    let short = Some(task.short()).filter(|short| short.len() != task.text().len());
+    [Some(task.text()), short].into_iter().flatten()
 }
 
 /// The sections that speak of a task or a chain, the nearest first.
 #[derive(Debug)]
 pub struct SectionPath<'s, 'a> {
-    own: Vec<(Scope, &'a Section)>,
+    own: Vec<(Kind, &'a Section)>,
     general: &'s [(Scope, &'a Section)],
 }
 
@@ -134,7 +137,7 @@ impl<'a> SectionPath<'_, 'a> {
     /// Whether the sections of its own say anything but `key` that is read from them.
     pub fn says_more_than(&self, key: &KeyInfo) -> bool {
         let is_read = |scope: Scope, name: &str| name != key.name && names_in(scope).any(|known| known == name);
-        self.own.iter().any(|(scope, section)| section.entries().iter().any(|entry| is_read(*scope, &entry.key)))
+        self.own.iter().any(|(kind, section)| section.entries().iter().any(|entry| is_read(kind.scope(), &entry.key)))
     }
 
     /// Whether no section speaks of it alone.
@@ -144,7 +147,8 @@ impl<'a> SectionPath<'_, 'a> {
 
     /// The entry that decides `key`.
     pub fn find(&self, key: &KeyInfo) -> Option<&'a Entry> {
-        let all = self.own.iter().chain(self.general);
+        let own = self.own.iter().map(|(kind, section)| (kind.scope(), *section));
+        let all = own.chain(self.general.iter().copied());
         all.filter(|(scope, _)| key.scope.covers(*scope)).find_map(|(_, section)| section.own(key.name))
     }
 

@@ -69,16 +69,17 @@ pub struct Plan {
 pub struct Resolver<'a> {
     tasks: &'a [TaskName],
     by_file: HashMap<&'a str, usize>,
-    by_short: HashMap<&'a str, Vec<usize>>,
+    /// Nothing where several tasks are called so.
+    by_short: HashMap<&'a str, Option<usize>>,
     left_out: HashMap<&'a str, &'a str>,
 }
 
 impl<'a> Resolver<'a> {
     /// A resolver for these tasks; `left_out` are the files that are none, with the reason.
     pub fn new(tasks: &'a [TaskName], left_out: impl IntoIterator<Item = (&'a TaskName, &'a str)>) -> Self {
-        let mut by_short: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut by_short = HashMap::with_capacity(tasks.len());
         for (index, task) in tasks.iter().enumerate() {
-            by_short.entry(task.short()).or_default().push(index);
+            by_short.entry(task.short()).and_modify(|known| *known = None).or_insert(Some(index));
         }
         let by_file = tasks.iter().enumerate().map(|(index, task)| (task.text(), index)).collect();
         let left_out = left_out.into_iter().flat_map(|(name, reason)| [(name.short(), reason), (name.text(), reason)]).collect();
@@ -94,13 +95,13 @@ impl<'a> Resolver<'a> {
             return Ok(*index);
         }
         let (task, word) = (task.to_string(), word.to_owned());
-        match self.by_short.get(word.as_str()).map(Vec::as_slice) {
-            Some([index]) => Ok(*index),
-            Some(several) if !several.is_empty() => {
-                let files: Vec<_> = several.iter().map(|index| format!("`{}`", self.tasks[*index])).collect();
+        match self.by_short.get(word.as_str()) {
+            Some(Some(index)) => Ok(*index),
+            Some(None) => {
+                let files: Vec<_> = self.tasks.iter().filter(|task| task.short() == word).map(|task| format!("`{task}`")).collect();
                 Err(GraphError::Ambiguous { task, word, files: files.join(" and ") })
             }
-            Some(_) | None => match self.left_out.get(word.as_str()) {
+            None => match self.left_out.get(word.as_str()) {
                 Some(reason) => Err(GraphError::LeftOut { task, word, reason: (*reason).to_owned() }),
                 None => {
                     let suggestion = suggestion(&word, self.tasks.iter().flat_map(|task| [task.short(), task.text()]));
