@@ -56,6 +56,58 @@ pub struct Variables {
     pub search: Option<OsString>,
 }
 
+/// The few variables that one process has for itself, in one piece of memory.
+#[derive(Debug, Clone, Default)]
+pub struct OwnVariables {
+    /// `NAME=value` and a NUL, one after the other.
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl OwnVariables {
+    /// None so far.
+    pub fn new() -> Self {
+        // Those of a try fit in, unless its name is a long one.
+        Self { bytes: Vec::with_capacity(160), ends: Vec::with_capacity(6) }
+    }
+
+    /// Adds one. A value with a NUL byte, which the kernel could not take, is left out.
+    pub fn add(&mut self, name: &str, value: &[u8]) {
+        if !value.contains(&0) {
+            for part in [name.as_bytes(), b"=", value, b"\0"] {
+                self.bytes.extend_from_slice(part);
+            }
+            self.ends.push(self.bytes.len());
+        }
+    }
+
+    /// Adds one whose value is a number.
+    pub fn add_number(&mut self, name: &str, number: i64) {
+        self.add(name, number.to_string().as_bytes());
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Each as `NAME=value`, its NUL included.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+    }
+
+    /// The same as strings of their own, for a process that has still others.
+    pub fn to_strings(&self) -> Vec<CString> {
+        self.iter().filter_map(|variable| CString::from_vec_with_nul(variable.to_vec()).ok()).collect()
+    }
+}
+
 /// One variable; `None` when the kernel could not take it.
 pub fn variable(name: &[u8], value: &[u8]) -> Option<CString> {
     // Room for the NUL, too: then the string is made without being moved.
@@ -82,5 +134,16 @@ mod tests {
         let texts: Vec<_> = variables.block.iter().map(|variable| variable.to_str().unwrap()).collect();
         assert_eq!(texts, ["A=$x ' \\", "HOME=/h", "PATH=/bin"]);
         assert_eq!(variables.search.as_deref(), Some(OsStr::new("/bin")));
+    }
+
+    #[test]
+    fn own_variables_end_in_a_nul_and_hold_none() {
+        let mut own = OwnVariables::new();
+        own.add("A", b"x y");
+        own.add("BAD", b"x\0y");
+        own.add_number("N", -5);
+        own.add("EMPTY", b"");
+        assert_eq!(own.iter().collect::<Vec<_>>(), [&b"A=x y\0"[..], b"N=-5\0", b"EMPTY=\0"]);
+        assert_eq!(own.to_strings(), [c"A=x y".to_owned(), c"N=-5".to_owned(), c"EMPTY=".to_owned()]);
     }
 }

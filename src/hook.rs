@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::clock::{Limit, Moment, Seconds};
 use crate::config::keys::Sweep;
 use crate::config::value::CommandLine;
+use crate::environment::OwnVariables;
 use crate::event::{RunRef, TaskEnd};
 use crate::names::TaskName;
 use crate::outcome::{LimitKind, ProcessEnd, RunOutcome};
@@ -127,6 +128,7 @@ impl HookRun {
         let spec = Spec {
             argv: &argv,
             env: start.env,
+            own_env: &OwnVariables::default(),
             stdin: Some(stdin.as_fd()),
             stdout: None,
             stderr: None,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::setup::{Setup, Task, argv};
 use crate::clock::{Clock, Moment};
 use crate::config::keys::{Output, TASK_HOOK};
-use crate::environment::variable;
+use crate::environment::OwnVariables;
 use crate::event::{Event, Reader, RunRef, TaskEnd};
 use crate::hook::{self, HookRun, HookStart};
 use crate::notify::Message;
@@ -63,9 +63,10 @@ pub struct Attempt {
     max_tries: u32,
     stage: Stage,
     /// The variables that only this try has; its hooks see them, too.
-    variables: Vec<CString>,
+    variables: OwnVariables,
     capture: Option<Capture>,
     started: Moment,
+    ended: Moment,
     deadline: Option<Moment>,
     last_sign: Moment,
     end: Option<Gone>,
@@ -97,6 +98,7 @@ impl Attempt {
             variables: try_variables(kit, task, try_num, max_tries),
             capture: None,
             started: now,
+            ended: now,
             deadline: None,
             last_sign: now,
             end: None,
@@ -106,7 +108,7 @@ impl Attempt {
         let message = || hook::before_task(kit.run, &task.name, try_num, max_tries);
         match attempt.start_hook(kit, &message, reader) {
             Some(hook) => attempt.stage = Stage::Before(hook),
-            None => attempt.start_task(kit, reader),
+            None => attempt.start_task(kit, now, reader),
         }
         attempt
     }
@@ -114,12 +116,13 @@ impl Attempt {
     fn start_hook(&self, kit: &Kit<'_>, message: &dyn Fn() -> serde_json::Value, reader: &mut dyn Reader) -> Option<HookRun> {
         let command = kit.setup.chain.task_hook.as_ref()?;
         let variables = &kit.setup.variables;
-        let own: Vec<CString> = self.variables.iter().cloned().chain(variable(b"RUNNER_HOOK", b"task")).collect();
+        let mut own = self.variables.clone();
+        own.add("RUNNER_HOOK", b"task");
         let start = HookStart {
             key: TASK_HOOK.info.name,
             command,
             message: &message(),
-            env: &[&variables.block, kit.run_variables, &own],
+            env: &[&variables.block, kit.run_variables, &own.to_strings()],
             search: variables.search.as_deref(),
             max_time: kit.setup.chain.hook_max_time,
             kill_after: kit.setup.chain.task.kill_after,
@@ -133,12 +136,11 @@ impl Attempt {
         }
     }
 
-    fn start_task(&mut self, kit: &Kit<'_>, reader: &mut dyn Reader) {
+    fn start_task(&mut self, kit: &Kit<'_>, now: Moment, reader: &mut dyn Reader) {
         let task = kit.setup.task_at(self.place);
         reader.tell(kit.run, &Event::TaskStarted { task: &task.name, try_num: self.try_num, max_tries: self.max_tries });
-        self.started = kit.clock.now();
-        self.last_sign = self.started;
-        self.deadline = self.started.after(task.settings.max_time);
+        (self.started, self.last_sign, self.ended) = (now, now, now);
+        self.deadline = now.after(task.settings.max_time);
         match self.spawn(kit, task) {
             Ok(process) => self.stage = Stage::Running(process),
             Err(why) => {
@@ -166,7 +168,8 @@ impl Attempt {
         let working_dir = settings.working_dir.as_ref().and_then(|dir| CString::new(dir.as_os_str().as_encoded_bytes()).ok());
         let spec = Spec {
             argv: &argv,
-            env: &[&task.variables.block, kit.run_variables, &self.variables],
+            env: &[&task.variables.block, kit.run_variables],
+            own_env: &self.variables,
             stdin: None,
             stdout: ends.as_ref().map(|ends| ends.out.as_fd()),
             stderr: ends.as_ref().map(|ends| ends.err.as_fd()),
@@ -268,7 +271,10 @@ impl Attempt {
 
     /// Looks what has happened to it. Call until it has nothing more to tell.
     pub fn advance(&mut self, kit: &Kit<'_>, reader: &mut dyn Reader) -> Option<Progress> {
-        let now = kit.clock.now();
+        self.advance_at(kit, kit.clock.now(), reader)
+    }
+
+    fn advance_at(&mut self, kit: &Kit<'_>, now: Moment, reader: &mut dyn Reader) -> Option<Progress> {
         if let Some(capture) = &mut self.capture {
             capture.read();
         }
@@ -278,9 +284,9 @@ impl Attempt {
                 tell_hook(kit, reader, hook.key, result);
                 self.stage = Stage::Over;
                 if !self.cancelled {
-                    self.start_task(kit, reader);
+                    self.start_task(kit, now, reader);
                 }
-                self.advance(kit, reader)
+                self.advance_at(kit, now, reader)
             }
             Stage::Running(_) => self.advance_process(kit, now, reader),
             Stage::Over => {
@@ -316,8 +322,9 @@ impl Attempt {
         if let Some(capture) = &mut self.capture {
             capture.finish();
         }
+        self.ended = now;
         self.stage = Stage::Over;
-        self.advance(kit, reader)
+        self.advance_at(kit, now, reader)
     }
 
     fn exit(&self, kit: &Kit<'_>) -> ExitKind {
@@ -350,7 +357,7 @@ impl Attempt {
             exit,
             verdict,
             last,
-            duration: kit.clock.now().since(self.started),
+            duration: self.ended.since(self.started),
             left_behind: self.end.iter().flat_map(|gone| &gone.left_behind).map(|pid| pid.as_raw_pid()).collect(),
             unkillable: self.end.as_ref().is_some_and(|gone| gone.unkillable),
             tail,
@@ -392,33 +399,29 @@ fn limit_length(settings: &Rc<crate::config::settings::TaskSettings>, kind: Limi
     limit.duration().unwrap_or_default()
 }
 
-fn try_variables(kit: &Kit<'_>, task: &Task, try_num: u32, max_tries: u32) -> Vec<CString> {
-    let mut variables = vec![
-        variable(b"RUNNER_TASK", task.name.file().as_encoded_bytes()),
-        variable(b"RUNNER_TRY", try_num.to_string().as_bytes()),
-        variable(b"RUNNER_MAX_TRIES", max_tries.to_string().as_bytes()),
-    ];
-    let run_left = kit.run_deadline.map(|end| end.since(kit.clock.now()));
+fn try_variables(kit: &Kit<'_>, task: &Task, try_num: u32, max_tries: u32) -> OwnVariables {
+    let mut variables = OwnVariables::new();
+    variables.add("RUNNER_TASK", task.name.file().as_encoded_bytes());
+    variables.add_number("RUNNER_TRY", try_num.into());
+    variables.add_number("RUNNER_MAX_TRIES", max_tries.into());
     if let Some(ends) = kit.run.trigger.window_ends {
         // May be negative: the window of an idle chain does not end its tasks.
-        let left = ends.as_second().saturating_sub(kit.clock.wall().as_second());
-        variables.push(variable(b"RUNNER_TIME_LEFT", left.to_string().as_bytes()));
+        variables.add_number("RUNNER_TIME_LEFT", ends.as_second().saturating_sub(kit.clock.wall().as_second()));
     }
-    variables.extend(limit_variables(task.settings.max_time.duration(), run_left, kit.clock));
-    variables.into_iter().flatten().collect()
+    let run_left = kit.run_deadline.map(|end| end.since(kit.clock.now()));
+    add_limits(&mut variables, task.settings.max_time.duration(), run_left, kit.clock);
+    variables
 }
 
-/// A duration in seconds, with decimals only if it has them: whole ones are most, and quick to print.
-fn seconds(duration: Duration) -> String {
-    if duration.subsec_nanos() == 0 { duration.as_secs().to_string() } else { duration.as_secs_f64().to_string() }
-}
-
-/// The limit of a task as it sees it, in seconds, and the Unix time at which that or the run is over.
-pub fn limit_variables(limit: Option<Duration>, run_left: Option<Duration>, clock: &dyn Clock) -> [Option<CString>; 2] {
-    let ends_at = |left: Duration| i64::try_from(left.as_secs()).map_or(i64::MAX, |left| clock.wall().as_second().saturating_add(left));
-    let deadline = limit.into_iter().chain(run_left).min().map(ends_at);
-    [
-        limit.and_then(|limit| variable(b"RUNNER_TIME_LIMIT", seconds(limit).as_bytes())),
-        deadline.and_then(|deadline| variable(b"RUNNER_DEADLINE", deadline.to_string().as_bytes())),
-    ]
+/// Adds the limit of a task as it sees it, in seconds, and the Unix time at which that or the run is over.
+pub fn add_limits(variables: &mut OwnVariables, limit: Option<Duration>, run_left: Option<Duration>, clock: &dyn Clock) {
+    let whole = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    match limit {
+        Some(limit) if limit.subsec_nanos() == 0 => variables.add_number("RUNNER_TIME_LIMIT", whole(limit)),
+        Some(limit) => variables.add("RUNNER_TIME_LIMIT", limit.as_secs_f64().to_string().as_bytes()),
+        None => {}
+    }
+    if let Some(left) = limit.into_iter().chain(run_left).min() {
+        variables.add_number("RUNNER_DEADLINE", clock.wall().as_second().saturating_add(whole(left)));
+    }
 }

@@ -5,11 +5,11 @@ use std::ffi::{CString, OsStr};
 use std::time::Duration;
 
 use super::World;
-use super::attempt::limit_variables;
+use super::attempt::add_limits;
 use super::setup::{Halt, Setup, argv};
 use crate::clock::Moment;
 use crate::config::keys::Sweep;
-use crate::environment::variable;
+use crate::environment::OwnVariables;
 use crate::outcome::{ExitKind, HaltReason, LimitKind};
 use crate::process::state::Cause;
 use crate::process::unix::Spec;
@@ -50,17 +50,19 @@ impl HaltRun {
         let argv = argv(path, interpreter, &settings.args).ok_or_else(|| "a word of its command holds a NUL byte".to_owned())?;
         let limit = settings.max_time.duration();
         let file = path.file_name().unwrap_or_default();
-        let mut own: Vec<CString> =
-            [variable(b"RUNNER_TASK", file.as_encoded_bytes()), variable(b"RUNNER_TRY", b"1"), variable(b"RUNNER_MAX_TRIES", b"1")]
-                .into_iter()
-                .flatten()
-                .collect();
-        own.extend(variable(b"RUNNER_HALT_REASON", reason.word().as_bytes()));
-        own.extend(failed_task.and_then(|task| variable(b"RUNNER_FAILED_TASK", task.as_bytes())));
-        own.extend(limit_variables(limit, None, clock).into_iter().flatten());
+        let mut own = OwnVariables::new();
+        own.add("RUNNER_TASK", file.as_encoded_bytes());
+        own.add_number("RUNNER_TRY", 1);
+        own.add_number("RUNNER_MAX_TRIES", 1);
+        own.add("RUNNER_HALT_REASON", reason.word().as_bytes());
+        if let Some(task) = failed_task {
+            own.add("RUNNER_FAILED_TASK", task.as_bytes());
+        }
+        add_limits(&mut own, limit, None, clock);
         let spec = Spec {
             argv: &argv,
-            env: &[&setup.variables.block, run_variables, &own],
+            env: &[&setup.variables.block, run_variables],
+            own_env: &own,
             stdin: None,
             stdout: None,
             stderr: None,

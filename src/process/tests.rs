@@ -8,6 +8,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
+use crate::environment::OwnVariables;
 
 /// A test gives up after this; nothing waits for it in order to go on.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,6 +44,7 @@ impl Stage {
         let spec = Spec {
             argv: &argv,
             env: &[&env],
+            own_env: &OwnVariables::default(),
             stdin: None,
             stdout: Some(write.as_fd()),
             stderr: None,
@@ -184,6 +186,7 @@ fn what_does_not_start_says_what_to_do() {
         let spec = Spec {
             argv: &argv,
             env: &[],
+            own_env: &OwnVariables::default(),
             stdin: None,
             stdout: None,
             stderr: None,

@@ -22,6 +22,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use wait_timeout::ChildExt;
 
 use super::user::Identity;
+use crate::environment::OwnVariables;
 use crate::outcome::ProcessEnd;
 
 /// What to start, and with what around it. Its process group is its own, its signals are at their defaults.
@@ -31,6 +32,8 @@ pub struct Spec<'a> {
     pub argv: &'a [CString],
     /// The variables, as `NAME=value`, in parts; no name comes twice.
     pub env: &'a [&'a [CString]],
+    /// Further variables, which only this process has.
+    pub own_env: &'a OwnVariables,
     /// Standard input; ours (which is /dev/null) when `None`.
     pub stdin: Option<BorrowedFd<'a>>,
     /// Standard output; ours when `None`.
@@ -271,45 +274,72 @@ fn check(code: libc::c_int) -> io::Result<()> {
     if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
 }
 
-/// Attributes and file actions of one posix_spawn; freed when dropped, whatever happened between.
-struct SpawnPlan {
-    attributes: libc::posix_spawnattr_t,
-    actions: libc::posix_spawn_file_actions_t,
-}
+/// What is the same for every posix_spawn: a process group of its own, and its signals at their defaults.
+struct Attributes(libc::posix_spawnattr_t);
 
-impl SpawnPlan {
-    fn new() -> io::Result<Box<Self>> {
-        // SAFETY: both are plain C structures which the init functions fill in before anything reads them.
-        let mut plan: Box<Self> = Box::new(unsafe { std::mem::zeroed() });
-        // SAFETY: the structures are valid and writable; they are initialised once and destroyed once, in drop.
-        unsafe {
-            check(libc::posix_spawnattr_init(&raw mut plan.attributes))?;
-            check(libc::posix_spawn_file_actions_init(&raw mut plan.actions))?;
+/// Made at the first start, and kept.
+static ATTRIBUTES: OnceLock<Box<Attributes>> = OnceLock::new();
+
+impl Attributes {
+    fn get() -> io::Result<&'static Self> {
+        match ATTRIBUTES.get() {
+            Some(attributes) => Ok(attributes),
+            None => {
+                let made = Self::new()?;
+                Ok(ATTRIBUTES.get_or_init(|| made))
+            }
         }
-        Ok(plan)
     }
 
-    fn set_group_and_signals(&mut self) -> io::Result<()> {
+    fn new() -> io::Result<Box<Self>> {
+        // SAFETY: a plain C structure, which the init function fills in before anything reads it. Its box keeps it in
+        // its place from then on.
+        let mut made: Box<Self> = Box::new(Self(unsafe { std::mem::zeroed() }));
         // SAFETY: an all-zero sigset_t is a valid value for sigemptyset to initialise.
         let mut defaults: libc::sigset_t = unsafe { std::mem::zeroed() };
         let flags = libc::POSIX_SPAWN_SETPGROUP | libc::POSIX_SPAWN_SETSIGDEF;
-        // SAFETY: the attribute object is initialised, the set is valid, and every number in it is a signal's.
+        // SAFETY: the attribute object is writable and initialised first, the set is valid, and every number in it is a
+        // signal's.
         unsafe {
+            check(libc::posix_spawnattr_init(&raw mut made.0))?;
             libc::sigemptyset(&raw mut defaults);
             libc::sigaddset(&raw mut defaults, libc::SIGPIPE);
             for signal in inherited_ignored() {
                 libc::sigaddset(&raw mut defaults, *signal);
             }
-            check(libc::posix_spawnattr_setpgroup(&raw mut self.attributes, 0))?;
-            check(libc::posix_spawnattr_setsigdefault(&raw mut self.attributes, &raw const defaults))?;
-            check(libc::posix_spawnattr_setflags(&raw mut self.attributes, libc::c_short::try_from(flags).unwrap_or(0)))
+            check(libc::posix_spawnattr_setpgroup(&raw mut made.0, 0))?;
+            check(libc::posix_spawnattr_setsigdefault(&raw mut made.0, &raw const defaults))?;
+            check(libc::posix_spawnattr_setflags(&raw mut made.0, libc::c_short::try_from(flags).unwrap_or(0)))?;
         }
+        Ok(made)
+    }
+}
+
+/// What a child does before it executes: redirections, a change of directory. Freed when dropped.
+struct Actions(libc::posix_spawn_file_actions_t);
+
+impl Actions {
+    /// The actions that `spec` asks for; most ask for none.
+    fn of(spec: &Spec<'_>) -> io::Result<Option<Box<Self>>> {
+        let redirections = [(spec.stdin, 0), (spec.stdout, 1), (spec.stderr, 2)];
+        if spec.working_dir.is_none() && redirections.iter().all(|(from, _)| from.is_none()) {
+            return Ok(None);
+        }
+        // SAFETY: a plain C structure, which the init function fills in before anything reads it.
+        let mut actions: Box<Self> = Box::new(Self(unsafe { std::mem::zeroed() }));
+        // SAFETY: the structure is valid and writable; it is initialised once and destroyed once, in drop.
+        check(unsafe { libc::posix_spawn_file_actions_init(&raw mut actions.0) })?;
+        for (from, to) in redirections {
+            actions.redirect(from, to)?;
+        }
+        actions.change_dir(spec.working_dir)?;
+        Ok(Some(actions))
     }
 
     fn redirect(&mut self, from: Option<BorrowedFd<'_>>, to: i32) -> io::Result<()> {
         match from {
             // SAFETY: the actions object is initialised, and `from` is open for longer than the spawn.
-            Some(from) => check(unsafe { libc::posix_spawn_file_actions_adddup2(&raw mut self.actions, from.as_raw_fd(), to) }),
+            Some(from) => check(unsafe { libc::posix_spawn_file_actions_adddup2(&raw mut self.0, from.as_raw_fd(), to) }),
             None => Ok(()),
         }
     }
@@ -317,47 +347,43 @@ impl SpawnPlan {
     fn change_dir(&mut self, dir: Option<&CStr>) -> io::Result<()> {
         match dir {
             // SAFETY: the actions object is initialised, and it copies the path.
-            Some(dir) => check(unsafe { libc::posix_spawn_file_actions_addchdir_np(&raw mut self.actions, dir.as_ptr()) }),
+            Some(dir) => check(unsafe { libc::posix_spawn_file_actions_addchdir_np(&raw mut self.0, dir.as_ptr()) }),
             None => Ok(()),
         }
     }
 }
 
-impl Drop for SpawnPlan {
+impl Drop for Actions {
     fn drop(&mut self) {
-        // SAFETY: `new` only hands out plans whose two structures are initialised; this is their one end.
-        unsafe {
-            libc::posix_spawnattr_destroy(&raw mut self.attributes);
-            libc::posix_spawn_file_actions_destroy(&raw mut self.actions);
-        }
+        // SAFETY: it is initialised, or all zero, which is how an initialised one without actions begins; this is its
+        // one end.
+        unsafe { libc::posix_spawn_file_actions_destroy(&raw mut self.0) };
     }
 }
 
 fn spawn_posix(spec: &Spec<'_>) -> io::Result<Pid> {
-    let mut plan = SpawnPlan::new()?;
-    plan.set_group_and_signals()?;
-    plan.redirect(spec.stdin, 0)?;
-    plan.redirect(spec.stdout, 1)?;
-    plan.redirect(spec.stderr, 2)?;
-    plan.change_dir(spec.working_dir)?;
-    let argv = pointers(&[spec.argv]);
-    let envp = pointers(spec.env);
+    let attributes = Attributes::get()?;
+    let actions = Actions::of(spec)?;
+    let actions = actions.as_ref().map_or(ptr::null(), |actions| &raw const actions.0);
+    let argv = pointers(&[spec.argv], &OwnVariables::default());
+    let envp = pointers(spec.env, spec.own_env);
     let mut pid: libc::pid_t = 0;
     // SAFETY: both arrays end with a null pointer and point to strings that outlive the call; posix_spawn does not
-    // write to them, its parameter types only date from before const. The plan's structures are initialised.
-    let code = unsafe {
-        libc::posix_spawn(&raw mut pid, argv[0], &raw const plan.actions, &raw const plan.attributes, argv.as_ptr(), envp.as_ptr())
-    };
+    // write to them, its parameter types only date from before const. The attributes are initialised, and so are the
+    // actions unless they are null, which means that there are none.
+    let code = unsafe { libc::posix_spawn(&raw mut pid, argv[0], actions, &raw const attributes.0, argv.as_ptr(), envp.as_ptr()) };
     check(code)?;
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("posix_spawn gave no pid"))
 }
 
 /// The array that C wants of strings: pointers, and a null pointer at the end.
-fn pointers(parts: &[&[CString]]) -> Vec<*mut libc::c_char> {
-    let mut pointers = Vec::with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + 1);
+fn pointers(parts: &[&[CString]], own: &OwnVariables) -> Vec<*mut libc::c_char> {
+    let mut pointers = Vec::with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + own.len() + 1);
     for part in parts {
         pointers.extend(part.iter().map(|string| string.as_ptr().cast_mut()));
     }
+    // Each ends in its NUL.
+    pointers.extend(own.iter().map(|variable| variable.as_ptr().cast_mut().cast()));
     pointers.push(ptr::null_mut());
     pointers
 }
@@ -375,8 +401,8 @@ fn spawn_std(spec: &Spec<'_>) -> io::Result<Child> {
     let Some(program) = words.pop_front() else { return Err(io::ErrorKind::InvalidInput.into()) };
     let mut command = Command::new(program);
     command.args(words).env_clear().process_group(0);
-    for variable in spec.env.iter().flat_map(|part| part.iter()) {
-        let bytes = variable.as_bytes();
+    let prepared = spec.env.iter().flat_map(|part| part.iter()).map(|variable| variable.as_bytes());
+    for bytes in prepared.chain(spec.own_env.iter().filter_map(|variable| variable.strip_suffix(b"\0"))) {
         if let Some(equals) = bytes.iter().position(|byte| *byte == b'=') {
             command.env(OsStr::from_bytes(&bytes[..equals]), OsStr::from_bytes(&bytes[equals + 1..]));
         }
