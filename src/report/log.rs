@@ -1,12 +1,13 @@
 //! The log on stderr or syslog: levels, the three formats, journald's priorities, colours.
 
 use std::ffi::OsString;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
 use anstyle::{AnsiColor, Style};
 use env_logger::{Builder, Target};
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Record};
@@ -69,20 +70,26 @@ fn syslog_logger() -> Result<syslog::BasicLogger, syslog::Error> {
     syslog::unix(formatter).map(syslog::BasicLogger::new)
 }
 
+/// Room for a line that tells of a task, in bytes.
+const USUAL_LINE: usize = 160;
+
 fn start_stderr(settings: LogSettings, syslog_error: Option<syslog::Error>) {
     let stamp = Stamp::new(&settings);
     let mut builder = Builder::new();
     builder.filter_level(settings.level).target(Target::Pipe(Box::new(Stderr)));
-    builder.format(move |line, record| {
+    builder.format(move |to, record| {
+        // Put together here, and handed on in one piece: each step of the way costs as much for a word as for a line.
+        let mut line = String::with_capacity(USUAL_LINE);
         if settings.journal {
-            line.write_all(priority(record.level()).as_bytes())?;
+            line.push_str(priority(record.level()));
         }
         match settings.format {
-            LogFormat::Text => text_line(line, record, &settings, &stamp)?,
-            LogFormat::Json => line.write_all(json_line(record, &stamp).as_bytes())?,
-            LogFormat::Logfmt => line.write_all(logfmt_line(record, &stamp).as_bytes())?,
+            LogFormat::Text => push_text(&mut line, record, &settings, &stamp),
+            LogFormat::Json => line.push_str(&json_line(record, &stamp)),
+            LogFormat::Logfmt => line.push_str(&logfmt_line(record, &stamp)),
         }
-        line.write_all(b"\n")
+        line.push('\n');
+        to.write_all(line.as_bytes())
     });
     // A second start keeps the first log.
     let _ = builder.try_init();
@@ -91,17 +98,19 @@ fn start_stderr(settings: LogSettings, syslog_error: Option<syslog::Error>) {
     }
 }
 
-/// The date of a line, in the machine's zone. Thousands of lines share a second: its date is made once.
+/// The date of a line, in the machine's zone. Thousands of lines share a minute: its date is made once.
 struct Stamp {
     clock: SystemClock,
     zone: TimeZone,
-    second: Mutex<Second>,
+    minute: Mutex<Minute>,
 }
 
-/// A second and its date: what stands before the milliseconds, and what stands behind them.
+/// A minute of the machine's zone and its date: what stands before the seconds, and what stands behind them.
 #[derive(Debug, Clone, Default)]
-struct Second {
+struct Minute {
     number: Option<i64>,
+    /// How far the zone is from UTC, in seconds; zones change it at the begin of a minute.
+    shift: i64,
     date: String,
     offset: String,
 }
@@ -111,30 +120,37 @@ impl Stamp {
         // The journal has its own clock; then the zone is not even looked at.
         let dated = !(settings.journal && settings.format == LogFormat::Text);
         let zone = if dated { zone::local(settings.tz.as_deref()) } else { TimeZone::UTC };
-        Self { clock: SystemClock::new(), zone, second: Mutex::default() }
+        Self { clock: SystemClock::new(), zone, minute: Mutex::default() }
     }
 
-    /// Writes the time as RFC 3339 with milliseconds.
-    fn write(&self, line: &mut impl Write) -> io::Result<()> {
-        let wall = self.clock.wall();
-        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
-        if second.number != Some(wall.as_second()) {
+    /// Adds the time `wall` as RFC 3339 with milliseconds.
+    fn push(&self, line: &mut String, wall: Timestamp) {
+        let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
+        if minute.number != Some((wall.as_second() + minute.shift).div_euclid(60)) {
             let zoned = wall.to_zoned(self.zone.clone());
-            let date = zoned.strftime("%Y-%m-%dT%H:%M:%S").to_string();
-            *second = Second { number: Some(wall.as_second()), date, offset: zoned.strftime("%:z").to_string() };
+            let shift = i64::from(zoned.offset().seconds());
+            let (date, offset) = (zoned.strftime("%Y-%m-%dT%H:%M:").to_string(), zoned.strftime("%:z").to_string());
+            *minute = Minute { number: Some((wall.as_second() + shift).div_euclid(60)), shift, date, offset };
         }
-        line.write_all(second.date.as_bytes())?;
+        line.push_str(&minute.date);
+        let second = (wall.as_second() + minute.shift).rem_euclid(60);
         // A time before 1970 counts its fraction backwards; a clock that wrong has no use for milliseconds.
-        write!(line, ".{:03}", wall.subsec_millisecond().max(0))?;
-        line.write_all(second.offset.as_bytes())
+        let millis = i64::from(wall.subsec_millisecond().max(0));
+        line.extend([digit(second / 10), digit(second), '.', digit(millis / 100), digit(millis / 10), digit(millis)]);
+        line.push_str(&minute.offset);
     }
 
-    /// The same as text.
+    /// The time it is, as text.
     fn now(&self) -> String {
-        let mut text = Vec::new();
-        let _ = self.write(&mut text);
-        String::from_utf8(text).unwrap_or_default()
+        let mut text = String::new();
+        self.push(&mut text, self.clock.wall());
+        text
     }
+}
+
+/// The last decimal digit of a number that is not negative.
+fn digit(number: i64) -> char {
+    u32::try_from(number % 10).ok().and_then(|digit| char::from_digit(digit, 10)).unwrap_or('0')
 }
 
 /// Hands whole lines to the sink, which never fails.
@@ -171,20 +187,23 @@ fn word(level: Level) -> &'static str {
     }
 }
 
-fn text_line(line: &mut impl Write, record: &Record<'_>, settings: &LogSettings, stamp: &Stamp) -> io::Result<()> {
+fn push_text(line: &mut String, record: &Record<'_>, settings: &LogSettings, stamp: &Stamp) {
     if !settings.journal {
-        stamp.write(line)?;
+        stamp.push(line, stamp.clock.wall());
         let word = word(record.level());
+        // The longest word has seven letters.
+        let blanks = &"        "[word.len().min(7)..];
         if settings.color {
             let style = style(record.level());
-            write!(line, " {style}{word:<7}{style:#} ")?;
+            let _ = write!(line, " {style}{word}{style:#}{blanks}");
         } else {
-            write!(line, " {word:<7} ")?;
+            line.extend([" ", word, blanks]);
         }
     }
-    let mut plain = Plain { line, result: Ok(()) };
-    let _ = plain.write_fmt(*record.args());
-    plain.result
+    let message = line.len();
+    // Writing to a string cannot fail.
+    let _ = line.write_fmt(*record.args());
+    escape_controls(line, message);
 }
 
 fn style(level: Level) -> Style {
@@ -196,24 +215,17 @@ fn style(level: Level) -> Style {
     }
 }
 
-/// Passes text on with its control characters escaped: what a task or a file name put into a message must not move the
-/// reader's cursor or begin a line of its own.
-struct Plain<'a, W> {
-    line: &'a mut W,
-    result: io::Result<()>,
-}
-
-impl<W: Write> fmt::Write for Plain<'_, W> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        // 0xC2 begins the encodings of the second block of control characters, among others.
-        let harmless = text.bytes().all(|byte| byte >= b' ' && byte != 0x7f && byte != 0xc2);
-        self.result = if harmless {
-            self.line.write_all(text.as_bytes())
-        } else {
-            text.chars()
-                .try_for_each(|c| if c.is_control() { write!(self.line, "{}", c.escape_default()) } else { write!(self.line, "{c}") })
-        };
-        if self.result.is_ok() { Ok(()) } else { Err(fmt::Error) }
+/// Escapes the control characters of `line` behind `from`: what a task or a file name put into a message must not move
+/// the reader's cursor or begin a line of its own.
+fn escape_controls(line: &mut String, from: usize) {
+    // 0xC2 begins the encodings of the second block of control characters, among others. All bytes are looked at,
+    // without a way out on the first: the compiler makes one step of sixteen of them then.
+    let suspect = |byte: u8| (byte < b' ') | (byte == 0x7f) | (byte == 0xc2);
+    if line.as_bytes()[from..].iter().fold(false, |found, byte| found | suspect(*byte)) {
+        let message = line.split_off(from);
+        for c in message.chars() {
+            if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+        }
     }
 }
 
@@ -292,5 +304,38 @@ impl<'kvs> VisitValue<'kvs> for ReadValue {
     fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
         self.0 = value.into();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_printed_with_the_second_of_its_own_minute() {
+        let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let stamp = Stamp { clock: SystemClock::new(), zone, minute: Mutex::default() };
+        let text = |millis: i64| {
+            let mut text = String::new();
+            stamp.push(&mut text, Timestamp::from_millisecond(millis).unwrap());
+            text
+        };
+        // The last second of winter and the first of summer, and what comes before and after them.
+        assert_eq!(text(1_774_745_999_007), "2026-03-29T01:59:59.007+01:00");
+        assert_eq!(text(1_774_746_000_000), "2026-03-29T03:00:00.000+02:00");
+        assert_eq!(text(1_774_746_059_999), "2026-03-29T03:00:59.999+02:00");
+        assert_eq!(text(1_774_746_060_120), "2026-03-29T03:01:00.120+02:00");
+        assert_eq!(text(-1_000), "1970-01-01T00:59:59.000+01:00");
+    }
+
+    #[test]
+    fn control_characters_of_a_message_are_escaped_and_others_stay() {
+        let text = |message: &str| {
+            let mut line = format!("\u{1b}[1mhead {message}");
+            escape_controls(&mut line, "\u{1b}[1mhead ".len());
+            line
+        };
+        assert_eq!(text("plain \u{e4}\u{b5}"), "\u{1b}[1mhead plain \u{e4}\u{b5}");
+        assert_eq!(text("a\nb\u{1b}[2J\u{85}\u{7f}\u{a0}"), "\u{1b}[1mhead a\\nb\\u{1b}[2J\\u{85}\\u{7f}\u{a0}");
     }
 }
