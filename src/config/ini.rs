@@ -23,7 +23,7 @@
 //! all duplicates, so line numbers are put back by position. The tests hold that nothing gets lost.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::mem::{Discriminant, discriminant};
 
 use ini::Ini;
@@ -279,17 +279,21 @@ fn unquote(text: &str) -> String {
     inner.unwrap_or(text).to_owned()
 }
 
-/// Letters, digits, the space and all that is not ASCII mean nothing to rust-ini inside quotes; anything
-/// else could, now or with another of its features, so it goes by its number.
+/// Letters, digits, the space, what names and paths are made of, and all that is not ASCII mean nothing to
+/// rust-ini inside quotes; anything else could, now or with another of its features, so it goes by its number.
 fn push_escaped(to: &mut String, text: &str) {
-    for c in text.chars() {
-        if c.is_ascii_alphanumeric() || c == ' ' || !c.is_ascii() {
-            to.push(c);
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(to, "\\x{:04x}", u32::from(c));
-        }
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '_' | '-' | '.' | '/') || !c.is_ascii();
+    let hex = |digit: u32| char::from_digit(digit, 16).unwrap_or('0');
+    let mut rest = text;
+    while let Some(at) = rest.find(|c| !is_plain(c)) {
+        // What is not plain is ASCII, so it is one byte long and two digits are enough.
+        let number = u32::from(rest.as_bytes()[at]);
+        to.push_str(&rest[..at]);
+        to.push_str("\\x00");
+        to.extend([hex(number >> 4), hex(number & 0xf)]);
+        rest = &rest[at + 1..];
     }
+    to.push_str(rest);
 }
 
 /// The blanks of ASCII as C's `isspace` has them, which the old reader used: the vertical tab is one,

@@ -136,9 +136,14 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything the configuration files and `--set` said.
+/// Everything the configuration files and `--set` said. A clone shares it until one of the two is changed.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
+    said: Arc<Said>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Said {
     sections: Vec<Section>,
     index: HashMap<String, usize>,
     files: Vec<Arc<Path>>,
@@ -147,7 +152,7 @@ pub struct Config {
 impl Config {
     /// Takes in one file; what it says wins over what was said before.
     pub fn add_document(&mut self, file: &Arc<Path>, document: &ini::Document, findings: &mut Vec<Finding>) {
-        self.files.push(file.clone());
+        Arc::make_mut(&mut self.said).files.push(file.clone());
         for section in &document.sections {
             let at = |line| Origin::File { file: file.clone(), line };
             let target = self.section_mut(&section.name, at(section.line));
@@ -179,30 +184,31 @@ impl Config {
     }
 
     fn section_mut(&mut self, name: &str, origin: Origin) -> &mut Section {
-        let at = match self.index.get(name) {
+        let said = Arc::make_mut(&mut self.said);
+        let at = match said.index.get(name) {
             Some(at) => *at,
             None => {
-                self.index.insert(name.to_owned(), self.sections.len());
-                self.sections.push(Section { name: name.to_owned(), origin, entries: Vec::new() });
-                self.sections.len() - 1
+                said.index.insert(name.to_owned(), said.sections.len());
+                said.sections.push(Section { name: name.to_owned(), origin, entries: Vec::new() });
+                said.sections.len() - 1
             }
         };
-        &mut self.sections[at]
+        &mut said.sections[at]
     }
 
     /// The files that were read, in their order.
     pub fn files(&self) -> &[Arc<Path>] {
-        &self.files
+        &self.said.files
     }
 
     /// The sections in order of their first appearance, `[DEFAULT]` among them.
     pub fn sections(&self) -> impl Iterator<Item = &Section> {
-        self.sections.iter()
+        self.said.sections.iter()
     }
 
     /// The section of this name.
     pub fn section(&self, name: &str) -> Option<&Section> {
-        self.index.get(name).map(|at| &self.sections[*at])
+        self.said.index.get(name).map(|at| &self.said.sections[*at])
     }
 
     /// The value of `key` in `section`, or the one `[DEFAULT]` lends it if the section exists.
