@@ -56,6 +56,8 @@ pub struct Variables {
     pub search: Option<OsString>,
 }
 
+const DIGITS: &[u8; 10] = b"0123456789";
+
 /// The few variables that one process has for itself, in one piece of memory.
 #[derive(Debug, Clone, Default)]
 pub struct OwnVariables {
@@ -83,7 +85,18 @@ impl OwnVariables {
 
     /// Adds one whose value is a number.
     pub fn add_number(&mut self, name: &str, number: i64) {
-        self.add(name, number.to_string().as_bytes());
+        // Digits from the last to the first; the longest number has 19, and a sign.
+        let (mut text, mut at, mut rest) = ([0; 20], 20, number.unsigned_abs());
+        while at == 20 || rest > 0 {
+            at -= 1;
+            text[at] = DIGITS[usize::try_from(rest % 10).unwrap_or(0)];
+            rest /= 10;
+        }
+        if number < 0 {
+            at -= 1;
+            text[at] = b'-';
+        }
+        self.add(name, &text[at..]);
     }
 
     /// How many there are.
@@ -98,8 +111,8 @@ impl OwnVariables {
 
     /// Each as `NAME=value`, its NUL included.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+        let mut start = 0;
+        self.ends.iter().map(move |end| &self.bytes[std::mem::replace(&mut start, *end)..*end])
     }
 
     /// The same as strings of their own, for a process that has still others.
@@ -142,8 +155,10 @@ mod tests {
         own.add("A", b"x y");
         own.add("BAD", b"x\0y");
         own.add_number("N", -5);
+        own.add_number("LEAST", i64::MIN);
+        own.add_number("ZERO", 0);
         own.add("EMPTY", b"");
-        assert_eq!(own.iter().collect::<Vec<_>>(), [&b"A=x y\0"[..], b"N=-5\0", b"EMPTY=\0"]);
-        assert_eq!(own.to_strings(), [c"A=x y".to_owned(), c"N=-5".to_owned(), c"EMPTY=".to_owned()]);
+        assert_eq!(own.iter().collect::<Vec<_>>(), [&b"A=x y\0"[..], b"N=-5\0", b"LEAST=-9223372036854775808\0", b"ZERO=0\0", b"EMPTY=\0"]);
+        assert_eq!(own.to_strings()[3..], [c"ZERO=0".to_owned(), c"EMPTY=".to_owned()]);
     }
 }

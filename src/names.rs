@@ -43,7 +43,8 @@ impl TaskName {
         let numbered = digits > 0 && text[digits..].starts_with('-') && text.len() > digits + 1;
         let start = if numbered { digits + 1 } else { 0 };
         // More digits than fit are all "very late"; the file name still orders them.
-        let number = numbered.then(|| text[..digits].parse().unwrap_or(u128::MAX));
+        let read = |digits: &str| digits.parse::<u64>().map(u128::from).or_else(|_| digits.parse()).unwrap_or(u128::MAX);
+        let number = numbered.then(|| read(&text[..digits]));
         let end = match text.as_bytes()[start..].iter().rposition(|byte| *byte == b'.') {
             Some(dot) if dot > 0 => start + dot,
             _ => text.len(),

@@ -136,7 +136,8 @@ impl Stamp {
         let second = (wall.as_second() + minute.shift).rem_euclid(60);
         // A time before 1970 counts its fraction backwards; a clock that wrong has no use for milliseconds.
         let millis = i64::from(wall.subsec_millisecond().max(0));
-        line.extend([digit(second / 10), digit(second), '.', digit(millis / 100), digit(millis / 10), digit(millis)]);
+        let digits = [digit(second / 10), digit(second), b'.', digit(millis / 100), digit(millis / 10), digit(millis)];
+        line.push_str(std::str::from_utf8(&digits).unwrap_or_default());
         line.push_str(&minute.offset);
     }
 
@@ -149,8 +150,8 @@ impl Stamp {
 }
 
 /// The last decimal digit of a number that is not negative.
-fn digit(number: i64) -> char {
-    u32::try_from(number % 10).ok().and_then(|digit| char::from_digit(digit, 10)).unwrap_or('0')
+fn digit(number: i64) -> u8 {
+    b'0' + u8::try_from(number % 10).unwrap_or(0)
 }
 
 /// Hands whole lines to the sink, which never fails.
