@@ -1,31 +1,35 @@
-"""Trees, and the two kinds of machine that boot them: namespaces (under a second), QEMU without KVM (half a minute).
+"""The two kinds of machine that boot a tree: namespaces (under a second), QEMU without KVM (half a minute).
 
 A scene is a directory: upper/ lies over the tree, result/ is what the machine leaves.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
 import time
 from pathlib import Path
 
+from tree import BASE, KERNEL, Wrong, call
+
 HERE = Path(__file__).resolve().parent
 INSIDE = HERE / "inside"
-PACKAGES = ["dbus", "initramfs-tools", "kmod", "linux-image-cloud-amd64", "procps", "systemd", "systemd-sysv", "udev", "zstd"]
+# How the kernel, mount(8) and unshare(1) refuse something. Any other failure is a fault of this test.
+REFUSALS = ("not permitted", "permission denied", "read-only file system", "must be superuser", "unknown filesystem type",
+            "wrong fs type", "not supported", "not implemented")
 
 
-class Wrong(Exception):
-    """A scenario that did not go as it should."""
+class Refused(Exception):
+    """What this machine does not allow, in its own words."""
 
 
-def call(*command, **options):
-    """Runs a command to its end; its output is part of the error."""
-    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          stdin=subprocess.DEVNULL, check=False, **options)
-    if done.returncode != 0:
-        raise Wrong(f"{command[0]} ended with {done.returncode}: {done.stdout[-2000:].strip()}")
-    return done.stdout
+def allowed(command, **options):
+    """Runs a command to its end; Refused when the machine did not allow it."""
+    try:
+        return call(*command, **options)
+    except Wrong as reason:
+        if any(word in str(reason).lower() for word in REFUSALS):
+            raise Refused(str(reason)) from reason
+        raise
 
 
 def wait_until(fact, limit, what):
@@ -37,73 +41,88 @@ def wait_until(fact, limit, what):
         time.sleep(0.05)
 
 
-def base_tree(cache, suite):
-    """A minimal Debian with systemd and a kernel; made once for each suite and list of packages."""
-    key = hashlib.sha256(" ".join([suite, *PACKAGES]).encode()).hexdigest()[:12]
-    tree = cache / f"debian-{suite}-{key}"
-    if not tree.exists():
-        print(f"making {tree}", flush=True)
-        new = cache / f"{tree.name}.new.{os.getpid()}"
-        try:
-            call("mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, new)
-            new.rename(tree)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-    return tree
-
-
-def installed_tree(base, deb, work):
-    """A copy of the tree with the package in it, and what all scenes share."""
-    tree = work / "tree"
-    call("cp", "-a", "--reflink=auto", base, tree)
-    shutil.copy(deb, tree / "runner.deb")
-    for name in ("result", "old"):
-        (tree / name).mkdir()
-    for name in ("mark", "collect"):
-        shutil.copy(INSIDE / name, tree / "usr/local/bin" / name)
-    (tree / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
-    call("chroot", tree, "dpkg", "-i", "/runner.deb")
-    return tree
-
-
 def overlay(tree, scene, script):
     """Runs a shell script while the scene lies over the tree, at $ROOT, and nobody else sees the mounts."""
     lines = f'set -eu; mount --make-rprivate /; mount -t overlay root -o "lowerdir={tree},upperdir={scene}/upper,workdir={scene}/work" "$ROOT"; '
     return call("unshare", "-m", "sh", "-c", lines + script, env={**os.environ, "ROOT": str(scene / "root")})
 
 
+def remove_groups(top):
+    """Takes away a control group and all below it; nobody is in them any more."""
+    for folder, _, _ in os.walk(top, topdown=False):
+        os.rmdir(folder)
+
+
+def writable_group(work):
+    """A control group (version 2) of our own. It is asked for where they are mounted, then where we mount them ourselves."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    tops = [Path(fields[1]) for fields in mounts if fields[2] == "cgroup2"]
+    reasons = []
+    for top in [*tops, None]:
+        if top is None:
+            top = work / "cgroup"
+            top.mkdir()
+            try:
+                allowed(["mount", "-t", "cgroup2", "none", top])
+            except Refused as reason:
+                reasons.append(str(reason))
+                continue
+        group = top / f"runner-boot-{os.getpid()}"
+        try:
+            group.mkdir()
+            (group / "probe").mkdir()
+            subprocess.run(["sh", "-c", 'echo $$ >"$0/cgroup.procs"', group / "probe"], check=True, capture_output=True, text=True)
+            (group / "probe").rmdir()
+            return group
+        except OSError as reason:
+            reasons.append(str(reason))
+        except subprocess.CalledProcessError as reason:
+            reasons.append(reason.stderr.strip())
+        remove_groups(group)
+    raise Refused(f"no control groups of version 2 that may be written: {'; '.join(reasons)}")
+
+
 class Namespaces:
     """systemd as PID 1 in namespaces and a control group of its own, which also is how everything in it is ended."""
 
     kind = "namespaces"
-    limit = 60
+    limit = 120
     needs = ("unshare", "mmdebstrap", "chroot")
+    packages = BASE
 
-    def __init__(self, tree, work):
-        self.tree = tree
-        self.mounted = None
+    def __init__(self, work):
+        self.tree = None
         self.child = None
-        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-        top = next((Path(fields[1]) for fields in mounts if fields[2] == "cgroup2"), None)
-        if top is None:
-            top = self.mounted = work / "cgroup"
-            top.mkdir()
-            call("mount", "-t", "cgroup2", "none", top)
-        self.group = top / f"runner-boot-{os.getpid()}"
-        self.group.mkdir()
+        # In memory: quick, and a container whose own root is an overlay could not lie over a tree.
+        self.scenes = work / "scenes"
+        self.scenes.mkdir()
+        allowed(["mount", "-t", "tmpfs", "scenes", self.scenes])
+        self.group = writable_group(work)
+        self.try_out(work)
+
+    def try_out(self, work):
+        """Goes the whole way of a machine but its last step, with an empty tree."""
+        tree, scene = work / "empty", self.scenes / "try"
+        for part in ("proc", "sys", "dev", "run", "result", "old"):
+            (tree / part).mkdir(parents=True)
+        for part in ("upper", "work", "root", "result", "disk"):
+            (scene / part).mkdir(parents=True)
+        allowed(["sh", "-c", *self.command(scene, tree, "try")])
+
+    def command(self, scene, tree, mode):
+        """The words after `sh -c`; a group of its own for each boot: systemd leaves its own groups behind in the last one."""
+        group = self.group / f"boot-{time.monotonic_ns()}"
+        group.mkdir()
+        return ['echo $$ >"$0/cgroup.procs"; exec unshare -mpfnCiu --kill-child "$@"', group, INSIDE / "setup.sh", tree, scene, mode]
 
     def prepare(self, scene):
         """Next to nothing: a scene is a directory, and the machine runs in it."""
         (scene / "disk").mkdir()
 
     def start(self, scene, mode):
-        # A group of its own for each boot: systemd leaves its own groups behind in the last one.
-        group = self.group / f"boot-{time.monotonic_ns()}"
-        group.mkdir()
         with open(scene / "console", "ab") as console:
-            self.child = subprocess.Popen(
-                ["sh", "-c", 'echo $$ >"$0/cgroup.procs"; exec unshare -mpfnCiu --kill-child "$@"', group,
-                 INSIDE / "setup.sh", self.tree, scene, mode], stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+            self.child = subprocess.Popen(["sh", "-c", *self.command(scene, self.tree, mode)],
+                                          stdin=subprocess.DEVNULL, stdout=console, stderr=console)
 
     def has_marked(self, scene, text):
         trace = scene / "result/trace"
@@ -125,10 +144,7 @@ class Namespaces:
     def close(self):
         if self.child is not None:
             self.cut_power()
-        for folder, _, _ in os.walk(self.group, topdown=False):
-            os.rmdir(folder)
-        if self.mounted:
-            call("umount", self.mounted)
+        remove_groups(self.group)
 
 
 class Qemu:
@@ -137,11 +153,13 @@ class Qemu:
     kind = "qemu"
     limit = 300
     needs = ("qemu-system-x86_64", "mke2fs", "debugfs", "e2fsck", "unshare", "mmdebstrap", "chroot")
+    packages = BASE + KERNEL
 
-    def __init__(self, tree, work):
-        del work
-        self.tree = tree
+    def __init__(self, work):
+        self.tree = None
         self.child = None
+        self.scenes = work / "scenes"
+        self.scenes.mkdir()
 
     def prepare(self, scene):
         (scene / "upper/etc/fstab").write_text("/dev/vdb /result ext4 sync 0 0\n")

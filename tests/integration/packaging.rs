@@ -1,4 +1,5 @@
-//! The hand-written parts of the package say what the program says: every key with its default.
+//! The hand-written parts of the package say what the program says: every key with its default, every exit code and every
+//! variable. What is made from the definition of the command line cannot fall behind; `.ci/run` makes it and reads it.
 
 use std::fs;
 use std::path::Path;
@@ -39,4 +40,36 @@ fn the_installed_configuration_has_every_key_of_its_section_as_a_comment() {
 fn the_versions_are_raised_together() {
     let first = read("debian/changelog").lines().next().unwrap_or_default().to_owned();
     assert!(first.contains(&format!("({})", env!("CARGO_PKG_VERSION"))), "debian/changelog begins with {first}");
+}
+
+/// What stands in the first column of a page's tables, between backquotes; docs.rs holds it against the source.
+fn first_column(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(cell, _)| cell)
+}
+
+#[test]
+fn the_manuals_of_the_programs_have_every_exit_code() {
+    let page = read("docs/exit-codes.md");
+    let (_, codes) = page.split_once("\n## Of `runner`\n").unwrap();
+    let (of_runner, of_config) = codes.split_once("\n## Of `runner-config`\n").unwrap();
+    for (name, codes) in [("docs/man/runner.1.more", of_runner), ("docs/man/runner-config.1.more", of_config)] {
+        let manual = read(name);
+        let codes: Vec<_> = first_column(codes).filter(|cell| cell.parse::<u8>().is_ok()).collect();
+        assert!(codes.len() > 3, "docs/exit-codes.md: the codes for {name} are {codes:?}");
+        for code in codes {
+            assert!(manual.contains(&format!("\n.TP\n.B {code}\n")), "{name} has no exit code {code}");
+        }
+    }
+}
+
+#[test]
+fn the_manual_of_tasks_has_every_variable() {
+    let (page, manual) = (read("docs/environment.md"), read("docs/man/runner-tasks.7"));
+    let variables: Vec<_> = first_column(&page).filter(|cell| cell.starts_with("RUNNER_")).collect();
+    assert!(variables.len() > 5, "docs/environment.md: {variables:?}");
+    for variable in variables {
+        let (alone, beside) = (format!(".B {variable}"), format!("\\fB{variable}\\fR"));
+        let named = manual.lines().any(|line| line == alone || line.starts_with("\\fB") && line.contains(&beside));
+        assert!(named, "docs/man/runner-tasks.7 has no {variable}");
+    }
 }

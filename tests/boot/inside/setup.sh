@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes the root of a machine in namespaces of its own, and becomes its PID 1.
-# setup.sh TREE SCENE MODE: MODE is rw, ro, or full (the changes lie on a disk of 16 MB).
+# setup.sh TREE SCENE MODE: MODE is rw, ro, full (the changes lie on a disk of 16 MB), or try: all but becoming PID 1, to
+# see whether it is allowed here.
 set -eu
 tree=$1 scene=$2 mode=$3
 mount --make-rprivate /
@@ -18,6 +19,8 @@ mount --bind "$scene/result" "$root/result"
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sys "$root/sys"
 mount -t cgroup2 cgroup "$root/sys/fs/cgroup"
+mkdir "$root/sys/fs/cgroup/try.scope"
+rmdir "$root/sys/fs/cgroup/try.scope"
 mount -t tmpfs run "$root/run"
 mount -t tmpfs -o mode=755 dev "$root/dev"
 for device in null zero full random urandom tty; do
@@ -30,5 +33,6 @@ mount -t devpts -o newinstance,ptmxmode=666 devpts "$root/dev/pts"
 ln -s pts/ptmx "$root/dev/ptmx"
 cd "$root"
 pivot_root . old
+[ "$mode" != try ] || exit 0
 umount -l /old
 container=boot-test exec /lib/systemd/systemd
