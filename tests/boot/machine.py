@@ -102,6 +102,10 @@ class Namespaces:
 
     def try_out(self, work):
         """Goes the whole way of a machine but its last step, with an empty tree."""
+        ids = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
+        if ids < 65536:
+            raise Refused(f"only {ids} of the 65536 user ids that a Debian has")
+        allowed(["chroot", "/", "true"])
         tree, scene = work / "empty", self.scenes / "try"
         for part in ("proc", "sys", "dev", "run", "result", "old"):
             (tree / part).mkdir(parents=True)
