@@ -1,7 +1,8 @@
 //! Reads the configuration file and its drop-ins. Touches these files and nothing else.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,9 @@ use crate::task::left_over;
 
 /// Where the configuration is when nobody says.
 pub const DEFAULT_FILE: &str = "/etc/runner/runner.cfg";
+
+/// What is longer than this is no configuration but a slip (a device, somebody's log), and must not fill the memory.
+const LONGEST: u64 = 16 * 1024 * 1024;
 
 /// A configuration file that cannot be read.
 #[derive(Debug, Error)]
@@ -48,7 +52,7 @@ pub fn load(file: Option<&Path>, overrides: &[Override], findings: &mut Vec<Find
 fn read_file(config: &mut Config, file: &Path, findings: &mut Vec<Finding>) -> Result<(), LoadError> {
     let failed = |source| LoadError { file: file.to_owned(), source };
     let file: Arc<Path> = std::path::absolute(file).map_err(failed)?.into();
-    let bytes = fs::read(&file).map_err(failed)?;
+    let bytes = read_bytes(&file).map_err(failed)?;
     match ini::parse(&bytes) {
         Ok(document) => config.add_document(&file, &document, findings),
         Err(errors) => findings.extend(errors.into_iter().map(|error| {
@@ -57,6 +61,20 @@ fn read_file(config: &mut Config, file: &Path, findings: &mut Vec<Finding>) -> R
         })),
     }
     Ok(())
+}
+
+/// Reads a file without ever waiting for a writer: at boot nobody would come and end that.
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::other("it is a pipe, and tasks would read it again: write it into a file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(io::Error::other(format!("it is longer than {} MiB, which no configuration is", LONGEST >> 20)));
+    }
+    Ok(bytes)
 }
 
 fn include_dir(config: &Config) -> Option<(PathBuf, Origin)> {

@@ -72,6 +72,8 @@ pub struct Section {
     /// Its first header.
     pub origin: Origin,
     entries: Vec<Entry>,
+    /// Where each key is among the entries: a section of a task's own may hold hundreds of thousands.
+    index: HashMap<String, usize>,
 }
 
 impl Section {
@@ -82,7 +84,19 @@ impl Section {
 
     /// The section's own value of `key`; `[DEFAULT]` is not asked.
     pub fn own(&self, key: &str) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.key == key)
+        self.index.get(key).map(|at| &self.entries[*at])
+    }
+
+    /// Takes in an entry in place of an earlier one of its key, which it gives back.
+    fn put(&mut self, entry: Entry) -> Option<Entry> {
+        match self.index.get(&entry.key) {
+            Some(at) => Some(std::mem::replace(&mut self.entries[*at], entry)),
+            None => {
+                self.index.insert(entry.key.clone(), self.entries.len());
+                self.entries.push(entry);
+                None
+            }
+        }
     }
 }
 
@@ -158,16 +172,12 @@ impl Config {
             let target = self.section_mut(&section.name, at(section.line));
             for option in &section.options {
                 let entry = Entry { key: option.key.clone(), value: option.value.clone(), origin: at(option.line) };
-                match target.entries.iter_mut().find(|known| known.key == entry.key) {
-                    Some(known) => {
-                        if matches!(&known.origin, Origin::File { file: earlier, .. } if earlier == file) {
-                            let message =
-                                format!("`{}` in [{}] was said in {} already; the last one counts", entry.key, section.name, known.origin);
-                            findings.push(Finding::new(Severity::Warning, &entry.origin, message));
-                        }
-                        *known = entry;
-                    }
-                    None => target.entries.push(entry),
+                if let Some(known) = target.put(entry)
+                    && matches!(&known.origin, Origin::File { file: earlier, .. } if earlier == file)
+                {
+                    let message =
+                        format!("`{}` in [{}] was said in {} already; the last one counts", option.key, section.name, known.origin);
+                    findings.push(Finding::new(Severity::Warning, &at(option.line), message));
                 }
             }
         }
@@ -177,10 +187,7 @@ impl Config {
     pub fn add_override(&mut self, section: &str, key: &str, value: &str) {
         let target = self.section_mut(section, Origin::CommandLine);
         let entry = Entry { key: key.to_owned(), value: value.to_owned(), origin: Origin::CommandLine };
-        match target.entries.iter_mut().find(|known| known.key == key) {
-            Some(known) => *known = entry,
-            None => target.entries.push(entry),
-        }
+        target.put(entry);
     }
 
     fn section_mut(&mut self, name: &str, origin: Origin) -> &mut Section {
@@ -189,7 +196,7 @@ impl Config {
             Some(at) => *at,
             None => {
                 said.index.insert(name.to_owned(), said.sections.len());
-                said.sections.push(Section { name: name.to_owned(), origin, entries: Vec::new() });
+                said.sections.push(Section { name: name.to_owned(), origin, entries: Vec::new(), index: HashMap::new() });
                 said.sections.len() - 1
             }
         };

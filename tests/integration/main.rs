@@ -27,6 +27,7 @@ mod halt;
 mod hooks;
 #[cfg(feature = "http")]
 mod http;
+mod hostile;
 mod ini_reference;
 mod loops;
 #[cfg(feature = "schedule")]
