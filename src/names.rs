@@ -1,6 +1,7 @@
 //! What things are called: task files, their short names and numbers, chains, runs.
 //! Knows nobody and touches nothing; names are made by parsing and never change.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -143,6 +144,19 @@ impl RunIds {
     }
 }
 
+/// Text for people with its control characters escaped: a file name must not move the reader's cursor or begin a line
+/// of its own.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
+}
+
 /// A number and the word for it: `1 task`, `2 tasks`.
 pub fn counted(count: usize, word: &str) -> String {
     if count == 1 { format!("1 {word}") } else { format!("{count} {}", plural(word)) }
@@ -194,6 +208,12 @@ mod tests {
             let name = TaskName::parse(OsStr::new(file));
             assert_eq!((name.number(), name.short(), name.text()), (*number, *short, *file));
         }
+    }
+
+    #[test]
+    fn control_characters_are_shown_and_the_rest_stays() {
+        assert_eq!(printable("a\nb\u{1b}[31m\u{9b}m\r\t"), "a\\nb\\u{1b}[31m\\u{9b}m\\r\\t");
+        assert!(matches!(printable("\u{e9} \\n \"x\""), Cow::Borrowed(_)));
     }
 
     #[test]

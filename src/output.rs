@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::names::printable;
 use crate::report::sink::{self, Stream};
 
 /// How much of a task's output is kept, in bytes.
@@ -59,7 +60,8 @@ impl Capture {
             Ok((Pipe { fd: read, stream, begun: Vec::new() }, write))
         };
         let ((out_pipe, out), (err_pipe, err)) = (pipe(Stream::Out)?, pipe(Stream::Err)?);
-        let capture = Self { prefix: format!("{name} | "), echo, pipes: vec![out_pipe, err_pipe], tail: VecDeque::new(), lost: 0 };
+        let capture =
+            Self { prefix: format!("{} | ", printable(name)), echo, pipes: vec![out_pipe, err_pipe], tail: VecDeque::new(), lost: 0 };
         Ok((capture, WriteEnds { out, err }))
     }
 

@@ -10,7 +10,7 @@ use crate::chain::setup::Setup;
 use crate::config::sections::Sections;
 use crate::config::value::CommandLine;
 use crate::config::{Finding, Origin, Severity, keys};
-use crate::names::{MAIN_CHAIN, counted};
+use crate::names::{MAIN_CHAIN, counted, printable};
 use crate::outcome::{ExitKind, ProcessEnd, Verdict};
 use crate::process::find_program;
 
@@ -44,7 +44,7 @@ fn report(settings: &Settings, findings: &[Finding]) -> Result<Exit, Failure> {
         let list: Vec<_> = findings.iter().map(as_json).collect();
         print::json(&json!({ "version": 1, "findings": list, "errors": errors, "warnings": warnings }))?;
     } else {
-        let mut text: String = findings.iter().map(|finding| format!("{}\n", as_text(finding))).collect();
+        let mut text: String = findings.iter().map(|finding| format!("{}\n", printable(&as_text(finding)))).collect();
         let file = settings.config_file.as_ref().map(|file| format!("{}: ", file.display())).unwrap_or_default();
         text.push_str(&format!("{file}{}, {}\n", counted(errors, "error"), counted(warnings, "warning")));
         print::text(&text)?;

@@ -8,7 +8,7 @@ use super::settings::Settings;
 use crate::chain::setup::{Setup, Task};
 use crate::clock::Seconds;
 use crate::config::keys::RetryFrom;
-use crate::names::counted;
+use crate::names::{counted, printable};
 
 /// So many waits of a series are shown; a series without end has to end somewhere.
 const SHOWN_WAITS: u32 = 10;
@@ -25,19 +25,20 @@ fn as_text(setup: &Setup) -> String {
     let mut text = format!(
         "chain {} in {}: {}, {} at once\n",
         setup.chain.name,
-        setup.dir.display(),
+        printable(&setup.dir.display().to_string()),
         counted(setup.plan.places.len(), "task"),
         setup.chain.max_parallel
     );
     for place in &setup.plan.places {
         let task = &setup.tasks[place.task];
         let needs: Vec<_> = place.depends_on.iter().map(|need| setup.task_at(*need).name.text()).collect();
-        let after = if needs.is_empty() { String::new() } else { format!("  after {}", needs.join(", ")) };
-        text.push_str(&format!("  stage {:<3} {}  max_time {}{after}\n", place.stage + 1, task.name, task.settings.max_time));
+        let after = if needs.is_empty() { String::new() } else { format!("  after {}", printable(&needs.join(", "))) };
+        let file = printable(task.name.text());
+        text.push_str(&format!("  stage {:<3} {file}  max_time {}{after}\n", place.stage + 1, task.settings.max_time));
     }
     let chain_waits = setup.chain.retry_from == RetryFrom::Start;
     for task in setup.plan.places.iter().map(|place| &setup.tasks[place.task]).filter(|task| !chain_waits || has_own_waits(setup, task)) {
-        text.push_str(&format!("waits after a failure of {}: {}\n", task.name, series(&waits(setup, task))));
+        text.push_str(&format!("waits after a failure of {}: {}\n", printable(task.name.text()), series(&waits(setup, task))));
     }
     if chain_waits {
         let tries = setup.chain.task.max_tries.count();

@@ -10,7 +10,7 @@ use crate::chain::setup::{Setup, Task};
 use crate::config::keys::{self, KeyInfo, Scope};
 use crate::config::sections::Sections;
 use crate::config::{Origin, value};
-use crate::names::{MAIN_CHAIN, counted};
+use crate::names::{MAIN_CHAIN, counted, printable};
 
 /// Prints the tasks of a chain.
 ///
@@ -48,20 +48,23 @@ fn needs<'a>(setup: &'a Setup, task: &'a Task) -> Vec<&'a str> {
 }
 
 fn as_text(sections: &Sections<'_>, setup: &Setup) -> String {
-    let mut text = format!("chain {} in {}: {}\n", setup.chain.name, setup.dir.display(), counted(setup.tasks.len(), "task"));
+    let mut text =
+        format!("chain {} in {}: {}\n", setup.chain.name, printable(&setup.dir.display().to_string()), counted(setup.tasks.len(), "task"));
     for (at, place) in setup.plan.places.iter().enumerate() {
         let task = &setup.tasks[place.task];
         let needs = needs(setup, task);
-        let after = if needs.is_empty() { String::new() } else { format!(", after {}", needs.join(", ")) };
-        text.push_str(&format!("{:>3}. {} (name {}, stage {}{after})\n", at + 1, task.name, task.name.short(), place.stage + 1));
+        let after = if needs.is_empty() { String::new() } else { format!(", after {}", printable(&needs.join(", "))) };
+        let (file, short) = (printable(task.name.text()), printable(task.name.short()));
+        text.push_str(&format!("{:>3}. {file} (name {short}, stage {}{after})\n", at + 1, place.stage + 1));
         for (key, value, origin) in explain(sections, task) {
             if origin != Origin::Default {
-                text.push_str(&format!("       {} = {}    # {origin}\n", key.name, value.replace('\n', "\n           ")));
+                let lines: Vec<_> = value.lines().map(printable).collect();
+                text.push_str(&format!("       {} = {}    # {origin}\n", key.name, lines.join("\n           ")));
             }
         }
     }
     for (name, reason) in &setup.left_out {
-        text.push_str(&format!("  -  {name}: {reason}\n"));
+        text.push_str(&format!("  -  {}: {reason}\n", printable(name.text())));
     }
     text
 }

@@ -238,7 +238,19 @@ fn json_line(record: &Record<'_>, stamp: &Stamp) -> String {
     for (key, value) in pairs(record) {
         fields.insert(key, value);
     }
-    serde_json::Value::Object(fields).to_string()
+    without_controls(serde_json::Value::Object(fields).to_string())
+}
+
+/// JSON leaves DEL and the second block of control characters as they are; some terminals obey them.
+fn without_controls(json: String) -> String {
+    if !json.contains(char::is_control) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 8);
+    for c in json.chars() {
+        let _ = if c.is_control() { write!(escaped, "\\u{:04x}", u32::from(c)) } else { escaped.write_char(c) };
+    }
+    escaped
 }
 
 fn logfmt_line(record: &Record<'_>, stamp: &Stamp) -> String {
@@ -258,7 +270,7 @@ fn logfmt_line(record: &Record<'_>, stamp: &Stamp) -> String {
 /// A value of logfmt: bare when that is unmistakable, else as a JSON string.
 fn quoted(text: &str) -> String {
     let bare = !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_./:+@".contains(c));
-    if bare { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+    if bare { text.to_owned() } else { without_controls(serde_json::Value::from(text).to_string()) }
 }
 
 fn pairs(record: &Record<'_>) -> Vec<(String, serde_json::Value)> {
