@@ -2,10 +2,15 @@
 
 use std::collections::HashMap;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::screen::Screen;
 use super::sink;
 use crate::event::{Event, Reader, RunRef};
+use crate::names::printable;
+
+/// How often the bars are drawn at most, in a second.
+const DRAWINGS: u8 = 20;
 
 /// The bars on the screen.
 #[derive(Debug)]
@@ -17,7 +22,7 @@ pub struct Bars {
 impl Bars {
     /// Draws on stderr from now on; log lines step around the bars.
     pub fn new() -> Self {
-        let screen = MultiProgress::new();
+        let screen = MultiProgress::with_draw_target(ProgressDrawTarget::term_like_with_hz(Box::new(Screen::default()), DRAWINGS));
         sink::make_way_for(screen.clone());
         Self { screen, running: HashMap::new() }
     }
@@ -49,7 +54,7 @@ impl Reader for Bars {
                 if let Ok(style) = ProgressStyle::with_template("  {spinner} {prefix:20!} {elapsed:>4}  {wide_msg}") {
                     bar.set_style(style);
                 }
-                bar.set_prefix(task.text().to_owned());
+                bar.set_prefix(printable(task.text()).into_owned());
                 bar.tick();
                 self.running.insert(task.text().to_owned(), bar);
             }

@@ -2,6 +2,7 @@
 
 pub mod bars;
 pub mod log;
+mod screen;
 pub mod sink;
 
 use std::collections::HashSet;
@@ -12,7 +13,7 @@ use ::log::{error, info, warn};
 
 use crate::clock::Seconds;
 use crate::event::{Event, Reader, RunRef, TaskEnd};
-use crate::names::counted;
+use crate::names::{counted, printable};
 use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
 use bars::Bars;
 use sink::Stream;
@@ -62,11 +63,12 @@ impl Reporter {
             return;
         }
         let mut shown = Vec::new();
+        let task = printable(end.task.text());
         if end.tail_lost > 0 {
-            shown.extend_from_slice(format!("{} | [{} bytes before this are not kept]\n", end.task, end.tail_lost).as_bytes());
+            shown.extend_from_slice(format!("{task} | [{} bytes before this are not kept]\n", end.tail_lost).as_bytes());
         }
         for line in end.tail.split_inclusive(|byte| *byte == b'\n') {
-            shown.extend_from_slice(end.task.text().as_bytes());
+            shown.extend_from_slice(task.as_bytes());
             shown.extend_from_slice(b" | ");
             shown.extend_from_slice(line);
         }

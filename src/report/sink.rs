@@ -2,15 +2,20 @@
 //! and no wait for a reader who has gone to sleep.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use indicatif::MultiProgress;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
 
-/// How long a reader may take before lines are dropped, once; after that nothing waits until it reads again.
+use crate::clock::{Clock, Moment, SystemClock};
+
+/// How long a reader may take nothing at all before lines are dropped, once; after that nothing waits until it reads again.
 const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// How long one call may wait for a reader who is slow: limits of time have to be looked at now and then.
+const LONGEST: Duration = Duration::from_secs(5);
 /// What a pipe that polls as writable takes without blocking (PIPE_BUF, pipe(7)).
 const ATOMIC: usize = 4096;
 
@@ -23,16 +28,31 @@ pub enum Stream {
     Err,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    /// Whether a write can block: a pipe, a socket, a terminal. Looked at once.
-    can_block: Option<bool>,
+    /// Where to write, and whether that can block: a pipe, a socket, a terminal. Looked at once.
+    way: Option<Way>,
+    /// The reader has been waited for, and has not read all that came since.
     stalled: bool,
-    lost: u64,
+    /// How many lines are lost since, and whether the last one that was written has no end.
+    lost: usize,
+    begun: bool,
 }
 
-static OUT: Mutex<State> = Mutex::new(State { can_block: None, stalled: false, lost: 0 });
-static ERR: Mutex<State> = Mutex::new(State { can_block: None, stalled: false, lost: 0 });
+#[derive(Debug)]
+struct Way {
+    /// A terminal opened once more, for us alone: one that polls as writable may have room for a single byte, and what
+    /// is more would block. The description we were given is shared with tasks and stays as it is.
+    own: Option<OwnedFd>,
+    can_block: bool,
+}
+
+impl State {
+    const NEW: Self = Self { way: None, stalled: false, lost: 0, begun: false };
+}
+
+static OUT: Mutex<State> = Mutex::new(State::NEW);
+static ERR: Mutex<State> = Mutex::new(State::NEW);
 static BARS: OnceLock<MultiProgress> = OnceLock::new();
 
 /// Progress bars are drawn from now on: they step aside for every line.
@@ -48,58 +68,89 @@ pub fn write(stream: Stream, bytes: &[u8]) {
     }
 }
 
-fn write_raw(stream: Stream, bytes: &[u8]) {
+/// Writes past the bars: what they are drawn with.
+pub(super) fn write_raw(stream: Stream, bytes: &[u8]) {
     let (out, err) = (io::stdout(), io::stderr());
     let (fd, state) = match stream {
         Stream::Out => (out.as_fd(), &OUT),
         Stream::Err => (err.as_fd(), &ERR),
     };
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    let can_block = *state.can_block.get_or_insert_with(|| can_block(fd));
-    if can_block && !wait_writable(fd, state.stalled) {
-        state.stalled = true;
-        state.lost += 1;
-        return;
-    }
-    state.stalled = false;
-    if state.lost > 0 {
-        let note = format!("[{} lines were lost: nobody read them]\n", state.lost);
-        state.lost = 0;
-        let _ = rustix::io::write(fd, note.as_bytes());
-    }
-    for part in bytes.chunks(ATOMIC) {
-        if !write_part(fd, part, can_block) {
-            state.stalled = can_block;
+    let State { way, stalled, lost, begun } = &mut *state;
+    let way = way.get_or_insert_with(|| Way::of(fd));
+    let mut turn = Turn { fd: way.own.as_ref().map_or(fd, AsFd::as_fd), can_block: way.can_block, asleep: *stalled, clock: None };
+    *stalled = false;
+    if *lost > 0 {
+        let end = if *begun { "\n" } else { "" };
+        let note = format!("{end}[{lost} lines were lost: nobody read them]\n");
+        if turn.write(note.as_bytes()) < note.len() {
+            *lost += count_lines(bytes);
+            *stalled = true;
             return;
         }
+        *lost = 0;
+    }
+    let written = turn.write(bytes);
+    if written < bytes.len() {
+        *lost = count_lines(&bytes[written..]);
+        *begun = *lost > 0 && written > 0 && bytes[written - 1] != b'\n';
+        *stalled = true;
     }
 }
 
-fn write_part(fd: BorrowedFd<'_>, mut part: &[u8], can_block: bool) -> bool {
-    while !part.is_empty() {
-        if can_block && !wait_writable(fd, false) {
-            return false;
+fn count_lines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}
+
+impl Way {
+    fn of(fd: BorrowedFd<'_>) -> Self {
+        let kind = rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        let terminal = matches!(kind, Ok(FileType::CharacterDevice)) && rustix::termios::isatty(fd);
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let again = || rustix::fs::open(format!("/proc/self/fd/{}", fd.as_raw_fd()), flags, Mode::empty()).ok();
+        Self { own: terminal.then(again).flatten(), can_block: terminal || matches!(kind, Ok(FileType::Fifo | FileType::Socket)) }
+    }
+}
+
+/// One call, and how long it has waited for the reader.
+struct Turn<'a> {
+    fd: BorrowedFd<'a>,
+    can_block: bool,
+    /// The reader has taken nothing for long enough.
+    asleep: bool,
+    clock: Option<SystemClock>,
+}
+
+impl Turn<'_> {
+    /// Writes as much as the reader takes. Where nobody can ever read it, all of it counts as written.
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() {
+            if self.can_block && !self.wait_writable() {
+                return written;
+            }
+            match rustix::io::write(self.fd, &bytes[written..bytes.len().min(written + ATOMIC)]) {
+                Ok(length) => written += length,
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                Err(_) => return bytes.len(),
+            }
         }
-        match rustix::io::write(fd, part) {
-            Ok(written) => part = &part[written.min(part.len())..],
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-            Err(_) => return false,
+        written
+    }
+
+    fn wait_writable(&mut self) -> bool {
+        if poll_writable(self.fd, Timespec::default()) {
+            return true;
         }
-    }
-    true
-}
-
-fn can_block(fd: BorrowedFd<'_>) -> bool {
-    match rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-        Ok(FileType::Fifo | FileType::Socket) => true,
-        Ok(FileType::CharacterDevice) => rustix::termios::isatty(fd),
-        Ok(_) | Err(_) => false,
+        // The clock is only asked when there is something to wait for.
+        let waited = self.clock.get_or_insert_with(SystemClock::new).now().since(Moment::default());
+        self.asleep |= waited >= LONGEST || !poll_writable(self.fd, if self.asleep { Timespec::default() } else { PATIENCE });
+        !self.asleep
     }
 }
 
-fn wait_writable(fd: BorrowedFd<'_>, stalled: bool) -> bool {
+fn poll_writable(fd: BorrowedFd<'_>, patience: Timespec) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
-    let patience = if stalled { Timespec::default() } else { PATIENCE };
     loop {
         match rustix::event::poll(&mut fds, Some(&patience)) {
             // A reader that has gone polls as an error; the write then says so at once.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::scene::Scene;
 
@@ -38,4 +39,52 @@ fn a_section_may_hold_very_many_keys() {
     }
     let scene = Scene::new().config(&text);
     scene.runner_config(&["-g", "mine.key59999"]).exits(0).prints_line("59999");
+}
+
+// ---- names -------------------------------------------------------------------------------------
+
+#[test]
+fn a_name_with_a_line_feed_makes_no_line_of_its_own() {
+    let name = "10-a\nforged: 0 errors\u{1b}[31m";
+    let scene = Scene::new()
+        .config("[runner]\noutput = prefix\nmax_tries = 1\nhalt_on_give_up = no\n[task:last]\noutput = capture\n")
+        .task(name, "echo out")
+        .task("20-last", "echo tail; exit 1")
+        .file("tasks.d/left\nforged: out", "");
+    for args in [&["list"][..], &["check"], &["--dry-run"], &[]] {
+        let run = scene.run(args);
+        let all = format!("{}{}", String::from_utf8_lossy(&run.stdout), run.stderr_text());
+        assert!(!all.contains('\u{1b}') && !all.lines().any(|line| line.starts_with("forged")), "{args:?}: {all}");
+        assert!(all.contains("\\nforged"), "{args:?}: {all}");
+    }
+}
+
+#[test]
+fn no_log_carries_control_characters_of_a_name() {
+    let scene = Scene::new().task("10-a\u{9b}31m\u{7f}b\rc", "exit 0");
+    for format in ["text", "json", "logfmt"] {
+        let run = scene.run(&["--log-format", format]).exits(0);
+        let text = run.stderr_text();
+        assert!(text.lines().count() > 2 && !text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        let read =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["task"].as_str() == Some("10-a\u{9b}31m\u{7f}b\rc");
+        assert!(format != "json" || text.lines().any(read), "{text}");
+    }
+}
+
+// ---- readers -----------------------------------------------------------------------------------
+
+#[test]
+fn a_terminal_that_nobody_reads_delays_nothing() {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let scene = Scene::new()
+        .config("[runner]\noutput = prefix\nmax_tries = 1\nhalt_on_give_up = no\n")
+        .task("1-a.sh", "i=0; while [ $i -lt 8000 ]; do i=$((i + 1)); echo 'nobody reads any of these lines'; done")
+        .task("2-b.sh", "exit 7")
+        .stdout_to(&name)
+        .stderr_to(&name);
+    scene.run(&[]).exits(1).ran(["1-a.sh", "2-b.sh"]);
 }
