@@ -56,6 +56,9 @@ impl Family {
         if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
             log::debug!("not a subreaper, processes that leave their task are not found: {error}");
         }
+        if !Path::new("/proc/self").exists() {
+            log::warn!("there is no /proc: what a task leaves behind is not found, and lives on (mount -t proc proc /proc)");
+        }
         Self {
             method,
             leaders: RefCell::default(),

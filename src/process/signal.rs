@@ -4,15 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use super::unix;
 
 /// Signals that stop a chain. HUP does because nothing here can be reloaded, QUIT because the user who types it
-/// would otherwise leave the tasks behind.
-const STOPS: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT];
+/// would otherwise leave the tasks behind; so would the others, which people and limits of processor time send.
+const STOPS: [i32; 8] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU];
 
 /// What has arrived since the last look.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. HUP, INT and QUIT that our parent ignored stay without effect (`nohup`, a shell's
+    /// Installs the handlers. What our parent ignored stays without effect (`nohup`, a shell's
     /// background job); TERM is heard always: an init system must be able to stop us.
     ///
     /// # Errors

@@ -232,6 +232,9 @@ pub fn begin_process() {
     }
     let ignored = (1..=libc::SIGRTMAX()).filter(|signal| *signal != libc::SIGPIPE && is_ignored(*signal)).collect();
     let _ = IGNORED.set(ignored);
+    // A log that grows over RLIMIT_FSIZE is a full disk to us: lines are lost, and nothing else (setrlimit(2)).
+    // SAFETY: SIG_IGN is a valid disposition for SIGXFSZ.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     // SAFETY: SIG_DFL is a valid disposition for SIGCHLD.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     close_on_exec_from(3);
@@ -304,6 +307,7 @@ impl Attributes {
             check(libc::posix_spawnattr_init(&raw mut made.0))?;
             libc::sigemptyset(&raw mut defaults);
             libc::sigaddset(&raw mut defaults, libc::SIGPIPE);
+            libc::sigaddset(&raw mut defaults, libc::SIGXFSZ);
             for signal in inherited_ignored() {
                 libc::sigaddset(&raw mut defaults, *signal);
             }
@@ -417,6 +421,7 @@ fn spawn_std(spec: &Spec<'_>) -> io::Result<Child> {
         // SAFETY: these run in the child between fork and exec and are async-signal-safe system calls that touch
         // only the child; the memory they read was allocated before the fork.
         unsafe {
+            libc::signal(libc::SIGXFSZ, libc::SIG_DFL);
             for signal in inherited_ignored() {
                 libc::signal(*signal, libc::SIG_DFL);
             }

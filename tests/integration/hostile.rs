@@ -88,3 +88,14 @@ fn a_terminal_that_nobody_reads_delays_nothing() {
         .stderr_to(&name);
     scene.run(&[]).exits(1).ran(["1-a.sh", "2-b.sh"]);
 }
+
+#[test]
+fn a_limit_of_the_size_of_files_loses_lines_of_the_log_and_nothing_else() {
+    Scene::new()
+        .script("tasks.d/1-a.sh", "exit 0")
+        .script("tasks.d/2-b.sh", "kill -XFSZ $$")
+        .config("[runner]\nmax_tries = 1\nhalt_on_give_up = no\n[task:b]\nhalt_codes = 2\n")
+        .under(&["sh", "-c", "ulimit -f 0; exec \"$@\"", "sh"])
+        .run(&[])
+        .exits(1);
+}

@@ -12,6 +12,11 @@ use crate::scene::{Scene, skipped, succeeds, until};
 #[case(Signal::TERM)]
 #[case(Signal::INT)]
 #[case(Signal::HUP)]
+#[case(Signal::QUIT)]
+#[case(Signal::USR1)]
+#[case(Signal::USR2)]
+#[case(Signal::ALARM)]
+#[case(Signal::XCPU)]
 fn it_dies_of_the_signal_once_all_tasks_are_gone(#[case] signal: Signal) {
     let mut running = Scene::new()
         .task("1-a.sh", "play child { pause } setsid-child { pause } touch begun pause")
