@@ -1,7 +1,6 @@
 //! One try of one task, from its first hook to its last: hook, process, limits, output, verdict, hook.
 
 use std::ffi::{CString, OsStr};
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use crate::process::state::Cause;
 use crate::process::tree::Mark;
 use crate::process::unix::Spec;
 use crate::process::{Family, Gone, Supervised, explain_start, find_program};
+use crate::task::look_into;
 
 /// What a try needs of the run it belongs to.
 pub struct Kit<'a> {
@@ -156,7 +156,7 @@ impl Attempt {
             None => None,
             Some(command) => {
                 // An interpreter's own "no such file" may look like HALT: the file is looked at first.
-                File::open(&task.path).map_err(|error| format!("{}: {error}", task.path.display()))?;
+                look_into(&task.path).map_err(|error| format!("{}: {error}", task.path.display()))?;
                 let program = find_program(OsStr::new(command.program()), task.variables.search.as_deref());
                 Some((program.ok_or_else(|| format!("the interpreter `{}` is not found through PATH", command.program()))?, command))
             }

@@ -14,6 +14,7 @@ use crate::outcome::{ExitKind, HaltReason, LimitKind};
 use crate::process::state::Cause;
 use crate::process::unix::Spec;
 use crate::process::{Family, Gone, Supervised, explain_start, find_program};
+use crate::task::look_into;
 
 /// A halt task that runs.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl HaltRun {
         let interpreter = match &settings.interpreter {
             None => None,
             Some(command) => {
-                std::fs::File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+                look_into(path).map_err(|error| format!("{}: {error}", path.display()))?;
                 let program = find_program(OsStr::new(command.program()), search);
                 Some((program.ok_or_else(|| format!("the interpreter `{}` is not found through PATH", command.program()))?, command))
             }

@@ -4,8 +4,10 @@ pub mod graph;
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
@@ -145,6 +147,15 @@ fn judge(
         return if name.text().starts_with("README") { Err(LeftOut::Readme) } else { Ok(Ownership::of_stat(&file)) };
     }
     if file.st_mode & 0o111 == 0 { Err(LeftOut::NotExecutable) } else { Ok(Ownership::of_stat(&file)) }
+}
+
+/// Looks whether an interpreter could read a file, without waiting for the writer of a pipe that has taken its place.
+///
+/// # Errors
+/// Why it could not.
+pub fn look_into(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(()) } else { Err(io::Error::other("it is no regular file")) }
 }
 
 /// The pattern of left-over files that a name fits: backups, editors, version control, package managers.

@@ -99,3 +99,17 @@ fn a_limit_of_the_size_of_files_loses_lines_of_the_log_and_nothing_else() {
         .run(&[])
         .exits(1);
 }
+
+// ---- what changes under way --------------------------------------------------------------------
+
+#[test]
+fn a_pipe_in_the_place_of_a_task_is_not_waited_for() {
+    Scene::new()
+        .config("[runner]\ninterpreter = sh\nmax_tries = 1\nhalt_on_give_up = no\n")
+        .task("1-a.sh", "rm \"$RUNNER_TASK_DIR/2-b.sh\"; mkfifo \"$RUNNER_TASK_DIR/2-b.sh\"")
+        .task("2-b.sh", "exit 0")
+        .run(&[])
+        .exits(1)
+        .ran(["1-a.sh"])
+        .says("2-b.sh: it is no regular file");
+}
