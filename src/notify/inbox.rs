@@ -1,10 +1,12 @@
 //! The socket on which tasks tell how far they are. One for a run, in the abstract name space, so that a read-only
 //! root or another root directory does no harm; whose a message is, is proved by the sender's pid.
 
+use std::cell::OnceCell;
 use std::ffi::CString;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc;
 
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{
@@ -19,12 +21,17 @@ use crate::process::tree::Stat;
 
 /// How far up a sender's ancestors are looked through for the task it belongs to.
 const MAX_DEPTH: usize = 64;
+/// How many descriptors a datagram may bring (SCM_MAX_FD, unix(7)). There is room for all: the kernel would close the
+/// others on our way out of recvmsg, where nobody could do it for us.
+const MAX_DESCRIPTORS: usize = 253;
 
 /// The receiving end.
 #[derive(Debug)]
 pub struct Inbox {
     socket: OwnedFd,
     name: String,
+    /// Closes what may take its time, once there was such a thing.
+    closer: OnceCell<Option<mpsc::Sender<OwnedFd>>>,
 }
 
 /// A datagram and the process the kernel says it comes from.
@@ -46,7 +53,7 @@ impl Inbox {
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
         set_socket_passcred(&socket, true)?;
         bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
-        Ok(Self { socket, name })
+        Ok(Self { socket, name, closer: OnceCell::new() })
     }
 
     /// The variable that tells a task of it.
@@ -63,7 +70,7 @@ impl Inbox {
     pub fn next_letter(&self) -> Option<Letter> {
         loop {
             let mut text = [0; 4096];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16), ScmCredentials(1))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS), ScmCredentials(1))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let received = recvmsg(&self.socket, &mut [IoSliceMut::new(&mut text)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
             let length = match received {
@@ -71,16 +78,38 @@ impl Inbox {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(_) => return None,
             };
-            // Draining drops the descriptors that came along, and that closes them.
-            let credentials = ancillary.drain().filter_map(|message| match message {
-                RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials.pid),
-                _ => None,
-            });
-            if let Some(sender) = credentials.last() {
+            let mut sender = None;
+            for message in ancillary.drain() {
+                match message {
+                    RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
+                    RecvAncillaryMessage::ScmRights(descriptors) => descriptors.for_each(|fd| self.close(fd)),
+                    _ => {}
+                }
+            }
+            if let Some(sender) = sender {
                 return Some(Letter { sender, messages: parse(&text[..length]) });
             }
         }
     }
+}
+
+impl Inbox {
+    /// Closes a descriptor of a task. That of a barrier is a pipe's, which is closed at once; others may keep whoever
+    /// closes them, a socket that lingers for hours, and so another thread does it.
+    fn close(&self, descriptor: OwnedFd) {
+        if rustix::pipe::fcntl_getpipe_size(&descriptor).is_err()
+            && let Some(closer) = self.closer.get_or_init(start_closer)
+        {
+            let _ = closer.send(descriptor);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this file owns the thread that closes what tasks send")]
+fn start_closer() -> Option<mpsc::Sender<OwnedFd>> {
+    let (sender, descriptors) = mpsc::channel();
+    let close_all = move || descriptors.into_iter().for_each(drop);
+    std::thread::Builder::new().name("closer".into()).spawn(close_all).is_ok().then_some(sender)
 }
 
 /// Which of `leaders` a process descends from or belongs to: the first one met on the way up, or the one whose group
@@ -99,4 +128,38 @@ pub fn leader_of(sender: Pid, leaders: &[Pid]) -> Option<Pid> {
         pid = Pid::from_raw(stat.parent)?;
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{IoSlice, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg_addr, sockopt};
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_that_is_slow_to_close_keeps_nobody() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut lingers = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let _never_reads = listener.accept().unwrap();
+        sockopt::set_socket_linger(&lingers, Some(Duration::from_secs(3600))).unwrap();
+        lingers.set_nonblocking(true).unwrap();
+        while lingers.write(&[0; 65536]).is_ok() {}
+
+        let inbox = Inbox::open(&RunId::new("linger", std::process::id(), 1)).unwrap();
+        let task = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [lingers.as_fd()];
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        let address = SocketAddrUnix::new_abstract_name(inbox.name.as_bytes()).unwrap();
+        sendmsg_addr(&task, &address, &[IoSlice::new(b"WATCHDOG=1")], &mut ancillary, SendFlags::empty()).unwrap();
+        drop(lingers);
+        // The last one who holds it is the inbox now; closing it here would take an hour.
+        assert_eq!(inbox.next_letter().unwrap().messages, [Message::Alive]);
+        assert!(inbox.next_letter().is_none());
+    }
 }
