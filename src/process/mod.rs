@@ -416,17 +416,31 @@ pub fn explain_start(program: &Path, working_dir: Option<&Path>, error: &io::Err
             None => format!("{name} needs a program loader that is not there"),
         },
         io::ErrorKind::PermissionDenied => format!("{name} may not be executed: make it executable (chmod +x), or set an interpreter"),
-        _ if error.raw_os_error() == Some(libc::ENOEXEC) => {
-            format!("{name} is no program: begin it with a line such as #!/bin/sh, or set an interpreter")
-        }
+        _ if error.raw_os_error() == Some(libc::ENOEXEC) => format!("{name} {}", explain_format(program)),
         _ => format!("{name}: {error}"),
     }
 }
 
-fn hashbang(program: &Path) -> Option<String> {
+/// Why the kernel does not take the content of a file for a program (execve(2)).
+fn explain_format(program: &Path) -> &'static str {
+    match first_line(program).as_deref() {
+        Some([0x7f, b'E', b'L', b'F', ..]) => "is a program for another kind of machine, or is damaged",
+        Some([0xef, 0xbb, 0xbf, b'#', b'!', ..]) => "begins with a byte order mark, which hides its #!: save it without one",
+        Some([b'#', b'!', ..]) => "has a first line that names no interpreter, or is too long: write one such as #!/bin/sh",
+        Some([]) => "is empty: begin it with a line such as #!/bin/sh",
+        Some(_) | None => "is no program: begin it with a line such as #!/bin/sh, or set an interpreter",
+    }
+}
+
+fn first_line(program: &Path) -> Option<Vec<u8>> {
     let mut start = [0; 256];
     let read = File::open(program).and_then(|mut file| file.read(&mut start)).ok()?;
-    let line = start[..read].split(|byte| *byte == b'\n').next()?.strip_prefix(b"#!")?;
+    start[..read].split(|byte| *byte == b'\n').next().map(<[u8]>::to_vec)
+}
+
+fn hashbang(program: &Path) -> Option<String> {
+    let start = first_line(program)?;
+    let line = start.strip_prefix(b"#!")?;
     let line = String::from_utf8_lossy(line).into_owned();
     // A carriage return at the end is the usual reason, and cannot be seen: say it.
     line.trim_start().split([' ', '\t']).next().map(|word| word.replace('\r', "\\r"))

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use rstest::rstest;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
@@ -112,4 +113,22 @@ fn a_pipe_in_the_place_of_a_task_is_not_waited_for() {
         .exits(1)
         .ran(["1-a.sh"])
         .says("2-b.sh: it is no regular file");
+}
+
+// ---- files that are no programs ----------------------------------------------------------------
+
+#[rstest]
+#[case::empty(b"", "is empty")]
+#[case::text(b"echo hello\n", "is no program: begin it with a line such as #!/bin/sh")]
+#[case::other_machine(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xff\xff\x01\0\0\0", "is a program for another kind of machine")]
+#[case::byte_order_mark(b"\xef\xbb\xbf#!/bin/sh\nexit 0\n", "begins with a byte order mark")]
+#[case::no_interpreter(b"#!\nexit 0\n", "has a first line that names no interpreter")]
+fn a_file_that_is_no_program_is_told_apart(#[case] content: &[u8], #[case] told: &str) {
+    Scene::new()
+        .config("[runner]\nmax_tries = 1\nhalt_on_give_up = no\n")
+        .file("tasks.d/1-a", content)
+        .mode("tasks.d/1-a", 0o755)
+        .run(&[])
+        .exits(1)
+        .says(told);
 }
