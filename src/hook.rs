@@ -136,6 +136,7 @@ impl HookRun {
             identity: None,
             umask: None,
             nice: None,
+            reads: None,
         };
         let process = Supervised::start(&spec, family, None, start.kill_after, Sweep::Never)
             .map_err(|error| explain_start(Path::new(&program), None, &error))?;

@@ -1,6 +1,7 @@
 //! One try of one task, from its first hook to its last: hook, process, limits, output, verdict, hook.
 
 use std::ffi::{CString, OsStr};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -166,6 +167,7 @@ impl Attempt {
         let argv = argv(&task.path, interpreter, &settings.args).ok_or_else(|| "a word of its command holds a NUL byte".to_owned())?;
         let ends = self.open_output(kit, task)?;
         let working_dir = settings.working_dir.as_ref().and_then(|dir| CString::new(dir.as_os_str().as_encoded_bytes()).ok());
+        let reads = interpreter.and(task.identity.as_ref()).and_then(|_| CString::new(task.path.as_os_str().as_encoded_bytes()).ok());
         let spec = Spec {
             argv: &argv,
             env: &[&task.variables.block, kit.run_variables],
@@ -177,10 +179,17 @@ impl Attempt {
             identity: task.identity.as_deref(),
             umask: settings.umask,
             nice: settings.nice,
+            reads: reads.as_deref(),
         };
         let mark = Mark::new(kit.run.id.as_str(), task.name.file().as_encoded_bytes(), self.try_num);
-        Supervised::start(&spec, kit.family, Some(mark), settings.kill_after, settings.sweep)
-            .map_err(|error| explain_start(program, settings.working_dir.as_deref(), &error))
+        Supervised::start(&spec, kit.family, Some(mark), settings.kill_after, settings.sweep).map_err(|error| {
+            match (&settings.user, &reads) {
+                (Some(user), Some(_)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    format!("{} may not be read by the user {user}, or {} not be executed", task.path.display(), program.display())
+                }
+                (Some(_) | None, Some(_) | None) => explain_start(program, settings.working_dir.as_deref(), &error),
+            }
+        })
     }
 
     fn open_output(&mut self, kit: &Kit<'_>, task: &Task) -> Result<Option<WriteEnds>, String> {

@@ -71,6 +71,7 @@ impl HaltRun {
             identity: None,
             umask: None,
             nice: None,
+            reads: None,
         };
         let process = Supervised::start(&spec, world.family, None, settings.kill_after, Sweep::Never)
             .map_err(|error| explain_start(program, None, &error))?;

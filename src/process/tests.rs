@@ -52,6 +52,7 @@ impl Stage {
             identity: None,
             umask: None,
             nice: None,
+            reads: None,
         };
         let mark = Mark::new("r", b"t", 1);
         let process = Supervised::start(&spec, &self.family, Some(mark), Duration::from_millis(kill_after), sweep).unwrap();
@@ -194,6 +195,7 @@ fn what_does_not_start_says_what_to_do() {
             identity: None,
             umask: None,
             nice: None,
+            reads: None,
         };
         let error = Process::spawn(&spec, WaitMethod::Pidfd).expect_err(&path.display().to_string());
         explain_start(path, None, &error)

@@ -48,6 +48,9 @@ pub struct Spec<'a> {
     pub umask: Option<u32>,
     /// Its niceness; ours when `None`.
     pub nice: Option<i32>,
+    /// What `identity` has to be able to read, or the process does not start: an interpreter that cannot might end
+    /// with a code that means something.
+    pub reads: Option<&'a CStr>,
 }
 
 /// How the end of a process is heard of.
@@ -416,7 +419,7 @@ fn spawn_std(spec: &Spec<'_>) -> io::Result<Child> {
         command.current_dir(OsStr::from_bytes(dir.to_bytes()));
     }
     let identity = spec.identity.map(|identity| (identity.uid, identity.gid, identity.groups.clone()));
-    let (umask, nice) = (spec.umask, spec.nice);
+    let (umask, nice, reads) = (spec.umask, spec.nice, spec.reads.map(CStr::to_owned));
     let prepare = move || {
         // SAFETY: these run in the child between fork and exec and are async-signal-safe system calls that touch
         // only the child; the memory they read was allocated before the fork.
@@ -435,6 +438,9 @@ fn spawn_std(spec: &Spec<'_>) -> io::Result<Child> {
                 ok(libc::setgroups(groups.len(), groups.as_ptr()))?;
                 ok(libc::setgid(*gid))?;
                 ok(libc::setuid(*uid))?;
+                if let Some(file) = &reads {
+                    ok(libc::access(file.as_ptr(), libc::R_OK))?;
+                }
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use rstest::rstest;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use crate::scene::Scene;
+use crate::scene::{Scene, is_root_or_skipped};
 
 fn make_fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
@@ -131,4 +131,19 @@ fn a_file_that_is_no_program_is_told_apart(#[case] content: &[u8], #[case] told:
         .run(&[])
         .exits(1)
         .says(told);
+}
+
+#[test]
+fn a_file_that_the_user_of_a_task_may_not_read_asks_for_no_halt() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    Scene::new()
+        .config("[runner]\ninterpreter = sh\nuser = nobody\nmax_tries = 1\nhalt_on_give_up = no\n")
+        .task("1-a", "exit 0")
+        .mode("tasks.d/1-a", 0o700)
+        .run(&[])
+        .exits(1)
+        .ran_nothing()
+        .says("1-a may not be read by the user nobody");
 }
