@@ -14,6 +14,7 @@ use log::{Level, LevelFilter, Record};
 
 use super::sink::{self, Stream};
 use crate::clock::{Clock, SystemClock};
+use crate::names::printable;
 use crate::zone;
 
 /// How a line is written.
@@ -49,7 +50,7 @@ pub fn start(settings: LogSettings) {
     if settings.syslog {
         match syslog_logger() {
             Ok(logger) => {
-                if log::set_boxed_logger(Box::new(logger)).is_ok() {
+                if log::set_boxed_logger(Box::new(OneLine(logger))).is_ok() {
                     log::set_max_level(settings.level);
                 }
             }
@@ -72,6 +73,24 @@ fn syslog_logger() -> Result<syslog::BasicLogger, syslog::Error> {
 
 /// Room for a line that tells of a task, in bytes.
 const USUAL_LINE: usize = 160;
+
+/// Hands messages on with their control characters escaped: some syslog daemons begin a new entry at a line feed.
+struct OneLine<L>(L);
+
+impl<L: log::Log> log::Log for OneLine<L> {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let message = record.args().to_string();
+        self.0.log(&record.to_builder().args(format_args!("{}", printable(&message))).build());
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
 
 fn start_stderr(settings: LogSettings, syslog_error: Option<syslog::Error>) {
     let stamp = Stamp::new(&settings);
@@ -322,6 +341,8 @@ impl<'kvs> VisitValue<'kvs> for ReadValue {
 
 #[cfg(test)]
 mod tests {
+    use log::Log;
+
     use super::*;
 
     #[test]
@@ -350,5 +371,27 @@ mod tests {
         };
         assert_eq!(text("plain \u{e4}\u{b5}"), "\u{1b}[1mhead plain \u{e4}\u{b5}");
         assert_eq!(text("a\nb\u{1b}[2J\u{85}\u{7f}\u{a0}"), "\u{1b}[1mhead a\\nb\\u{1b}[2J\\u{85}\\u{7f}\u{a0}");
+    }
+
+    struct Collector(Mutex<Vec<String>>);
+
+    impl Log for Collector {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &Record<'_>) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn a_message_to_syslog_is_one_line() {
+        let logger = OneLine(Collector(Mutex::default()));
+        logger.log(&Record::builder().args(format_args!("10-a\nforged: {}", "\u{1b}[31m")).build());
+        logger.log(&Record::builder().args(format_args!("10-a: ok")).build());
+        assert_eq!(*logger.0.0.lock().unwrap(), ["10-a\\nforged: \\u{1b}[31m", "10-a: ok"]);
     }
 }

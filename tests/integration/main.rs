@@ -25,9 +25,9 @@ mod examples;
 mod filters;
 mod halt;
 mod hooks;
+mod hostile;
 #[cfg(feature = "http")]
 mod http;
-mod hostile;
 mod ini_reference;
 mod loops;
 #[cfg(feature = "schedule")]
