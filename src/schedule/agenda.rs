@@ -17,8 +17,8 @@ use super::order::minute_of;
 pub const MOST_CAUGHT_UP: usize = 100;
 /// A slot of this age is on time; a tick looks so far.
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
-/// Slots that are given up are counted so far; there may be millions.
-const COUNTED: usize = 1000;
+/// Slots that are given up are counted so far: there may be millions, and ten thousand chains wake from one sleep.
+const COUNTED: usize = 100;
 
 /// `missed`: what becomes of slots that passed while nothing ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub struct GivenUp {
     pub first: Timestamp,
     /// The newest.
     pub last: Timestamp,
-    /// How many; never more than 1,000, which says "that many at least".
+    /// How many; never more than 100, which says "that many at least".
     pub count: usize,
     /// Why.
     pub why: Why,
