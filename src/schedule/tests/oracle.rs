@@ -12,7 +12,7 @@ use super::{LORD_HOWE, NEW_YORK, PRAGUE, schedule, zone};
 /// Both changes of each zone lie in it.
 const DAYS: usize = 345;
 /// So far the watcher waits for a slot.
-const PATIENCE: usize = 35 * 24 * 60;
+const PATIENCE: usize = 12 * 24 * 60;
 
 /// A time of the wall: the day, counted from [`FIRST`], and the minute of that day.
 type Wall = (u16, u16);
