@@ -25,6 +25,8 @@ pub mod retry;
 #[cfg(feature = "schedule")]
 pub mod schedule;
 pub mod status;
+#[cfg(feature = "store")]
+pub mod store;
 pub mod task;
 pub mod trigger;
 pub mod trust;

@@ -36,6 +36,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("hook", 2),
     ("output", 2),
     ("report", 2),
+    ("store", 2),
     ("chain", 3),
     ("cli", 4),
 ];
@@ -57,6 +58,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("trust", "process", "a group's name comes from the user database"),
     ("hook", "process", "a hook is a supervised process"),
     ("notify", "process", "a sender is proved by its place in the process tree"),
+    ("store", "process", "a run is told from a later process by the start time of its own"),
     ("report", "zone", "a line of the log has a date"),
     ("output", "report", "marked lines go through the sink that never fails"),
 ];

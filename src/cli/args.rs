@@ -12,7 +12,7 @@ use crate::report::log::LogFormat;
     name = "runner",
     version,
     about = "Run the executables of a directory, in order, until it worked",
-    after_help = "Exit: 0 done, 1 gave up, 3 halted by a task, 4 filters left nothing, 5 stopped by a task, 64 usage, 70 internal error, 74 output, 75 already running, 78 configuration; by a signal when told to stop by one.",
+    after_help = "Exit: 0 done, 1 gave up, 3 halted by a task, 4 filters left nothing, 5 stopped by a task, 64 usage, 70 internal error, 74 output or state, 75 already running, 78 configuration; by a signal when told to stop by one.",
     disable_help_subcommand = true
 )]
 pub struct Cli {
@@ -59,6 +59,24 @@ pub enum Command {
         /// The chains; every enabled [chain:NAME] when none is named
         #[arg(value_name = "CHAIN")]
         chains: Vec<String>,
+    },
+    /// Show the runs of the past, the newest first
+    #[cfg(feature = "store")]
+    History {
+        /// Only the runs of this chain
+        chain: Option<String>,
+        /// Only those that ended otherwise than wanted
+        #[arg(long)]
+        failed: bool,
+        /// Not more than N
+        #[arg(short = 'n', long = "count", value_name = "N", default_value_t = 20)]
+        count: u32,
+    },
+    /// Show one run with the tries of its tasks
+    #[cfg(feature = "store")]
+    Show {
+        /// The id of the run; as much of it as no other begins with is enough
+        run: String,
     },
     /// Print what a shell needs to complete command lines
     Completions {

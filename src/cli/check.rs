@@ -28,7 +28,7 @@ pub fn check(settings: &Settings) -> Result<Exit, Failure> {
         }
         Err(failure) => return Err(failure),
         Ok(dir) => {
-            let Loaded { config, chain, findings: known } = loaded;
+            let Loaded { config, chain, findings: known, .. } = loaded;
             let prepared = prepare(&config, chain, known, &dir);
             findings.extend(prepared.findings);
             findings.extend(prepared.setup.iter().flat_map(left_out));

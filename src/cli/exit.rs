@@ -22,7 +22,7 @@ pub enum Exit {
     Usage,
     /// A fault of our own (EX_SOFTWARE).
     Internal,
-    /// A result could not be written (EX_IOERR).
+    /// A result could not be written, the state not be read or written (EX_IOERR).
     Io,
     /// Another instance runs (EX_TEMPFAIL).
     Refused,
@@ -92,6 +92,8 @@ pub enum Failure {
     Refused(String),
     /// A filter left nothing.
     NothingLeft(String),
+    /// The state cannot be reached, read or written.
+    State(String),
     /// Standard output took nothing more; a closed pipe is no failure.
     Output(std::io::Error),
     /// Something that should not happen.
@@ -112,7 +114,7 @@ impl Failure {
             Self::Refused(_) => Exit::Refused,
             Self::NothingLeft(_) => Exit::NothingLeft,
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
-            Self::Output(_) => Exit::Io,
+            Self::Output(_) | Self::State(_) => Exit::Io,
             Self::Internal(_) => Exit::Internal,
         }
     }
@@ -121,7 +123,7 @@ impl Failure {
     pub fn json(&self) -> serde_json::Value {
         let origin = match self {
             Self::Config(findings) => findings.first().map(|finding| &finding.origin),
-            Self::Usage(_) | Self::Refused(_) | Self::NothingLeft(_) | Self::Output(_) | Self::Internal(_) => None,
+            Self::Usage(_) | Self::Refused(_) | Self::NothingLeft(_) | Self::State(_) | Self::Output(_) | Self::Internal(_) => None,
         };
         let (file, line) = match origin {
             Some(crate::config::Origin::File { file, line }) => (Some(file.display().to_string()), Some(*line)),
@@ -134,7 +136,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(message) | Self::Refused(message) | Self::NothingLeft(message) => f.write_str(message),
+            Self::Usage(message) | Self::Refused(message) | Self::NothingLeft(message) | Self::State(message) => f.write_str(message),
             Self::Config(findings) => {
                 let texts: Vec<_> = findings.iter().map(ToString::to_string).collect();
                 f.write_str(&texts.join("\n"))

@@ -17,7 +17,7 @@ use crate::names::{MAIN_CHAIN, counted, printable};
 /// # Errors
 /// There is no such chain; the configuration or the directory is wrong; the result cannot be written.
 pub fn list(settings: &Settings, chain: &str) -> Result<Exit, Failure> {
-    let Loaded { config, chain: main, mut findings } = settings.load()?;
+    let Loaded { config, chain: main, mut findings, .. } = settings.load()?;
     let chain_settings = if chain == MAIN_CHAIN { main } else { find_chain(&config, chain, &mut findings)?.chain };
     let dir = find_task_dir(None, &chain_settings)?;
     let prepared = prepare(&config, chain_settings, findings, &dir);

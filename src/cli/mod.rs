@@ -8,14 +8,24 @@ pub mod exit;
 mod filter;
 mod generate;
 mod get;
+#[cfg(feature = "store")]
+mod history;
 mod list;
 #[cfg(feature = "schedule")]
 mod now;
 mod prepare;
 mod print;
+mod record;
+mod refused;
 mod run;
 mod settings;
+#[cfg(feature = "store")]
+mod show;
 mod stage;
+#[cfg(feature = "store")]
+mod state;
+#[cfg(feature = "store")]
+mod table;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -28,6 +38,8 @@ use crate::names::suggestion;
 use crate::process::unix;
 use crate::report::log as report_log;
 use crate::report::sink::{self, Stream};
+#[cfg(feature = "store")]
+use crate::store::HistoryQuery;
 use args::{Cli, Command, ConfigCli};
 use exit::{Exit, Failure};
 use settings::Settings;
@@ -98,6 +110,18 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             report_log::start(settings.log.clone());
             now::now(&settings, &chains)
         }
+        #[cfg(feature = "store")]
+        Some(Command::History { chain, failed, count }) => {
+            let settings = Settings::resolve(&global, false)?;
+            report_log::start(settings.log.clone());
+            history::history(&settings, HistoryQuery { chain, failed, limit: count })
+        }
+        #[cfg(feature = "store")]
+        Some(Command::Show { run }) => {
+            let settings = Settings::resolve(&global, false)?;
+            report_log::start(settings.log.clone());
+            show::show(&settings, &run)
+        }
         Some(Command::Completions { shell }) => generate::completions(shell),
         Some(Command::Man { dir }) => generate::man(&dir),
     }
@@ -118,7 +142,7 @@ fn refuse_unknown_word(word: &Path) -> Result<(), Failure> {
     if word.is_dir() || text.contains('/') {
         return Ok(());
     }
-    let near = suggestion(&text, ["run", "check", "list", "completions", "man"]);
+    let near = suggestion(&text, ["run", "check", "list", "history", "show", "completions", "man"]);
     Err(Failure::Usage(format!("`{text}` is neither a command nor a directory{near}")))
 }
 

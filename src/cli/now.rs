@@ -10,6 +10,7 @@ use serde_json::json;
 use super::exit::{Exit, Failure};
 use super::prepare::{prepare, refuse_errors};
 use super::print;
+use super::record::Record;
 use super::run::{refuse_nested, tell_findings};
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables};
 use super::stage::Stage;
@@ -18,6 +19,7 @@ use crate::chain::run::Run;
 use crate::chain::setup::Setup;
 use crate::config::chains;
 use crate::config::keys::Output;
+use crate::config::settings::StateSettings;
 use crate::event::RunRef;
 use crate::names::MAIN_CHAIN;
 use crate::notify::systemd::stopping;
@@ -29,14 +31,14 @@ use crate::trigger::{Trigger, TriggerKind};
 /// # Errors
 /// Nothing was started: a chain is not known, or one of them cannot be run.
 pub fn now(settings: &Settings, words: &[String]) -> Result<Exit, Failure> {
-    let chains = select(settings, words)?;
+    let (chains, state) = select(settings, words)?;
     if chains.is_empty() {
         log::warn!("there is no chain to run: no [chain:NAME] is enabled");
         return Ok(Exit::Done);
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
     let longest_stop = chains.iter().map(|(setup, _)| setup.longest_stop()).max().unwrap_or(Duration::ZERO);
-    let mut stage = Stage::new(managed, bars(&chains), longest_stop)?;
+    let mut stage = Stage::new(managed, bars(&chains), longest_stop, Record::of_main(&state))?;
     let ended = drive(&mut stage, chains);
     stopping(managed);
     if settings.json {
@@ -49,8 +51,8 @@ pub fn now(settings: &Settings, words: &[String]) -> Result<Exit, Failure> {
 type Chain = (Rc<Setup>, Vec<CString>);
 
 /// Makes all of them ready before the first begins: a person is there to put right what is wrong with one.
-fn select(settings: &Settings, words: &[String]) -> Result<Vec<Chain>, Failure> {
-    let Loaded { config, chain: main, findings } = settings.load()?;
+fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Chain>, StateSettings), Failure> {
+    let Loaded { config, chain: main, findings, state } = settings.load()?;
     let mut told = findings.clone();
     let all = chains::read_all(&config, &mut told);
     let mut wanted = Vec::new();
@@ -74,7 +76,7 @@ fn select(settings: &Settings, words: &[String]) -> Result<Vec<Chain>, Failure> 
         setup.beside_others = several;
         ready.push((Rc::new(setup), program_variables(settings, &dir)));
     }
-    Ok(ready)
+    Ok((ready, state))
 }
 
 fn drive(stage: &mut Stage, chains: Vec<Chain>) -> Vec<Run> {

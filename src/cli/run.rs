@@ -10,7 +10,9 @@ use anyhow::anyhow;
 use super::args::RunArgs;
 use super::exit::{Exit, Failure};
 use super::prepare::{prepare, refuse_errors};
-use super::settings::{Loaded, Settings, apply_run_args, find_task_dir, own_environment, own_variable, program_variables};
+use super::record::Record;
+use super::refused::{Refusal, start_hook};
+use super::settings::{Loaded, Settings, apply_run_args, find_task_dir, own_variable, program_variables};
 use super::stage::Stage;
 use super::{dry_run, filter};
 use crate::chain::ears::Ears;
@@ -20,12 +22,9 @@ use crate::chain::setup::Setup;
 use crate::chain::{Driver, wait_for_hook};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::keys::{CHAIN_HOOK, Output};
-use crate::config::sections::Sections;
 use crate::config::settings::ChainSettings;
 use crate::config::{Config, Finding, Severity};
-use crate::environment::variable;
 use crate::event::RunRef;
-use crate::hook::{self, HookRun, HookStart};
 use crate::names::MAIN_CHAIN;
 use crate::notify::systemd::{Watchdog, stopping};
 use crate::outcome::{RunOutcome, signal_name};
@@ -44,7 +43,7 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
     apply_run_args(&mut loaded.chain, &args)?;
     let dir = find_task_dir(typed_dir, &loaded.chain).map_err(|failure| with_findings(failure, &loaded.findings))?;
     refuse_nested(settings, MAIN_CHAIN, &dir)?;
-    let Loaded { config, chain, findings } = loaded;
+    let Loaded { config, chain, state, findings } = loaded;
     let (hook_settings, hook_allowed) = (chain.clone(), findings.iter().all(|finding| finding.severity != Severity::Error));
     let prepared = prepare(&config, chain, findings, &dir);
     let variables = program_variables(settings, &dir);
@@ -65,7 +64,7 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
         return Ok(Exit::Done);
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
-    let exit = drive(setup, &args, &variables, managed)?;
+    let exit = drive(setup, &args, &variables, managed, Record::of_main(&state))?;
     stopping(managed);
     Ok(exit)
 }
@@ -98,8 +97,8 @@ pub fn tell_findings(findings: &[Finding]) {
     }
 }
 
-fn drive(setup: Setup, args: &RunArgs, variables: &[CString], managed: bool) -> anyhow::Result<Exit> {
-    let mut stage = Stage::new(managed, bars(&setup), setup.longest_stop())?;
+fn drive(setup: Setup, args: &RunArgs, variables: &[CString], managed: bool, record: Record) -> anyhow::Result<Exit> {
+    let mut stage = Stage::new(managed, bars(&setup), setup.longest_stop(), record)?;
     let (mut driver, ids) = stage.driver();
     let repeat = Repeat { times: setup.chain.times, interval: interval(&setup) };
     let setup = Rc::new(setup);
@@ -154,27 +153,18 @@ fn sleep_until(at: Moment, driver: &mut Driver<'_>) -> Option<i32> {
 
 /// Tells the chain's hook of a run that did not begin.
 fn tell_refused(config: &Config, chain: &ChainSettings, variables: &[CString], reason: &str, message: &str) {
-    let Some(command) = &chain.chain_hook else { return };
-    let clock = SystemClock::new();
-    let own_variables = own_environment().variables(Sections::new(config, &chain.name).variables(None), &[]);
-    let marks: Vec<CString> =
-        [variable(b"RUNNER_CHAIN", chain.name.as_bytes()), variable(b"RUNNER_HOOK", b"chain")].into_iter().flatten().collect();
-    let start = HookStart {
-        key: CHAIN_HOOK.info.name,
-        command,
-        message: &hook::run_refused(&chain.name, reason, message),
-        env: &[&own_variables.block, variables, &marks],
-        search: own_variables.search.as_deref(),
-        max_time: chain.hook_max_time,
-        kill_after: chain.task.kill_after,
-    };
-    let family = Family::new(WaitMethod::detect());
+    if chain.chain_hook.is_none() {
+        return;
+    }
+    let (clock, family) = (SystemClock::new(), Family::new(WaitMethod::detect()));
     let result = Signals::install().map_err(|error| error.to_string()).and_then(|signals| {
         let mut ears = Ears::new(signals, Watchdog::new(false, clock.now()));
-        let hook = HookRun::start(&start, &family, clock.now())?;
-        wait_for_hook(hook, &mut ears, &family, &clock)
+        match start_hook(config, &Refusal { chain, reason, message }, variables, &family, &clock) {
+            Some(hook) => wait_for_hook(hook?, &mut ears, &family, &clock),
+            None => Ok(()),
+        }
     });
     if let Err(why) = result {
-        log::warn!("{}: {why}", start.key);
+        log::warn!("{}: {why}", CHAIN_HOOK.info.name);
     }
 }

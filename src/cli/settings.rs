@@ -13,7 +13,7 @@ use super::exit::Failure;
 use crate::config::chains::{self, NamedChain};
 use crate::config::load::{DEFAULT_FILE, LoadError, Override, load};
 use crate::config::sections::Sections;
-use crate::config::settings::{ChainSettings, judge_env, judge_keys};
+use crate::config::settings::{ChainSettings, StateSettings, judge_env, judge_keys};
 use crate::config::{Config, Finding, Severity, value};
 use crate::environment::{Environment, variable};
 use crate::names::{MAIN_CHAIN, suggestion};
@@ -67,7 +67,8 @@ impl Settings {
         judge_keys(&config, &mut findings);
         judge_env(&config, &mut findings);
         let chain = ChainSettings::of_chain(&config, MAIN_CHAIN, &mut findings);
-        Ok(Loaded { config, chain, findings })
+        let state = StateSettings::new(&config, &mut findings);
+        Ok(Loaded { config, chain, state, findings })
     }
 }
 
@@ -78,6 +79,8 @@ pub struct Loaded {
     pub config: Config,
     /// What they mean for the main chain.
     pub chain: ChainSettings,
+    /// What they mean for the state.
+    pub state: StateSettings,
     /// What is wrong with them.
     pub findings: Vec<Finding>,
 }

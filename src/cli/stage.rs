@@ -7,6 +7,7 @@ use anyhow::Context;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use super::record::Record;
 use crate::chain::ears::Ears;
 use crate::chain::{Driver, World};
 use crate::clock::{Clock, SystemClock};
@@ -35,13 +36,13 @@ impl Stage {
     ///
     /// # Errors
     /// /dev/null cannot be opened, or the kernel refuses a signal handler.
-    pub fn new(managed: bool, bars: Option<Bars>, longest_stop: Duration) -> anyhow::Result<Self> {
+    pub fn new(managed: bool, bars: Option<Bars>, longest_stop: Duration, record: Record) -> anyhow::Result<Self> {
         close_stdin().context("/dev/null cannot be opened")?;
         let clock = SystemClock::new();
         let family = Family::new(WaitMethod::detect());
         let signals = Signals::install().context("signals cannot be heard")?;
         let ears = Ears::new(signals, Watchdog::new(managed, clock.now()));
-        let readers = Readers { reporter: Reporter::new(bars), status: Status::new(managed, longest_stop) };
+        let readers = Readers { reporter: Reporter::new(bars), status: Status::new(managed, longest_stop), record };
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let ids = RunIds::new(boot_id, random());
         Ok(Self { clock, family, ears, readers, rng: SmallRng::seed_from_u64(random()), ids })
@@ -64,12 +65,14 @@ fn random() -> u64 {
 struct Readers {
     reporter: Reporter,
     status: Status,
+    record: Record,
 }
 
 impl Reader for Readers {
     fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
         self.reporter.tell(run, event);
         self.status.tell(run, event);
+        self.record.tell(run, event);
     }
 
     fn wake_in(&self) -> Option<std::time::Duration> {

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::database::DatabaseUrl;
 use super::value::{self, CommandLine, Parsed, Tries};
 use crate::clock::Limit;
 
@@ -180,6 +181,9 @@ keys! {
     OUTPUT: Output = "output", "auto", SHARED_AND_TASK, |text, _| value::choice(text, &[("auto", Output::Auto), ("inherit", Output::Inherit), ("prefix", Output::Prefix), ("capture", Output::Capture)]), "what happens to what a task writes";
     SWEEP: Sweep = "sweep", "on-failure", SHARED_AND_TASK, |text, _| value::choice(text, &[("never", Sweep::Never), ("on-failure", Sweep::OnFailure), ("always", Sweep::Always)]), "when processes a task left behind are ended";
     TRUST: Trust = "trust", "refuse", SHARED, |text, _| value::choice(text, &[("refuse", Trust::Refuse), ("warn", Trust::Warn)]), "what others could write: refuse it, or only warn";
+    DATABASE: DatabaseUrl = "database", "", RUNNER, DatabaseUrl::parse, "where state is kept: sqlite:PATH or postgresql://...";
+    KEEP_RUNS: u32 = "keep_runs", "1000", RUNNER, |text, _| value::count(text), "how many runs the history keeps";
+    KEEP_DAYS: u32 = "keep_days", "90", RUNNER, |text, _| value::count(text), "how many days the history goes back";
     DEPENDS_ON: Vec<String> = "depends_on", "", TASK_AND_OLD, |text, _| Ok(value::words(text)), "tasks that must be done first, by name or file name";
     ARGS: Vec<String> = "args", "", TASK, |text, _| value::arguments(text), "arguments of the task";
     SCHEDULE: String = "schedule", "", CHAIN, |text, _| Ok(text.to_owned()), "when the chain runs: cron, days and times, @words, every D; a line each";

@@ -2,6 +2,7 @@
 //! Decides only; `load` opens the files, `ini` knows the syntax, `settings` the meaning.
 
 pub mod chains;
+pub mod database;
 pub mod ini;
 pub mod keys;
 pub mod load;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::database::DatabaseUrl;
 use super::keys::{self, Key, Output, RetryFrom, Scope, Sweep, Trust};
 use super::sections::{CHAIN_PREFIX, ENV_SECTION, RUNNER_SECTION, SectionPath, Sections};
 use super::value::{self, CommandLine, Tries};
@@ -135,6 +136,31 @@ impl ChainSettings {
         // Thousands of tasks may have a section for nothing but their dependencies.
         let settings = if path.says_more_than(&keys::DEPENDS_ON.info) { Rc::new(reader.task_settings()) } else { self.task.clone() };
         (settings, depends_on, path.explain(&keys::DEPENDS_ON.info).1)
+    }
+}
+
+/// What is kept of the past, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateSettings {
+    /// `database`; the default one of the state directory when `None`.
+    pub database: Option<DatabaseUrl>,
+    /// `keep_runs`.
+    pub keep_runs: u32,
+    /// `keep_days`.
+    pub keep_days: u32,
+}
+
+impl StateSettings {
+    /// Reads what `[runner]` says of the state. Whatever is wrong goes to `findings`.
+    pub fn new(config: &Config, findings: &mut Vec<Finding>) -> Self {
+        let sections = Sections::for_chain(config, MAIN_CHAIN);
+        let path = sections.of_chain();
+        let mut reader = Reader { path: &path, findings };
+        Self {
+            database: reader.optional(&keys::DATABASE),
+            keep_runs: reader.value(&keys::KEEP_RUNS),
+            keep_days: reader.value(&keys::KEEP_DAYS),
+        }
     }
 }
 

@@ -5,17 +5,36 @@ use std::process::Command;
 
 use crate::scene::{Scene, skipped, succeeds};
 
-/// The system calls of the runner process alone, or nothing where there is no strace.
+/// The system calls of the runner process alone, its threads included, or nothing where there is no strace.
 fn trace(scene: Scene) -> Option<(Scene, String)> {
     if !succeeds(Command::new("strace").arg("-V")) {
         skipped("strace is not installed");
         return None;
     }
-    let file = scene.path("trace");
-    let scene = scene.under(&["strace", "-o", file.to_str().unwrap(), "-s", "300", "-e", "trace=%file,%network,%process"]);
+    let dir = scene.path("traces");
+    let scene = scene.dir("traces");
+    let file = dir.join("of").display().to_string();
+    let scene = scene.under(&["strace", "-ff", "-o", &file, "-s", "300", "-e", "trace=%file,%network,%process"]);
     scene.run(&[]).exits(0);
-    let text = std::fs::read_to_string(file).unwrap();
+    let is_ours = |text: &String| text.lines().next().is_some_and(|line| line.starts_with("execve(") && line.contains("/runner\""));
+    let traces = std::fs::read_dir(&dir).unwrap().map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    let mut text = traces.into_iter().find(is_ours).unwrap();
+    let threads: Vec<String> = threads(&text).map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect();
+    for thread in threads {
+        text.push_str(&std::fs::read_to_string(dir.join(format!("of.{thread}"))).unwrap());
+    }
     Some((scene, text))
+}
+
+/// The calls that started a thread.
+fn threads(trace: &str) -> impl Iterator<Item = &str> {
+    trace.lines().filter(|line| line.starts_with("clone") && line.contains("CLONE_THREAD"))
+}
+
+/// The calls that started a process.
+fn processes(trace: &str) -> impl Iterator<Item = &str> {
+    let starts = |line: &&str| ["clone", "vfork(", "fork("].iter().any(|call| line.starts_with(call)) && !line.contains("CLONE_THREAD");
+    trace.lines().filter(starts)
 }
 
 /// The path of a call that opened one and succeeded.
@@ -49,12 +68,31 @@ fn a_run_opens_what_it_reads_and_nothing_else() {
             "/proc/sys/kernel/random/boot_id",
         ];
         assert!(own || allowed.iter().any(|start| path.starts_with(start)), "opened {path}");
-        let known = ["runner.cfg", "conf.d", "tasks.d"];
+        let known = ["runner.cfg", "conf.d", "tasks.d", "state.d/runs"];
         assert!(!own || known.iter().any(|name| path.contains(name)), "opened {path}");
     }
+    the_record_is_all_that_is_written(&scene, &trace);
     for needed in ["runner.cfg", "conf.d/1.cfg", "tasks.d", "/dev/null"] {
         assert!(trace.lines().filter_map(opened).any(|path| path.ends_with(needed)), "{needed} was not opened:\n{trace}");
     }
+}
+
+/// One file with the record of the run: written beside, renamed, its directory looked at and synced. After the last task, by a
+/// thread that nobody waits for longer than two seconds.
+fn the_record_is_all_that_is_written(scene: &Scene, trace: &str) {
+    let written: Vec<&str> =
+        trace.lines().filter(|line| line.contains("O_CREAT") || line.contains("O_WRONLY") || line.contains("O_RDWR")).collect();
+    let renamed: Vec<&str> = trace.lines().filter(|line| line.starts_with("rename")).collect();
+    let made = trace.lines().filter(|line| line.starts_with("mkdir") && !line.contains(" = -1 ")).count();
+    if !cfg!(feature = "store") {
+        assert_eq!((written.len(), renamed.len(), made), (0, 0, 0), "{trace}");
+        return;
+    }
+    let runs = scene.path("state.d/runs");
+    let beside = format!("\"{}/.", runs.display());
+    assert!(written.len() == 1 && written[0].contains(&beside), "{written:?}");
+    assert!(renamed.len() == 1 && renamed[0].contains(&beside), "{renamed:?}");
+    assert_eq!((made, std::fs::read_dir(&runs).unwrap().count()), (2, 1), "state.d, state.d/runs, and one file");
 }
 
 #[test]
@@ -62,11 +100,14 @@ fn a_run_has_no_network_and_no_second_program_but_its_tasks() {
     let Some((_scene, trace)) = trace(scene()) else { return };
     let sockets: Vec<_> = trace.lines().filter(|line| line.starts_with("socket(") || line.starts_with("connect(")).collect();
     assert!(sockets.len() == 1 && sockets[0].contains("AF_UNIX"), "the progress socket of the tasks, and no other: {sockets:?}");
-    let started = trace.lines().filter(|line| line.starts_with("clone") || line.starts_with("vfork(") || line.starts_with("fork(")).count();
-    assert_eq!(started, 5, "five tasks:\n{trace}");
-    assert!(!trace.contains("CLONE_THREAD"), "a thread was started");
+    assert_eq!(processes(&trace).count(), 5, "five tasks:\n{trace}");
+    let calls: Vec<&str> =
+        trace.lines().filter(|line| line.starts_with("clone") || line.starts_with("vfork(") || line.starts_with("fork(")).collect();
+    let tail = &calls[5..];
+    assert_eq!(tail.len(), usize::from(cfg!(feature = "store")), "the thread of the record, after the last task: {calls:?}");
+    assert_eq!(threads(&trace).count(), tail.len());
     assert!(
-        trace.lines().filter(|line| line.starts_with("clone")).all(|line| line.contains("CLONE_VFORK")),
+        processes(&trace).filter(|line| line.starts_with("clone")).all(|line| line.contains("CLONE_VFORK")),
         "no page table is copied for a task"
     );
 }
@@ -74,5 +115,6 @@ fn a_run_has_no_network_and_no_second_program_but_its_tasks() {
 #[test]
 fn an_empty_chain_opens_no_socket_at_all() {
     let Some((_scene, trace)) = trace(Scene::new().dir("tasks.d")) else { return };
-    assert!(!trace.lines().any(|line| line.starts_with("socket(") || line.starts_with("connect(") || line.starts_with("clone")), "{trace}");
+    assert!(!trace.lines().any(|line| line.starts_with("socket(") || line.starts_with("connect(")), "{trace}");
+    assert_eq!(processes(&trace).count(), 0, "{trace}");
 }

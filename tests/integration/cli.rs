@@ -169,7 +169,7 @@ fn another_chain_inside_a_run_is_fine() {
     Scene::new()
         .file("other.cfg", "[runner]\ntask_dir = other.d\n")
         .task_at("other.d/5-inner.sh", "exit 0")
-        .task("1-a.sh", "\"$SUT\" -c \"$SCENE/other.cfg\"; say $?")
+        .task("1-a.sh", "STATE_DIRECTORY=\"$SCENE/state.d\" \"$SUT\" -c \"$SCENE/other.cfg\"; say $?")
         .run(&[])
         .exits(0)
         .logged(["1-a.sh 1", "5-inner.sh 1", "- 0"]);

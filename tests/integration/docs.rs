@@ -18,7 +18,7 @@ use std::process::{Command, ExitStatus};
 use runner::cli::exit::Exit;
 use runner::config::keys::{self, Scope};
 
-use crate::scene::{Scene, runner_binary, skipped, spawn, succeeds};
+use crate::scene::{STATE_DIR, Scene, runner_binary, skipped, spawn, succeeds};
 
 /// What the directory of a block is called in the pages.
 const HOME: &str = "/srv/runner";
@@ -191,6 +191,7 @@ fn shell(scene: &Scene, command: &str, number: u32) -> (ExitStatus, String) {
         .env("PATH", format!("{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"))
         .env("HOME", scene.root())
         .env("TZ", "UTC")
+        .env("STATE_DIRECTORY", scene.path(STATE_DIR))
         .current_dir(scene.root())
         .stdin(File::open("/dev/null").unwrap())
         .stdout(output.try_clone().unwrap())

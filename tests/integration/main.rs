@@ -18,12 +18,16 @@ mod check_list;
 mod cli;
 mod config;
 mod config_values;
+#[cfg(feature = "store")]
+mod contract;
 mod depends;
 mod docs;
 mod env;
 mod examples;
 mod filters;
 mod halt;
+#[cfg(feature = "store")]
+mod history;
 mod hooks;
 mod hostile;
 #[cfg(feature = "http")]
@@ -38,6 +42,8 @@ mod order;
 mod output;
 mod packaging;
 mod parallel;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod probes;
 mod progress;
 mod retry;
@@ -45,6 +51,10 @@ mod runner_config;
 #[cfg(feature = "schedule")]
 mod schedule;
 mod stop;
+#[cfg(feature = "store")]
+mod store;
+#[cfg(feature = "postgres")]
+mod store_server;
 mod supervise;
 mod sweep;
 mod trust;

@@ -39,6 +39,9 @@ probe() { "$PROBE" "$@"; }
 play() { exec "$PROBE" "$@"; }
 "#;
 
+/// The state directory of a scene.
+pub(crate) const STATE_DIR: &str = "state.d";
+
 pub(crate) fn runner_binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_runner"))
 }
@@ -376,6 +379,8 @@ impl Scene {
             .env("TZ", "UTC")
             .env("LANG", "C.UTF-8")
             .env("SCENE", &self.place.path)
+            // No test leaves a record in the machine's own state.
+            .env("STATE_DIRECTORY", self.place.path.join(STATE_DIR))
             .env("PROBE", probe_binary())
             // What a task calls when it wants the program itself, and what it reads the program's log from.
             .env("SUT", runner_binary())

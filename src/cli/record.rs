@@ -1,0 +1,47 @@
+//! The record of the main chain's runs, in a program that was built with state; in one without, nobody keeps any.
+
+use crate::config::settings::StateSettings;
+use crate::event::{Event, Reader, RunRef};
+
+/// Hears of the runs of the main chain, and leaves their records in the state directory.
+pub struct Record {
+    #[cfg(feature = "store")]
+    recorder: Option<crate::store::record::Recorder>,
+}
+
+#[cfg(feature = "store")]
+impl Record {
+    /// Looks where the state directory is; touches nothing before a run ends.
+    pub fn of_main(state: &StateSettings) -> Self {
+        use super::exit::Exit;
+        use crate::clock::SystemClock;
+        use crate::store::Owner;
+        use crate::store::record::{Facts, Recorder};
+        use crate::store::spool::SpoolKeeper;
+
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let facts = Facts { owner: Owner::look_quickly(&boot_id), exit_code: |outcome| Exit::of_run(outcome).code() };
+        let keeper = super::state::own_place(state).spool().map(SpoolKeeper::new);
+        Self { recorder: keeper.map(|keeper| Recorder::new(facts, Box::new(SystemClock::new()), Box::new(keeper))) }
+    }
+}
+
+#[cfg(not(feature = "store"))]
+impl Record {
+    /// Keeps nothing.
+    pub fn of_main(_: &StateSettings) -> Self {
+        Self {}
+    }
+}
+
+impl Reader for Record {
+    #[cfg(feature = "store")]
+    fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.tell(run, event);
+        }
+    }
+
+    #[cfg(not(feature = "store"))]
+    fn tell(&mut self, _: &RunRef, _: &Event<'_>) {}
+}

@@ -1,0 +1,86 @@
+//! `runner show`: one run with the tries of its tasks and what they wrote last.
+
+use jiff::tz::TimeZone;
+use serde_json::json;
+
+use super::exit::{Exit, Failure};
+use super::history::result;
+use super::print;
+use super::settings::{Settings, own_variable};
+use super::state::Reading;
+use super::table::{self, Table, harmless};
+use crate::outcome::signal_name;
+use crate::store::record::{RunRecord, TryRecord};
+use crate::zone;
+
+/// Prints one run.
+///
+/// # Errors
+/// The state cannot be read; no run, or more than one, is meant; the result cannot be written.
+pub fn show(settings: &Settings, id: &str) -> Result<Exit, Failure> {
+    let run = Reading::open(settings)?.find(id)?;
+    if settings.json {
+        print::json(&json!({ "version": 1, "run": run }))?;
+    } else {
+        print::text(&as_text(&run, &zone::local(own_variable("TZ").as_deref())))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn as_text(run: &RunRecord, zone: &TimeZone) -> String {
+    let time = |at| table::time(at, zone);
+    let exit = run.exit_code.map(|code| code.to_string());
+    let lines = [
+        ("run", Some(run.run_id.clone())),
+        ("chain", Some(run.chain.clone())),
+        ("trigger", Some(run.trigger.clone())),
+        ("scheduled at", run.scheduled_at.map(time)),
+        ("host", Some(run.host.clone())),
+        ("process", Some(format!("{}, boot {}", run.pid, run.boot_id))),
+        ("began", Some(time(run.began))),
+        ("ended", run.ended.map(time)),
+        ("took", Some(table::length(run.duration_ms)).filter(|took| !took.is_empty())),
+        ("result", Some(result(run))),
+        ("exit code", exit),
+    ];
+    let mut text = String::new();
+    for (name, value) in lines {
+        if let Some(value) = value {
+            text.push_str(&format!("{name:12}  {}\n", harmless(&value).replace('\n', " ")));
+        }
+    }
+    if !run.tries.is_empty() {
+        text.push('\n');
+        text.push_str(&tries(run, zone));
+    }
+    for one in run.tries.iter().filter(|one| !one.output_tail.is_empty()) {
+        text.push_str(&format!("\n{}, try {}, the end of its output:\n", harmless(&one.task), one.try_num));
+        text.extend(one.output_tail.lines().map(|line| format!("    {}\n", harmless(line))));
+    }
+    text
+}
+
+fn tries(run: &RunRecord, zone: &TimeZone) -> String {
+    let mut table = Table::new(&["TASK", "TRY", "BEGAN", "TOOK", "RESULT"]);
+    if run.tries_left_out > 0 {
+        table.add(vec![format!("({} tries before these are not kept)", run.tries_left_out)]);
+    }
+    for one in &run.tries {
+        let began = table::time(one.began, zone);
+        table.add(vec![one.task.clone(), one.try_num.to_string(), began, table::length(Some(one.duration_ms)), how(one)]);
+    }
+    table.text(table::width())
+}
+
+/// How a try ended, in a few words.
+fn how(one: &TryRecord) -> String {
+    let mut parts = vec![one.verdict.clone()];
+    parts.extend(one.exit_code.filter(|code| *code != 0).map(|code| format!("exit {code}")));
+    parts.extend(one.signal.map(|signal| format!("died of {}", signal_name(signal))));
+    parts.extend(one.timed_out.as_ref().map(|key| format!("timed out: {key}")));
+    parts.extend(one.not_started.as_ref().map(|why| format!("could not start: {why}")));
+    if one.left_behind > 0 {
+        parts.push(format!("left {} behind", crate::names::counted(one.left_behind as usize, "process")));
+    }
+    parts.join(", ")
+}

@@ -1,0 +1,140 @@
+//! Where the state of this call is: the configuration, our variables and who we are, put together for the commands that
+//! read or write it.
+
+use std::io;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::exit::Failure;
+use super::settings::{Settings, own_variable};
+use crate::config::database::{FILE_NAME, SYSTEM_DIR};
+use crate::config::load::DEFAULT_FILE;
+use crate::config::settings::StateSettings;
+use crate::config::{Config, Finding, Severity};
+use crate::store::open::Place;
+use crate::store::record::RunRecord;
+use crate::store::spool::DIR_NAME;
+use crate::store::{HistoryQuery, Owner, Store, StoreError, spool};
+
+/// Our own state: what we write, and what a reader of our own configuration reads.
+pub fn own_place(state: &StateSettings) -> Place {
+    Place::new(state, own_variable, rustix::process::geteuid().is_root())
+}
+
+/// A state that cannot be used ends a command with 74, an address that is wrong is the configuration's fault.
+pub fn failure(error: StoreError) -> Failure {
+    match error {
+        StoreError::Address { .. } => Failure::config(error.to_string()),
+        error => Failure::State(error.to_string()),
+    }
+}
+
+/// What there is to be read: the database, the records that the main chain has left beside it, or both.
+pub struct Reading {
+    store: Option<Box<dyn Store>>,
+    spooled: Vec<RunRecord>,
+    here: Owner,
+    /// The configuration.
+    pub config: Config,
+}
+
+impl Reading {
+    /// Opens the state in order to read it; changes nothing.
+    ///
+    /// # Errors
+    /// What the configuration says of it is wrong; there is one that cannot or may not be read.
+    pub fn open(settings: &Settings) -> Result<Self, Failure> {
+        let config = settings.load()?.config;
+        let mut findings: Vec<Finding> = Vec::new();
+        let state = StateSettings::new(&config, &mut findings);
+        findings.retain(|finding| finding.severity == Severity::Error);
+        if !findings.is_empty() {
+            return Err(Failure::Config(findings));
+        }
+        let place = reading_place(settings, &state);
+        let store = match place.open_to_read() {
+            Ok(store) => Some(store),
+            Err(StoreError::Absent { .. }) => None,
+            Err(error) => return Err(failure(error)),
+        };
+        let spooled = place.spool().map(|spool| spool.read_all()).transpose().map_err(failure)?.unwrap_or_default();
+        if let (None, [], Ok(url)) = (&store, &spooled[..], place.url()) {
+            log::info!("{url}: no run has been recorded yet");
+        }
+        Ok(Self { store, spooled, here: Owner::look(), config })
+    }
+
+    /// Runs of the past, the newest first.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub fn history(self, query: &HistoryQuery) -> Result<Vec<RunRecord>, Failure> {
+        let Self { store, mut spooled, here, .. } = self;
+        let mut stored = Vec::new();
+        if let Some(mut store) = store {
+            stored = store.runs(query).map_err(failure)?;
+            if query.failed {
+                // A run whose process is gone has failed, although nobody has written that down yet.
+                spooled.extend(store.open_runs(&here.host).map_err(failure)?);
+            }
+        }
+        let mut seen = |record: RunRecord| as_it_is(record, &here);
+        let spooled = spooled.into_iter().map(&mut seen).collect();
+        Ok(spool::merged(stored.into_iter().map(seen).collect(), spooled, query))
+    }
+
+    /// The run that this id, or the beginning of one, names.
+    ///
+    /// # Errors
+    /// None does, or several do; the database does not answer.
+    pub fn find(mut self, id: &str) -> Result<RunRecord, Failure> {
+        const MOST_NAMED: u32 = 5;
+        let mut ids = match &mut self.store {
+            Some(store) => store.find_runs(id, MOST_NAMED + 1).map_err(failure)?,
+            None => Vec::new(),
+        };
+        ids.extend(self.spooled.iter().map(|record| record.run_id.clone()).filter(|known| known.starts_with(id)));
+        ids.sort();
+        ids.dedup();
+        let named = match ids.as_slice() {
+            [only] => only.clone(),
+            all if all.iter().any(|known| known == id) => id.to_owned(),
+            [] => return Err(Failure::Usage(format!("no run is known by the id `{id}`; `runner history` shows which there are"))),
+            some => {
+                let shown: Vec<&str> = some.iter().take(MOST_NAMED as usize).map(String::as_str).collect();
+                let more = if some.len() > shown.len() { ", ..." } else { "" };
+                return Err(Failure::Usage(format!("several runs begin with `{id}`: {}{more}; type more of it", shown.join(", "))));
+            }
+        };
+        let stored = match &mut self.store {
+            Some(store) => store.run(&named).map_err(failure)?,
+            None => None,
+        };
+        let found = stored.or_else(|| self.spooled.into_iter().find(|record| record.run_id == named));
+        let gone = || Failure::Usage(format!("the run {named} was forgotten in this moment"));
+        found.map(|record| as_it_is(record, &self.here)).ok_or_else(gone)
+    }
+}
+
+/// A run that has no end although its process is gone has crashed.
+fn as_it_is(record: RunRecord, here: &Owner) -> RunRecord {
+    let gone = record.outcome.is_none() && record.owner().is_alive(here) == Some(false);
+    if gone { RunRecord { ended: None, ..record.crashed(Timestamp::UNIX_EPOCH) } } else { record }
+}
+
+/// The system's state, where somebody who is not root asks by the system's configuration and there is one; else our own.
+fn reading_place(settings: &Settings, state: &StateSettings) -> Place {
+    let mut place = own_place(state);
+    let of_system = settings.config_file.as_deref().is_none_or(|file| file == Path::new(DEFAULT_FILE));
+    let given = own_variable("STATE_DIRECTORY").is_some();
+    // What may not even be looked at is there: the reader is told so.
+    let is_there = |name: &str| {
+        let found = std::fs::metadata(Path::new(SYSTEM_DIR).join(name));
+        found.map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |_| true)
+    };
+    if of_system && !given && !rustix::process::geteuid().is_root() && (is_there(FILE_NAME) || is_there(DIR_NAME)) {
+        place.state_dir = Some(SYSTEM_DIR.into());
+    }
+    place
+}

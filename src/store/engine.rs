@@ -1,0 +1,126 @@
+//! What every engine can do: statements inside a transaction. What runner keeps is written once, in `slots` and `runs`,
+//! over this; the engines differ in how they connect, lock and fail.
+
+use super::error::{EngineError, StoreError};
+
+/// A value that goes to a database or comes from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cell {
+    /// None.
+    Null,
+    /// A whole number; every number column is a BIGINT.
+    Int(i64),
+    /// Text; every other column is one.
+    Text(String),
+}
+
+/// One row of an answer.
+pub type Row = Vec<Cell>;
+
+/// The statements of one transaction. Parameters are `$1`, `$2`, .. and first stand in the text in that order.
+pub trait Statements {
+    /// Does something; tells how many rows it touched.
+    ///
+    /// # Errors
+    /// The engine does not do it; the transaction is lost.
+    fn run(&mut self, sql: &str, values: &[Cell]) -> Result<u64, EngineError>;
+
+    /// Asks for rows.
+    ///
+    /// # Errors
+    /// As for [`Statements::run`].
+    fn rows(&mut self, sql: &str, values: &[Cell]) -> Result<Vec<Row>, EngineError>;
+}
+
+/// What is done in one transaction. It may be called again from the start when another one was in the way.
+pub type Work<'a> = &'a mut dyn FnMut(&mut dyn Statements) -> Result<(), EngineError>;
+
+/// A connection to a database.
+pub trait Engine: Send {
+    /// The database as it may be shown.
+    fn shown(&self) -> &str;
+
+    /// Does `work` in one transaction that writes: all of it is there for ever when this returns, or none of it is.
+    ///
+    /// # Errors
+    /// It could not be done. When the connection was lost in the last moment it may have been done all the same:
+    /// every deed of the store can be repeated.
+    fn write(&mut self, doing: &'static str, work: Work<'_>) -> Result<(), StoreError>;
+
+    /// Does `work` in one transaction that only reads and sees one state of everything.
+    ///
+    /// # Errors
+    /// It could not be done.
+    fn read(&mut self, doing: &'static str, work: Work<'_>) -> Result<(), StoreError>;
+}
+
+/// `$from, $from+1, ..`: the places of `count` values.
+pub fn places(from: usize, count: usize) -> String {
+    (from..from + count).map(|place| format!("${place}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The places of several rows of `columns` values each: `($1, $2), ($3, $4)`.
+pub fn rows_of_places(rows: usize, columns: usize) -> String {
+    (0..rows).map(|row| format!("({})", places(row * columns + 1, columns))).collect::<Vec<_>>().join(", ")
+}
+
+impl From<i64> for Cell {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl<T: Into<Self>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+/// Takes the values of a row one after the other. A column that is not of its type reads as if it were empty: the tables
+/// are ours, and a reader of the past must not fail for one row that somebody has changed by hand.
+#[derive(Debug)]
+pub struct Columns(std::vec::IntoIter<Cell>);
+
+impl Columns {
+    /// The values of this row.
+    pub fn of(row: Row) -> Self {
+        Self(row.into_iter())
+    }
+
+    /// The next value, a number that may be absent.
+    pub fn optional_int(&mut self) -> Option<i64> {
+        match self.0.next() {
+            Some(Cell::Int(number)) => Some(number),
+            Some(Cell::Null | Cell::Text(_)) | None => None,
+        }
+    }
+
+    /// The next value, a number.
+    pub fn int(&mut self) -> i64 {
+        self.optional_int().unwrap_or(0)
+    }
+
+    /// The next value, a number of a smaller type; one that does not fit is absent.
+    pub fn optional<T: TryFrom<i64>>(&mut self) -> Option<T> {
+        self.optional_int().and_then(|number| T::try_from(number).ok())
+    }
+
+    /// The next value, a text that may be absent.
+    pub fn optional_text(&mut self) -> Option<String> {
+        match self.0.next() {
+            Some(Cell::Text(text)) => Some(text),
+            Some(Cell::Null | Cell::Int(_)) | None => None,
+        }
+    }
+
+    /// The next value, a text.
+    pub fn text(&mut self) -> String {
+        self.optional_text().unwrap_or_default()
+    }
+}

@@ -1,0 +1,296 @@
+//! What outlives the process: slots that are used once, and the history of runs. One contract, two engines.
+//!
+//! [`Store`] is the contract. `slots` and `runs` fulfil it for every [`engine::Engine`]; `sqlite` and `postgres` are the
+//! engines; `schema` has the tables and their versions. `record` is what is kept of a run, `spool` where the main chain
+//! leaves it without a database, `desk` a thread that keeps a slow database away from whoever supervises processes.
+
+pub mod desk;
+pub mod engine;
+pub mod error;
+pub mod open;
+pub mod owner;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+pub mod record;
+mod runs;
+mod schema;
+mod slots;
+pub mod spool;
+pub mod sqlite;
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use engine::Engine;
+pub use error::StoreError;
+pub use owner::Owner;
+use record::RunRecord;
+
+/// The newest version of the tables.
+pub const VERSION: i64 = schema::VERSION;
+/// The machine of slots that are used once in a whole cluster (`scope = cluster`). No machine-id looks like it.
+pub const CLUSTER: &str = "cluster";
+
+/// A moment for which a schedule wants a run.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Slot {
+    /// This planned time.
+    At(Timestamp),
+    /// The boot with this id.
+    Boot(String),
+}
+
+impl Slot {
+    /// The planned time, if it has one.
+    pub fn time(&self) -> Option<Timestamp> {
+        match self {
+            Self::At(time) => Some(*time),
+            Self::Boot(_) => None,
+        }
+    }
+
+    /// Reads what [`fmt::Display`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("boot:") {
+            Some(id) => Some(Self::Boot(id.to_owned())),
+            None => text.parse().ok().map(Self::At),
+        }
+    }
+}
+
+/// `boot:ID`, or RFC 3339 in UTC.
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(time) => write!(f, "{time}"),
+            Self::Boot(id) => write!(f, "boot:{id}"),
+        }
+    }
+}
+
+/// What a slot is known by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotKey {
+    /// [`Owner::machine`], or [`CLUSTER`].
+    pub machine: String,
+    /// The chain.
+    pub chain: String,
+    /// The moment.
+    pub slot: Slot,
+}
+
+/// Somebody wants a slot for this run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotClaim {
+    /// The slot.
+    pub key: SlotKey,
+    /// The run that is to use it.
+    pub run_id: String,
+}
+
+/// A slot that was claimed for a run that has not begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingSlot {
+    /// The slot and the run.
+    pub claim: SlotClaim,
+    /// Who claimed it.
+    pub owner: Owner,
+    /// When.
+    pub claimed_at: Timestamp,
+}
+
+/// Which runs of the past are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// Only those of this chain.
+    pub chain: Option<String>,
+    /// Only those that ended otherwise than wanted.
+    pub failed: bool,
+    /// Not more than these.
+    pub limit: u32,
+}
+
+/// How much of the past is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// So many runs.
+    pub runs: u32,
+    /// So long.
+    pub age: Duration,
+}
+
+/// What every database of runner can do. Each of these is one transaction; what is acknowledged is durable. All may be
+/// repeated after an error, also when the first one has been done after all.
+pub trait Store: Send {
+    /// The database as it may be shown.
+    fn name(&self) -> &str;
+
+    /// Claims slots; for each whether it is ours. One that the same run has claimed before still is. Used slots stay
+    /// used, also when they were pruned since. Notes that it was `now`.
+    ///
+    /// # Errors
+    /// Nothing was claimed, or nobody knows: ask again.
+    fn claim_slots(&mut self, claims: &[SlotClaim], owner: &Owner, now: Timestamp) -> Result<Vec<bool>, StoreError>;
+
+    /// All slots of the chain up to this one have been considered: they were claimed, given up, or the chain was seen for the first
+    /// time. Never goes back. Notes that it was `now`.
+    ///
+    /// # Errors
+    /// It could not be written.
+    fn set_watermarks(&mut self, machine: &str, marks: &[(String, Timestamp)], owner: &Owner, now: Timestamp) -> Result<(), StoreError>;
+
+    /// The newest slot that was considered, for each chain of the machine.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn watermarks(&mut self, machine: &str) -> Result<Vec<(String, Timestamp)>, StoreError>;
+
+    /// The newest time that this machine has noted: a wall clock before it is no clock.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn newest_time(&mut self, owner: &Owner) -> Result<Option<Timestamp>, StoreError>;
+
+    /// The slots that somebody on this host has claimed for runs that have not begun. Whose owner is gone is lost unless
+    /// somebody takes it over.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn waiting_slots(&mut self, host: &str) -> Result<Vec<WaitingSlot>, StoreError>;
+
+    /// Takes a waiting slot over for another run; false when somebody else was quicker or its run has begun.
+    ///
+    /// # Errors
+    /// It could not be written.
+    fn take_over_slot(&mut self, from: &SlotClaim, run_id: &str, owner: &Owner, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Forgets up to `most` slots before `before`. They count as used from then on. Tells how many there were.
+    ///
+    /// # Errors
+    /// It could not be written.
+    fn prune_slots(&mut self, before: Timestamp, most: u32) -> Result<u64, StoreError>;
+
+    /// Keeps records of runs. One that is known is replaced, unless that one has ended: an end stays.
+    ///
+    /// # Errors
+    /// None of them could be written.
+    fn put_runs(&mut self, records: &[RunRecord]) -> Result<(), StoreError>;
+
+    /// Runs of the past and those that go on, the newest first, without their tries.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn runs(&mut self, query: &HistoryQuery) -> Result<Vec<RunRecord>, StoreError>;
+
+    /// The ids that begin so, up to `most`.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn find_runs(&mut self, prefix: &str, most: u32) -> Result<Vec<String>, StoreError>;
+
+    /// One run with its tries.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn run(&mut self, run_id: &str) -> Result<Option<RunRecord>, StoreError>;
+
+    /// The runs on this host that have begun and not ended: they go on, or their process is gone
+    /// ([`Owner::is_alive`] of their [`RunRecord`]).
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn open_runs(&mut self, host: &str) -> Result<Vec<RunRecord>, StoreError>;
+
+    /// Forgets up to `most` ended runs that are over the retention. Tells how many there were.
+    ///
+    /// # Errors
+    /// It could not be written.
+    fn prune_runs(&mut self, keep: Retention, now: Timestamp, most: u32) -> Result<u64, StoreError>;
+}
+
+impl<E: Engine> Store for E {
+    fn name(&self) -> &str {
+        self.shown()
+    }
+
+    fn claim_slots(&mut self, claims: &[SlotClaim], owner: &Owner, now: Timestamp) -> Result<Vec<bool>, StoreError> {
+        write(self, "claim slots", |on| slots::claim(on, claims, owner, now))
+    }
+
+    fn set_watermarks(&mut self, machine: &str, marks: &[(String, Timestamp)], owner: &Owner, now: Timestamp) -> Result<(), StoreError> {
+        write(self, "note which slots were considered", |on| slots::set_watermarks(on, machine, marks, (owner, now)))
+    }
+
+    fn watermarks(&mut self, machine: &str) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        read(self, "read which slots were considered", |on| slots::watermarks(on, machine))
+    }
+
+    fn newest_time(&mut self, owner: &Owner) -> Result<Option<Timestamp>, StoreError> {
+        read(self, "read the newest time", |on| slots::newest_time(on, owner))
+    }
+
+    fn waiting_slots(&mut self, host: &str) -> Result<Vec<WaitingSlot>, StoreError> {
+        read(self, "read the claimed slots", |on| slots::waiting(on, host))
+    }
+
+    fn take_over_slot(&mut self, from: &SlotClaim, run_id: &str, owner: &Owner, now: Timestamp) -> Result<bool, StoreError> {
+        write(self, "take a slot over", |on| slots::take_over(on, from, run_id, (owner, now)))
+    }
+
+    fn prune_slots(&mut self, before: Timestamp, most: u32) -> Result<u64, StoreError> {
+        write(self, "forget old slots", |on| slots::prune(on, before, most))
+    }
+
+    fn put_runs(&mut self, records: &[RunRecord]) -> Result<(), StoreError> {
+        write(self, "keep the record of a run", |on| runs::put(on, records))
+    }
+
+    fn runs(&mut self, query: &HistoryQuery) -> Result<Vec<RunRecord>, StoreError> {
+        read(self, "read the history", |on| runs::history(on, query))
+    }
+
+    fn find_runs(&mut self, prefix: &str, most: u32) -> Result<Vec<String>, StoreError> {
+        read(self, "look for a run", |on| runs::find(on, prefix, most))
+    }
+
+    fn run(&mut self, run_id: &str) -> Result<Option<RunRecord>, StoreError> {
+        read(self, "read a run", |on| runs::one(on, run_id))
+    }
+
+    fn open_runs(&mut self, host: &str) -> Result<Vec<RunRecord>, StoreError> {
+        read(self, "read the runs that go on", |on| runs::open(on, host))
+    }
+
+    fn prune_runs(&mut self, keep: Retention, now: Timestamp, most: u32) -> Result<u64, StoreError> {
+        write(self, "forget old runs", |on| runs::prune(on, keep, now, most))
+    }
+}
+
+/// One transaction that writes, with what it found out.
+fn write<E: Engine + ?Sized, T>(
+    engine: &mut E,
+    doing: &'static str,
+    mut work: impl FnMut(&mut dyn engine::Statements) -> Result<T, error::EngineError>,
+) -> Result<T, StoreError> {
+    let mut found = None;
+    engine.write(doing, &mut |on| work(on).map(|value| found = Some(value)))?;
+    taken(found, engine.shown(), doing)
+}
+
+/// One transaction that reads, with what it found out.
+fn read<E: Engine + ?Sized, T>(
+    engine: &mut E,
+    doing: &'static str,
+    mut work: impl FnMut(&mut dyn engine::Statements) -> Result<T, error::EngineError>,
+) -> Result<T, StoreError> {
+    let mut found = None;
+    engine.read(doing, &mut |on| work(on).map(|value| found = Some(value)))?;
+    taken(found, engine.shown(), doing)
+}
+
+fn taken<T>(found: Option<T>, database: &str, doing: &'static str) -> Result<T, StoreError> {
+    let never = || StoreError::Rejected { database: database.to_owned(), doing, why: "it was not even tried".to_owned() };
+    found.ok_or_else(never)
+}

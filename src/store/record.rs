@@ -1,0 +1,373 @@
+//! The record of a run: what is kept of it, as JSON and in the database. A `Recorder` hears the events of runs and
+//! gathers their records; it keeps nothing itself but hands each on to a `Keeper`. Touches nothing but the clock.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::event::{Event, Reader, RunRef, TaskEnd};
+use crate::names::RunId;
+use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
+
+/// The version of the record. Fields are only ever added; a change of meaning raises it.
+pub const VERSION: u32 = 1;
+/// How much of the output of a try that did not work is kept, in bytes.
+const FAILED_TAIL: usize = 4096;
+/// How much of one that did.
+const OK_TAIL: usize = 1024;
+/// How much of all tries of a run; the oldest go first.
+const ALL_TAILS: usize = 512 * 1024;
+/// How many tries of a run are kept; the oldest go first. A run may be tried again for weeks.
+const MOST_TRIES: usize = 10_000;
+
+/// The outcome of a run that did not begin.
+pub const REFUSED: &str = "refused";
+/// The outcome of a slot that was given up.
+pub const SKIPPED: &str = "skipped";
+/// The outcome of a run whose process is gone without having told one.
+pub const CRASHED: &str = "crashed";
+
+/// One run, from its start to its outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The id of the run.
+    pub run_id: String,
+    /// The chain.
+    pub chain: String,
+    /// What started it: boot, schedule, missed, tick, now, queue.
+    pub trigger: String,
+    /// The slot it ran for.
+    #[serde(default, with = "optional_time")]
+    pub scheduled_at: Option<Timestamp>,
+    /// The name of the machine.
+    pub host: String,
+    /// Which boot of the machine.
+    pub boot_id: String,
+    /// The process that ran it.
+    pub pid: i32,
+    /// When that process began, in clock ticks since the boot (proc(5), `/proc/PID/stat`): tells it from a later one
+    /// with the same number.
+    pub start_time: u64,
+    /// When it began; for one that did not begin, when that was decided.
+    #[serde(with = "time")]
+    pub began: Timestamp,
+    /// When it ended.
+    #[serde(default, with = "optional_time")]
+    pub ended: Option<Timestamp>,
+    /// How long it took, by a clock that nobody sets.
+    #[serde(default)]
+    pub duration_ms: Option<u64>,
+    /// How it ended: done, gave_up, halted, stopped, signalled, refused, skipped, crashed.
+    #[serde(default)]
+    pub outcome: Option<String>,
+    /// The exit code it leads to.
+    #[serde(default)]
+    pub exit_code: Option<u8>,
+    /// The signal that told it to stop.
+    #[serde(default)]
+    pub signal: Option<i32>,
+    /// The task whose fault or wish the outcome was.
+    #[serde(default)]
+    pub failed_task: Option<String>,
+    /// Why, in words.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// The tries of its tasks, in the order in which they ended.
+    #[serde(default)]
+    pub tries: Vec<TryRecord>,
+    /// How many tries before these are not kept.
+    #[serde(default)]
+    pub tries_left_out: u64,
+}
+
+/// One try of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TryRecord {
+    /// The file name of the task.
+    pub task: String,
+    /// Which try, from 1.
+    pub try_num: u32,
+    /// When it began.
+    #[serde(with = "time")]
+    pub began: Timestamp,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// OK, SKIP, RETRY, HALT, EXIT, CANCEL.
+    pub verdict: String,
+    /// The code it exited with by itself.
+    #[serde(default)]
+    pub exit_code: Option<u8>,
+    /// The signal it died of by itself.
+    #[serde(default)]
+    pub signal: Option<i32>,
+    /// The key of the limit it ran into: `max_time`, `idle_timeout`.
+    #[serde(default)]
+    pub timed_out: Option<String>,
+    /// Why it did not start.
+    #[serde(default)]
+    pub not_started: Option<String>,
+    /// How many processes of it live on.
+    #[serde(default)]
+    pub left_behind: u32,
+    /// The end of what it wrote, where that was kept. Bytes that are no text are replaced.
+    #[serde(default)]
+    pub output_tail: String,
+}
+
+/// What is the same for all runs of a process.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The process, and the machine it runs on.
+    pub owner: super::Owner,
+    /// The exit code that an outcome leads to.
+    pub exit_code: fn(&RunOutcome) -> u8,
+}
+
+/// Why a run takes place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occasion {
+    /// What started it: boot, schedule, missed, tick, now, queue.
+    pub trigger: String,
+    /// The slot it runs for.
+    pub scheduled_at: Option<Timestamp>,
+}
+
+impl RunRecord {
+    /// The record of a run that begins now.
+    pub fn begun(run_id: &str, chain: &str, occasion: Occasion, owner: &super::Owner, now: Timestamp) -> Self {
+        Self {
+            version: VERSION,
+            run_id: run_id.to_owned(),
+            chain: chain.to_owned(),
+            trigger: occasion.trigger,
+            scheduled_at: occasion.scheduled_at,
+            host: owner.host.clone(),
+            boot_id: owner.boot_id.clone(),
+            pid: owner.pid,
+            start_time: owner.start_time,
+            began: whole_millis(now),
+            ended: None,
+            duration_ms: None,
+            outcome: None,
+            exit_code: None,
+            signal: None,
+            failed_task: None,
+            message: None,
+            tries: Vec::new(),
+            tries_left_out: 0,
+        }
+    }
+
+    /// The same run, which did not begin after all: `outcome` is [`REFUSED`] or [`SKIPPED`], `why` is for people.
+    #[must_use]
+    pub fn not_begun(mut self, outcome: &str, why: &str) -> Self {
+        self.ended = Some(self.began);
+        self.duration_ms = Some(0);
+        self.outcome = Some(outcome.to_owned());
+        self.message = Some(why.to_owned());
+        self
+    }
+
+    /// The same run, whose process was found gone at `now`.
+    #[must_use]
+    pub fn crashed(mut self, now: Timestamp) -> Self {
+        self.ended = Some(whole_millis(now));
+        self.outcome = Some(CRASHED.to_owned());
+        self.message = Some("its process is gone and has not told how it ended".to_owned());
+        self
+    }
+
+    /// Whether it ended otherwise than wanted.
+    pub fn has_failed(&self) -> bool {
+        self.outcome.as_deref().is_some_and(|outcome| !["done", SKIPPED].contains(&outcome))
+    }
+
+    fn end(&mut self, outcome: &RunOutcome, exit_code: fn(&RunOutcome) -> u8, duration: Duration, now: Timestamp) {
+        self.ended = Some(whole_millis(now));
+        self.duration_ms = Some(millis(duration));
+        self.outcome = Some(outcome.word().to_owned());
+        self.failed_task = outcome.task().map(|task| task.text().to_owned());
+        (self.exit_code, self.signal, self.message) = match outcome {
+            RunOutcome::GaveUp { why, .. } => (Some(exit_code(outcome)), None, Some(why.reason().to_owned())),
+            RunOutcome::Signalled(signal) => (None, Some(*signal), Some(format!("told to stop by {}", signal_name(*signal)))),
+            RunOutcome::LockLost => (Some(exit_code(outcome)), None, Some("its lock was lost".to_owned())),
+            RunOutcome::Done | RunOutcome::Halted { .. } | RunOutcome::StoppedByTask { .. } => (Some(exit_code(outcome)), None, None),
+        };
+    }
+}
+
+/// Who keeps records.
+pub trait Keeper {
+    /// A run has begun.
+    fn begun(&mut self, record: &RunRecord);
+    /// A run has ended. Must not take long, nor fail: what cannot be kept is told.
+    fn ended(&mut self, record: RunRecord);
+}
+
+/// Hears events and gathers the record of each run.
+pub struct Recorder {
+    facts: Facts,
+    clock: Box<dyn Clock>,
+    keeper: Box<dyn Keeper>,
+    runs: HashMap<RunId, Gathered>,
+}
+
+struct Gathered {
+    record: RunRecord,
+    running: Vec<(String, Timestamp)>,
+    tries: VecDeque<TryRecord>,
+    /// The length of all tails, and how many tries from the front have none any more.
+    tails: usize,
+    without_tail: usize,
+}
+
+impl Recorder {
+    /// A recorder that hands its records on to `keeper`.
+    pub fn new(facts: Facts, clock: Box<dyn Clock>, keeper: Box<dyn Keeper>) -> Self {
+        Self { facts, clock, keeper, runs: HashMap::new() }
+    }
+
+    fn begin(&mut self, run: &RunRef) {
+        let trigger = &run.trigger;
+        let scheduled_at = trigger.scheduled_at.as_ref().map(jiff::Zoned::timestamp);
+        let occasion = Occasion { trigger: trigger.kind.word().to_owned(), scheduled_at };
+        let record = RunRecord::begun(run.id.as_str(), &run.chain, occasion, &self.facts.owner, self.clock.wall());
+        self.keeper.begun(&record);
+        let gathered = Gathered { record, running: Vec::new(), tries: VecDeque::new(), tails: 0, without_tail: 0 };
+        self.runs.insert(run.id.clone(), gathered);
+    }
+}
+
+impl Reader for Recorder {
+    fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
+        if let Event::RunStarted { .. } = event {
+            return self.begin(run);
+        }
+        let Some(gathered) = self.runs.get_mut(&run.id) else { return };
+        match event {
+            Event::TaskStarted { task, .. } => gathered.running.push((task.text().to_owned(), self.clock.wall())),
+            Event::TaskEnded(end) => gathered.add(end, self.clock.wall()),
+            Event::RunEnded { outcome, duration, .. } => {
+                gathered.record.end(outcome, self.facts.exit_code, *duration, self.clock.wall());
+                if let Some(gathered) = self.runs.remove(&run.id) {
+                    self.keeper.ended(gathered.into_record());
+                }
+            }
+            Event::RunStarted { .. }
+            | Event::TaskProgress { .. }
+            | Event::TaskEnding { .. }
+            | Event::TaskSleeping { .. }
+            | Event::RunRetry { .. }
+            | Event::HaltStarted { .. }
+            | Event::HaltEnded { .. }
+            | Event::HookFailed { .. }
+            | Event::Stopping { .. } => {}
+        }
+    }
+}
+
+impl Gathered {
+    fn add(&mut self, end: &TaskEnd, now: Timestamp) {
+        let task = end.task.text();
+        let started = self.running.iter().position(|(running, _)| running == task).map(|at| self.running.swap_remove(at).1);
+        let worked = matches!(end.verdict, Verdict::Ok | Verdict::Skip);
+        let output_tail = tail_text(&end.tail, if worked { OK_TAIL } else { FAILED_TAIL });
+        self.tails += output_tail.len();
+        self.tries.push_back(TryRecord {
+            task: task.to_owned(),
+            try_num: end.try_num,
+            began: whole_millis(started.unwrap_or(now)),
+            duration_ms: millis(end.duration),
+            verdict: end.verdict.word().to_owned(),
+            exit_code: end.exit.code(),
+            signal: end.exit.signal(),
+            timed_out: match &end.exit {
+                ExitKind::TimedOut { limit, .. } => Some(limit.key().to_owned()),
+                ExitKind::Ended(_) | ExitKind::Cancelled | ExitKind::NotStarted(_) => None,
+            },
+            not_started: match &end.exit {
+                ExitKind::NotStarted(why) => Some(why.clone()),
+                ExitKind::Ended(_) | ExitKind::Cancelled | ExitKind::TimedOut { .. } => None,
+            },
+            left_behind: u32::try_from(end.left_behind.len()).unwrap_or(u32::MAX),
+            output_tail,
+        });
+        while self.tails > ALL_TAILS
+            && let Some(oldest) = self.tries.get_mut(self.without_tail)
+        {
+            self.tails -= std::mem::take(&mut oldest.output_tail).len();
+            self.without_tail += 1;
+        }
+        if self.tries.len() > MOST_TRIES
+            && let Some(oldest) = self.tries.pop_front()
+        {
+            self.tails -= oldest.output_tail.len();
+            self.without_tail = self.without_tail.saturating_sub(1);
+            self.record.tries_left_out += 1;
+        }
+    }
+
+    fn into_record(self) -> RunRecord {
+        RunRecord { tries: self.tries.into(), ..self.record }
+    }
+}
+
+/// The end of an output as text of at most `most` bytes. PostgreSQL takes no NUL in a text.
+fn tail_text(tail: &[u8], most: usize) -> String {
+    let end = &tail[tail.len().saturating_sub(most)..];
+    // What is cut in the middle of a character would begin with rubbish.
+    let start = if end.len() < tail.len() { end.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count() } else { 0 };
+    String::from_utf8_lossy(&end[start..]).replace('\0', "\u{fffd}")
+}
+
+/// A time as it is kept: in whole milliseconds.
+pub fn whole_millis(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Times as RFC 3339 in UTC, with milliseconds.
+mod time {
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{time:.3}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The same where there may be none.
+mod optional_time {
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => super::time::serialize(time, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+        #[derive(Deserialize)]
+        struct Time(#[serde(with = "super::time")] Timestamp);
+        Ok(Option::<Time>::deserialize(deserializer)?.map(|time| time.0))
+    }
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

@@ -1,0 +1,259 @@
+//! Where the main chain leaves the record of a run without a database: one JSON file in `runs` of the state directory,
+//! written beside, synced, renamed. The store takes the files in when it is next opened.
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use super::record::{Keeper, RunRecord, VERSION};
+use super::{Store, StoreError};
+
+/// The directory below the state directory.
+pub const DIR_NAME: &str = "runs";
+/// How long a run waits for its record, whatever the disk does.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How many files are taken away at once where there are too many.
+const BITE: usize = 32;
+/// How many records go into one transaction.
+const BATCH: usize = 100;
+/// A record is at most this long, in bytes: longer is no record.
+const LONGEST: u64 = 16 * 1024 * 1024;
+
+/// The spool of a state directory.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    dir: PathBuf,
+    keep: usize,
+}
+
+/// Leaves each record in the spool.
+#[derive(Debug)]
+pub struct SpoolKeeper {
+    spool: Spool,
+    /// A record that the disk has not taken in time; as long as it hangs there is no use in another.
+    hanging: Option<mpsc::Receiver<io::Result<()>>>,
+}
+
+impl Spool {
+    /// The spool of this state directory. More than `keep` records are never there for long.
+    pub fn new(state_dir: &Path, keep: u32) -> Self {
+        Self { dir: state_dir.join(DIR_NAME), keep: keep as usize }
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Leaves a record, durably.
+    fn leave(&self, record: &RunRecord) -> io::Result<()> {
+        if !self.dir.is_dir() {
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        }
+        // In the order of time, as far as the clock is one; the id makes it unique.
+        let name = format!("{:015}-{}.json", record.began.as_millisecond().max(0), record.run_id);
+        let beside = self.dir.join(format!(".{name}"));
+        let bytes = serde_json::to_vec(record)?;
+        let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).and_then(|mut file| {
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&beside, self.dir.join(&name))?;
+            File::open(&self.dir)?.sync_all()
+        });
+        if written.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        written?;
+        self.make_room()
+    }
+
+    /// Where nobody ever takes the records in, the oldest go.
+    fn make_room(&self) -> io::Result<()> {
+        let mut names = self.names()?;
+        let over = names.len().saturating_sub(self.keep);
+        if over > 0 {
+            names.sort_unstable();
+            for name in names.iter().take(over.min(BITE)) {
+                fs::remove_file(self.dir.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let is_record = |name: &String| name.ends_with(".json") && !name.starts_with('.');
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).filter(is_record).collect())
+    }
+
+    /// The records that wait here. What is broken is left out.
+    ///
+    /// # Errors
+    /// The directory may not be read.
+    pub fn read_all(&self) -> Result<Vec<RunRecord>, StoreError> {
+        let names = self.names().map_err(|error| file_error(&self.dir, error))?;
+        Ok(names.iter().filter_map(|name| read(&self.dir.join(name)).ok()).collect())
+    }
+
+    /// Hands all records over to the store and takes the files away. A file that is no record is set aside and told; one
+    /// of a newer program stays. Tells how many were taken in.
+    ///
+    /// # Errors
+    /// The directory may not be read, or the store does not take them; the files stay.
+    pub fn take_in(&self, store: &mut dyn Store) -> Result<usize, StoreError> {
+        let mut names = self.names().map_err(|error| file_error(&self.dir, error))?;
+        names.sort_unstable();
+        let mut taken = 0;
+        for part in names.chunks(BATCH) {
+            let (mut records, mut files) = (Vec::new(), Vec::new());
+            for path in part.iter().map(|name| self.dir.join(name)) {
+                match read(&path) {
+                    Ok(record) => {
+                        records.push(record);
+                        files.push(path);
+                    }
+                    Err(Broken::Newer(version)) => log::warn!(
+                        "{}: a record of version {version}, this program knows {VERSION}: it stays until a newer one takes it in",
+                        path.display()
+                    ),
+                    Err(Broken::Gone) => {}
+                    Err(Broken::Unreadable(why)) => set_aside(&path, &why),
+                }
+            }
+            if records.is_empty() {
+                continue;
+            }
+            store.put_runs(&records)?;
+            taken += records.len();
+            for path in files {
+                // Another process may have taken it in at the same time.
+                if let Err(error) = fs::remove_file(&path).or_else(unless_gone) {
+                    return Err(file_error(&path, error));
+                }
+            }
+        }
+        Ok(taken)
+    }
+}
+
+enum Broken {
+    Gone,
+    Newer(u64),
+    Unreadable(String),
+}
+
+fn read(path: &Path) -> Result<RunRecord, Broken> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Broken::Gone),
+        Err(error) => return Err(Broken::Unreadable(error.to_string())),
+        Ok(_) => {}
+    }
+    let version = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok()?.get("version")?.as_u64();
+    match serde_json::from_slice::<RunRecord>(&bytes) {
+        Ok(record) if record.version == VERSION => Ok(record),
+        Ok(record) if record.version > VERSION => Err(Broken::Newer(record.version.into())),
+        Ok(record) => Err(Broken::Unreadable(format!("there is no version {}", record.version))),
+        Err(error) => match version(&bytes) {
+            Some(version) if version > u64::from(VERSION) => Err(Broken::Newer(version)),
+            Some(_) | None => Err(Broken::Unreadable(error.to_string())),
+        },
+    }
+}
+
+fn set_aside(path: &Path, why: &str) {
+    let aside = path.with_extension("broken");
+    match fs::rename(path, &aside) {
+        Ok(()) => log::warn!("{}: is no record of a run: {why}; set aside as {}", path.display(), aside.display()),
+        Err(error) => log::warn!("{}: is no record of a run: {why}; it cannot be set aside: {error}", path.display()),
+    }
+}
+
+fn unless_gone(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+fn file_error(path: &Path, error: io::Error) -> StoreError {
+    StoreError::File { path: path.display().to_string(), error }
+}
+
+/// Records of the spool and of the database as one history, the newest first, each once.
+pub fn merged(stored: Vec<RunRecord>, spooled: Vec<RunRecord>, query: &super::HistoryQuery) -> Vec<RunRecord> {
+    let known: HashSet<String> = stored.iter().map(|record| record.run_id.clone()).collect();
+    let asked = |record: &RunRecord| {
+        let of_chain = query.chain.as_ref().is_none_or(|chain| *chain == record.chain);
+        of_chain && (!query.failed || record.has_failed()) && !known.contains(&record.run_id)
+    };
+    let mut all: Vec<RunRecord> = spooled.into_iter().filter(asked).collect();
+    all.extend(stored);
+    all.sort_by(|one, two| (two.began, &two.run_id).cmp(&(one.began, &one.run_id)));
+    all.truncate(query.limit as usize);
+    all
+}
+
+impl SpoolKeeper {
+    /// Leaves records there.
+    pub fn new(spool: Spool) -> Self {
+        Self { spool, hanging: None }
+    }
+
+    /// A thread of its own for each record: nothing else can end a wait for a disk that does not answer.
+    #[expect(clippy::disallowed_methods, reason = "the tasks are done, and a disk that hangs must not keep the halt task")]
+    fn leave_in_time(&mut self, record: RunRecord) -> Result<(), String> {
+        if let Some(hanging) = self.hanging.take()
+            && let Err(mpsc::TryRecvError::Empty) = hanging.try_recv()
+        {
+            self.hanging = Some(hanging);
+            return Err("the one before still waits for the disk".to_owned());
+        }
+        let (tell, told) = mpsc::channel();
+        let spool = self.spool.clone();
+        let leave = move || {
+            // Nobody listens any more when it took too long.
+            let _ = tell.send(spool.leave(&record));
+        };
+        std::thread::Builder::new().name("record".to_owned()).spawn(leave).map_err(|error| error.to_string())?;
+        match told.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => Ok(()),
+            // Where nobody may write nothing is expected: a root that is mounted read-only, a user without a home.
+            Ok(Err(error)) if is_closed(&error) => {
+                log::debug!("no record of the run is left in {}: {error}", self.spool.dir.display());
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(RecvTimeoutError::Timeout) => {
+                self.hanging = Some(told);
+                Err(format!("the disk has not taken it within {} s", PATIENCE.as_secs()))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err("its writer is gone".to_owned()),
+        }
+    }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | NotFound)
+}
+
+impl Keeper for SpoolKeeper {
+    fn begun(&mut self, _: &RunRecord) {}
+
+    fn ended(&mut self, record: RunRecord) {
+        let run_id = record.run_id.clone();
+        if let Err(why) = self.leave_in_time(record) {
+            log::warn!("the record of run {run_id} is not kept in {}: {why}", self.spool.dir.display());
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "spool_tests.rs"]
+mod tests;

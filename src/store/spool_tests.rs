@@ -1,0 +1,87 @@
+//! Tests of `spool`: what is left is taken in once, and nothing that lies there does harm.
+
+use std::os::unix::fs::PermissionsExt;
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::store::record::Occasion;
+use crate::store::sqlite::Sqlite;
+use crate::store::{HistoryQuery, Owner};
+
+fn record(number: i64) -> RunRecord {
+    let owner = Owner { machine: String::new(), host: "h".into(), boot_id: "b".into(), pid: 1, start_time: 1 };
+    let at = Timestamp::from_second(1_700_000_000 + number).unwrap();
+    let occasion = Occasion { trigger: "boot".into(), scheduled_at: None };
+    RunRecord { outcome: Some("done".into()), ended: Some(at), ..RunRecord::begun(&format!("run-{number}"), "main", occasion, &owner, at) }
+}
+
+const ALL: HistoryQuery = HistoryQuery { chain: None, failed: false, limit: 100 };
+
+#[test]
+fn what_is_left_is_taken_in_once() {
+    let home = tempfile::tempdir().unwrap();
+    let state = home.path().join("deep/state");
+    let spool = Spool::new(&state, 100);
+    assert!(spool.read_all().unwrap().is_empty(), "no directory, no records");
+    let mut keeper = SpoolKeeper::new(spool.clone());
+    (0..3).for_each(|number| keeper.ended(record(number)));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&state), mode(spool.dir())), (0o700, 0o700));
+    let files: Vec<PathBuf> = fs::read_dir(spool.dir()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 3, "and nothing beside them");
+    assert!(files.iter().all(|file| mode(file) == 0o600));
+    let mut store = Sqlite::open(&home.path().join("runner.db")).unwrap();
+    // As if another process had taken one in, and died before it took the file away.
+    store.put_runs(&[record(1)]).unwrap();
+    assert_eq!(spool.take_in(&mut store).unwrap(), 3);
+    let ids: Vec<String> = store.runs(&ALL).unwrap().into_iter().map(|run| run.run_id).collect();
+    assert_eq!(ids, ["run-2", "run-1", "run-0"]);
+    assert_eq!((fs::read_dir(spool.dir()).unwrap().count(), spool.take_in(&mut store).unwrap()), (0, 0));
+}
+
+#[test]
+fn a_broken_file_is_set_aside_and_one_of_a_newer_program_stays() {
+    let home = tempfile::tempdir().unwrap();
+    let spool = Spool::new(home.path(), 100);
+    SpoolKeeper::new(spool.clone()).ended(record(0));
+    fs::write(spool.dir().join("1.json"), "{\"version\":1").unwrap();
+    fs::write(spool.dir().join("2.json"), "{\"version\":2,\"all\":\"is new\"}").unwrap();
+    fs::write(spool.dir().join(".3.json"), "half").unwrap();
+    fs::write(spool.dir().join("note.txt"), "mine").unwrap();
+    assert_eq!(spool.read_all().unwrap().len(), 1);
+    let mut store = Sqlite::open(&home.path().join("runner.db")).unwrap();
+    assert_eq!(spool.take_in(&mut store).unwrap(), 1);
+    let mut left: Vec<_> = fs::read_dir(spool.dir()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, [".3.json", "1.broken", "2.json", "note.txt"]);
+}
+
+#[test]
+fn where_nobody_takes_the_records_in_the_oldest_go() {
+    let home = tempfile::tempdir().unwrap();
+    let spool = Spool::new(home.path(), 3);
+    let mut keeper = SpoolKeeper::new(spool.clone());
+    (0..6).for_each(|number| keeper.ended(record(number)));
+    let kept = merged(Vec::new(), spool.read_all().unwrap(), &ALL);
+    assert_eq!(kept.iter().map(|run| run.run_id.as_str()).collect::<Vec<_>>(), ["run-5", "run-4", "run-3"]);
+}
+
+#[test]
+fn what_is_stored_and_what_is_left_are_one_history() {
+    let failed = RunRecord { outcome: Some("gave_up".into()), ..record(2) };
+    let all = merged(vec![record(3), record(1)], vec![record(1), failed.clone()], &ALL);
+    assert_eq!(all.iter().map(|run| run.run_id.as_str()).collect::<Vec<_>>(), ["run-3", "run-2", "run-1"]);
+    let some = merged(Vec::new(), vec![record(1), failed], &HistoryQuery { chain: Some("main".into()), failed: true, limit: 1 });
+    assert_eq!(some.len(), 1);
+    assert!(merged(Vec::new(), vec![record(1)], &HistoryQuery { chain: Some("other".into()), failed: false, limit: 9 }).is_empty());
+}
+
+#[test]
+fn a_disk_that_takes_nothing_costs_a_warning_and_no_more() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("runs"), "a file where the directory should be").unwrap();
+    let mut keeper = SpoolKeeper::new(Spool::new(home.path(), 3));
+    assert!(keeper.leave_in_time(record(0)).is_err());
+    keeper.ended(record(0));
+}

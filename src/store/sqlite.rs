@@ -1,0 +1,273 @@
+//! SQLite: one file, any number of processes on one machine. WAL, synced at every commit, so that what was acknowledged
+//! survives a power cut; every transaction that writes takes its place in the queue of writers before it begins.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, TransactionBehavior, params_from_iter};
+
+use super::engine::{Cell, Engine, Row, Statements, Work};
+use super::error::{EngineError, EngineFault, StoreError};
+use super::schema::{self, Dialect};
+
+/// How long is waited for other writers, in waits of [`BUSY_WAIT`]: about a minute. Nobody holds a transaction open for longer than a
+/// few milliseconds; a minute is for a disk that is busy.
+const BUSY_WAITS: i32 = 30_000;
+/// How long one such wait is. SQLite's own handler waits for up to 100 ms, and the unlucky one for ever longer.
+const BUSY_WAIT: Duration = Duration::from_millis(2);
+/// The mark in the file's header that it is ours: "runr".
+const APPLICATION_ID: i64 = 0x72_75_6e_72;
+/// How many statements are kept ready.
+const STATEMENTS: usize = 128;
+
+const DIALECT: Dialect = Dialect { text: "TEXT", int: "INTEGER", end: "STRICT, WITHOUT ROWID" };
+
+/// A connection to a file.
+#[derive(Debug)]
+pub struct Sqlite {
+    connection: Connection,
+    name: String,
+}
+
+impl Sqlite {
+    /// Opens the file to write to it. Makes it, with its directory, when it is not there; brings an old one up to date.
+    ///
+    /// # Errors
+    /// It cannot be opened or made, is of a newer version, is no database.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        make_private(path).map_err(|error| cannot_open(path, &error))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut sqlite = Self::connect(path, flags)?;
+        // Before anything is changed: the file of something else is left as it is.
+        let found = sqlite.patiently("open it", Self::version)?;
+        sqlite.refuse_newer(found)?;
+        sqlite.patiently("open it", Self::prepare_to_write)?;
+        sqlite.migrate()?;
+        Ok(sqlite)
+    }
+
+    /// Opens the file to read from it. Changes nothing.
+    ///
+    /// # Errors
+    /// It is not there, may not be read, is of another version, is no database.
+    pub fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        let name = shown(path);
+        // What SQLite says of a file that it cannot open is the same whatever the reason is.
+        if let Err(error) = fs::File::open(path) {
+            return Err(if error.kind() == io::ErrorKind::NotFound {
+                StoreError::Absent { database: name }
+            } else {
+                cannot_open(path, &error)
+            });
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut sqlite = Self::connect(path, flags)?;
+        let found = match sqlite.version() {
+            // A reader that may write neither the file nor its directory needs the files beside it, which are only
+            // there while somebody writes. Without them the file alone is the whole truth.
+            Err(error) if error.kind != EngineFault::Foreign && !beside(path, "-wal").exists() => {
+                let uri = format!("file:{}?immutable=1", encoded(path));
+                sqlite = Self::connect(Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI)?;
+                sqlite.name.clone_from(&name);
+                sqlite.version()
+            }
+            found => found,
+        };
+        let found = found.map_err(|error| error.on(&name, "open it"))?;
+        sqlite.refuse_newer(found)?;
+        if found < schema::VERSION {
+            return Err(StoreError::Older { database: name, found });
+        }
+        Ok(sqlite)
+    }
+
+    fn connect(path: &Path, flags: OpenFlags) -> Result<Self, StoreError> {
+        let name = shown(path);
+        let mut connection = Connection::open_with_flags(path, flags).map_err(|error| fault(&error).on(&name, "open it"))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.busy_handler(Some(wait_for_others)).map_err(|error| fault(&error).on(&name, "open it"))?;
+        Ok(Self { connection, name })
+    }
+
+    fn prepare_to_write(&mut self) -> Result<(), EngineError> {
+        let mode = self.connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+        let mode = mode.map_err(|error| fault(&error))?;
+        if mode != "wal" {
+            return Err(EngineError::new(EngineFault::Rejected, format!("it stays in the journal mode {mode}")));
+        }
+        self.connection.pragma_update(None, "synchronous", "FULL").map_err(|error| fault(&error))
+    }
+
+    fn version(&mut self) -> Result<i64, EngineError> {
+        let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| fault(&error));
+        let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+        let empty = || {
+            let count = self.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
+            count.map(|count| count == 0).map_err(|error| fault(&error))
+        };
+        if application != APPLICATION_ID && (application != 0 || version != 0 || !empty()?) {
+            return Err(EngineError::new(EngineFault::Foreign, "it has tables of something else"));
+        }
+        Ok(version)
+    }
+
+    fn refuse_newer(&self, found: i64) -> Result<(), StoreError> {
+        let known = schema::VERSION;
+        if found > known { Err(StoreError::Newer { database: self.name.clone(), found, known }) } else { Ok(()) }
+    }
+
+    /// Does something again and again while others are in the way: whoever turns a file into WAL, or brings it back
+    /// after a crash, wants it for itself, and then the others are told so without the handler being asked.
+    fn patiently<T>(&mut self, doing: &'static str, mut deed: impl FnMut(&mut Self) -> Result<T, EngineError>) -> Result<T, StoreError> {
+        let mut waits = 0;
+        loop {
+            match deed(self) {
+                Err(EngineError { kind: EngineFault::Conflict, .. }) if wait_for_others(waits) => waits += 1,
+                result => return result.map_err(|error| error.on(&self.name, doing)),
+            }
+        }
+    }
+
+    fn migrate(&mut self) -> Result<(), StoreError> {
+        let found = self.patiently("open it", Self::version)?;
+        self.refuse_newer(found)?;
+        if found == schema::VERSION {
+            return Ok(());
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let migrated = transaction.and_then(|transaction| {
+            // Somebody else may have been quicker.
+            let found = transaction.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
+            for (version, step) in schema::steps(found, DIALECT) {
+                transaction.execute_batch(&step)?;
+                transaction.pragma_update(None, "user_version", version)?;
+            }
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.commit()
+        });
+        migrated.map_err(|error| fault(&error).on(&self.name, "bring its tables up to date"))
+    }
+}
+
+fn transact_once(connection: &mut Connection, behavior: TransactionBehavior, work: Work<'_>) -> Result<(), EngineError> {
+    let transaction = connection.transaction_with_behavior(behavior).map_err(|error| fault(&error))?;
+    work(&mut Inside(&transaction))?;
+    transaction.commit().map_err(|error| fault(&error))
+}
+
+impl Engine for Sqlite {
+    fn shown(&self) -> &str {
+        &self.name
+    }
+
+    fn write(&mut self, doing: &'static str, work: Work<'_>) -> Result<(), StoreError> {
+        self.patiently(doing, |sqlite| transact_once(&mut sqlite.connection, TransactionBehavior::Immediate, work))
+    }
+
+    fn read(&mut self, doing: &'static str, work: Work<'_>) -> Result<(), StoreError> {
+        self.patiently(doing, |sqlite| transact_once(&mut sqlite.connection, TransactionBehavior::Deferred, work))
+    }
+}
+
+/// The statements of one transaction.
+struct Inside<'a>(&'a Connection);
+
+impl Statements for Inside<'_> {
+    fn run(&mut self, sql: &str, values: &[Cell]) -> Result<u64, EngineError> {
+        let done = self.0.prepare_cached(sql).and_then(|mut statement| statement.execute(params_from_iter(values)));
+        done.map(|rows| rows as u64).map_err(|error| fault(&error))
+    }
+
+    fn rows(&mut self, sql: &str, values: &[Cell]) -> Result<Vec<Row>, EngineError> {
+        let asked = || -> rusqlite::Result<Vec<Row>> {
+            let mut statement = self.0.prepare_cached(sql)?;
+            let columns = statement.column_count();
+            let mut rows = statement.query(params_from_iter(values))?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                found.push((0..columns).map(|column| row.get_ref(column).map(cell)).collect::<Result<_, _>>()?);
+            }
+            Ok(found)
+        };
+        asked().map_err(|error| fault(&error))
+    }
+}
+
+impl ToSql for Cell {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Int(number) => ValueRef::Integer(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+        }))
+    }
+}
+
+fn cell(value: ValueRef<'_>) -> Cell {
+    match value {
+        ValueRef::Null | ValueRef::Real(_) => Cell::Null,
+        ValueRef::Integer(number) => Cell::Int(number),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Cell::Text(String::from_utf8_lossy(bytes).into_owned()),
+    }
+}
+
+/// Another writer is at work: waits for a moment, unless there were enough of them.
+#[expect(clippy::disallowed_methods, reason = "SQLite has no other way to tell that a lock is free")]
+fn wait_for_others(waits: i32) -> bool {
+    if waits >= BUSY_WAITS {
+        return false;
+    }
+    // Not all at the same time: the pids of processes that were started together differ.
+    std::thread::sleep(BUSY_WAIT / 2 + BUSY_WAIT * (std::process::id() % 8) / 8);
+    true
+}
+
+/// The file, 0600, in a directory that is 0700 if we make it. Its companions get the mode of the file.
+fn make_private(path: &Path) -> io::Result<()> {
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.exists()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map(|_| ())
+}
+
+fn cannot_open(path: &Path, error: &io::Error) -> StoreError {
+    let (database, why) = (shown(path), error.to_string());
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::Denied { database, why },
+        io::ErrorKind::StorageFull => StoreError::Full { database, doing: "make it", why },
+        _ => StoreError::Away { database, doing: "open it", why },
+    }
+}
+
+fn shown(path: &Path) -> String {
+    format!("sqlite:{}", path.display())
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// A path inside a `file:` URI (sqlite.org/uri.html).
+fn encoded(path: &Path) -> String {
+    path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
+}
+
+fn fault(error: &rusqlite::Error) -> EngineError {
+    use EngineFault::{Away, Conflict, Damaged, Denied, Foreign, Full, Rejected};
+    let kind = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Conflict,
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => Denied,
+        Some(ErrorCode::DiskFull) => Full,
+        Some(ErrorCode::DatabaseCorrupt) => Damaged,
+        Some(ErrorCode::NotADatabase) => Foreign,
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::FileLockingProtocolFailed | ErrorCode::OutOfMemory) => Away,
+        Some(_) | None => Rejected,
+    };
+    EngineError::new(kind, error.to_string())
+}
