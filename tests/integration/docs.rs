@@ -162,6 +162,10 @@ fn calls(block: &Block) -> Result<Vec<Call>, String> {
 
 fn judge_console(block: &Block, ordered: bool) -> Result<(), String> {
     let calls = calls(block)?;
+    let of_state = |call: &Call| call.command.split(' ').any(|word| ["history", "show"].contains(&word));
+    if !cfg!(feature = "store") && calls.iter().any(of_state) {
+        return Ok(());
+    }
     if block.text().contains("checkout is at") && !succeeds(Command::new("git").arg("--version")) {
         skipped(&format!("{}: git is not installed", block.place));
         return Ok(());
