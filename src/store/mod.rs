@@ -268,6 +268,31 @@ impl<E: Engine> Store for E {
     }
 }
 
+/// Ends the runs on this host whose process is gone: nobody else will. Tells which they were.
+///
+/// # Errors
+/// The database does not answer.
+pub fn end_crashed(store: &mut dyn Store, here: &Owner, now: Timestamp) -> Result<Vec<RunRecord>, StoreError> {
+    let open = store.open_runs(&here.host)?;
+    let gone = |run: &RunRecord| run.owner().is_alive(here) == Some(false);
+    let crashed: Vec<RunRecord> = open.into_iter().filter(gone).map(|run| run.crashed(now)).collect();
+    if !crashed.is_empty() {
+        store.put_runs(&crashed)?;
+    }
+    Ok(crashed)
+}
+
+/// The slots on this host that were claimed by a process that is gone, for runs that have not begun: whoever wants one of
+/// them takes it over ([`Store::take_over_slot`]).
+///
+/// # Errors
+/// The database does not answer.
+pub fn lost_slots(store: &mut dyn Store, here: &Owner) -> Result<Vec<WaitingSlot>, StoreError> {
+    let mut waiting = store.waiting_slots(&here.host)?;
+    waiting.retain(|slot| slot.owner.is_alive(here) == Some(false));
+    Ok(waiting)
+}
+
 /// One transaction that writes, with what it found out.
 fn write<E: Engine + ?Sized, T>(
     engine: &mut E,

@@ -10,8 +10,9 @@ use std::process::{Child, Command, Stdio};
 use runner::config::database::DatabaseUrl;
 use runner::config::settings::StateSettings;
 use runner::store::open::Place;
+use runner::store::record::RunRecord;
 use runner::store::sqlite::Sqlite;
-use runner::store::{SlotClaim, Store, StoreError, VERSION};
+use runner::store::{Owner, SlotClaim, Store, StoreError, VERSION, end_crashed, lost_slots};
 
 use crate::contract::{at, begun, claim, ended, fulfils_the_contract, owner};
 use crate::scene::{Scene, spawn};
@@ -164,6 +165,30 @@ fn many_processes_share_a_file() {
 #[test]
 fn a_killed_process_loses_nothing_in_a_file() {
     a_killed_process_loses_nothing(&database(&Scene::new()));
+}
+
+// ---- a process that is gone ----------------------------------------------------------------------
+
+#[test]
+fn what_a_dead_process_left_open_is_ended_and_its_slots_are_found() {
+    let scene = Scene::new();
+    let mut store = open(&database(&scene));
+    let here = Owner::look();
+    let dead = Owner { start_time: here.start_time + 1, ..here.clone() };
+    let of = |id: &str, owner: &Owner| {
+        let (host, boot_id) = (owner.host.clone(), owner.boot_id.clone());
+        RunRecord { host, boot_id, pid: owner.pid, start_time: owner.start_time, ..begun(id, "c", 0) }
+    };
+    store.put_runs(&[of("lives", &here), of("dead", &dead)]).unwrap();
+    store.claim_slots(&[claim("m", "c", 0, "dead"), claim("m", "c", 1, "never began")], &dead, at(0)).unwrap();
+    store.put_runs(&[of("dead", &dead)]).unwrap();
+    store.claim_slots(&[claim("m", "c", 2, "begins at once")], &here, at(0)).unwrap();
+    let crashed = end_crashed(store.as_mut(), &here, at(9)).unwrap();
+    assert_eq!(crashed.iter().map(|run| run.run_id.as_str()).collect::<Vec<_>>(), ["dead"]);
+    assert_eq!(store.run("dead").unwrap().unwrap().outcome.as_deref(), Some("crashed"));
+    assert_eq!((end_crashed(store.as_mut(), &here, at(9)).unwrap().len(), store.run("lives").unwrap().unwrap().outcome), (0, None));
+    let lost = lost_slots(store.as_mut(), &here).unwrap();
+    assert_eq!(lost.into_iter().map(|slot| slot.claim.run_id).collect::<Vec<_>>(), ["never began"]);
 }
 
 // ---- versions ----------------------------------------------------------------------------------
