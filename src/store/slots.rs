@@ -22,8 +22,11 @@ pub fn claim(on: &mut dyn Statements, claims: &[SlotClaim], owner: &Owner, now: 
     for part in wanted.chunks(ROWS) {
         insert(on, part, owner, now)?;
         let keys: Vec<Cell> = part.iter().flat_map(|claim| key_cells(&claim.key)).collect();
+        // In this form both engines look up each key; for a list of keys behind IN, SQLite reads the whole table. The
+        // names of the columns of VALUES are the same in both.
         let sql = format!(
-            "SELECT machine, chain, slot, run_id FROM slots WHERE (machine, chain, slot) IN (VALUES {})",
+            "SELECT machine, chain, slot, run_id FROM (VALUES {}) AS wanted CROSS JOIN slots \
+             WHERE machine = column1 AND chain = column2 AND slot = column3",
             rows_of_places(part.len(), 3)
         );
         for row in on.rows(&sql, &keys)? {
