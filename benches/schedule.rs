@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use runner::config::keys::Missed;
 use runner::schedule::Schedule;
-use runner::schedule::agenda::{Agenda, Entry, Missed, Policy};
+use runner::schedule::agenda::{Agenda, Entry, Policy};
 
 const CHAINS: usize = 10_000;
 const ROUNDS: usize = 15;

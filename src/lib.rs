@@ -5,15 +5,21 @@
 //! `process::state`, `outcome` says what an exit means, and `cli::exit` makes the exit code of it all.
 //! docs/way-of-a-task.md walks it with the file names.
 
+#[cfg(feature = "schedule")]
+pub mod alarm;
 pub mod chain;
 pub mod cli;
 pub mod clock;
 pub mod config;
+#[cfg(all(feature = "schedule", feature = "store"))]
+pub mod daemon;
 pub mod environment;
 pub mod event;
 pub mod hook;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "schedule")]
+pub mod mark;
 pub mod metrics;
 pub mod names;
 pub mod notify;

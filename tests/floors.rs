@@ -29,6 +29,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("process::state", 1),
     ("schedule", 1),
     ("task", 2),
+    ("alarm", 2),
+    ("mark", 2),
     ("trust", 2),
     ("zone", 2),
     ("process", 2),
@@ -38,6 +40,9 @@ const FLOORS: &[(&str, u8)] = &[
     ("report", 2),
     ("store", 2),
     ("chain", 3),
+    ("daemon", 3),
+    ("daemon::overlap", 1),
+    ("daemon::rounds", 1),
     ("cli", 4),
 ];
 
@@ -51,6 +56,9 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("chain::step", "config", "the rules of a chain are settings"),
     ("chain::step", "task::graph", "a chain runs a plan"),
     ("process::state", "config", "whether to sweep is a setting"),
+    ("daemon::overlap", "config", "what to do is a setting"),
+    ("daemon::rounds", "schedule", "how much time is left is a rule of the schedule"),
+    ("daemon", "chain", "a daemon runs chains"),
     ("environment", "config", "variables come from sections"),
     ("schedule", "config", "`every D` and `+D` are durations as the configuration has them"),
     ("config::load", "task", "a drop-in is left out by the same names as a task"),

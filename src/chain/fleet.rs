@@ -4,22 +4,26 @@ use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
+use jiff::Timestamp;
+
 use super::run::Run;
 use super::setup::Setup;
 use super::{Driver, News};
 use crate::clock::Moment;
 use crate::event::RunRef;
+use crate::hook::HookRun;
 
-/// The runs that go on at this moment.
+/// The runs that go on at this moment, and the hooks of runs that did not begin.
 pub struct Fleet<'a> {
     driver: Driver<'a>,
     runs: Vec<Run>,
+    hooks: Vec<(String, HookRun)>,
 }
 
 impl<'a> Fleet<'a> {
     /// No run yet.
     pub fn new(driver: Driver<'a>) -> Self {
-        Self { driver, runs: Vec::new() }
+        Self { driver, runs: Vec::new(), hooks: Vec::new() }
     }
 
     /// The loop all runs are in.
@@ -27,14 +31,34 @@ impl<'a> Fleet<'a> {
         &mut self.driver
     }
 
+    /// Now, by the clock that nobody sets.
+    pub fn now(&self) -> Moment {
+        self.driver.world.clock.now()
+    }
+
+    /// Now, by the clock on the wall.
+    pub fn wall(&self) -> Timestamp {
+        self.driver.world.clock.wall()
+    }
+
     /// Begins a run beside those that go on.
     pub fn begin(&mut self, setup: Rc<Setup>, run: RunRef, variables: &[CString]) {
         self.runs.push(Run::begin(setup, run, variables, &mut self.driver.world));
     }
 
+    /// A hook of a chain whose run did not begin; nobody waits for it but the end of the program.
+    pub fn add_hook(&mut self, chain: &str, hook: HookRun) {
+        self.hooks.push((chain.to_owned(), hook));
+    }
+
     /// The runs that go on, in the order in which they began.
     pub fn runs(&self) -> &[Run] {
         &self.runs
+    }
+
+    /// Whether neither a run nor a hook goes on.
+    pub fn is_quiet(&self) -> bool {
+        self.runs.is_empty() && self.hooks.is_empty()
     }
 
     /// Whether a run of the chain goes on.
@@ -52,12 +76,27 @@ impl<'a> Fleet<'a> {
     /// Waits until something happens to a run, one of `also` is ready, a signal arrives, or `deadline` passes. No run may
     /// begin before [`Fleet::advance`] has seen the news.
     pub fn listen(&mut self, also: &[BorrowedFd<'_>], deadline: Option<Moment>) -> News {
-        self.driver.listen(&self.runs, also, deadline)
+        let hooks = self.hooks.iter().flat_map(|(_, hook)| hook.process().fds());
+        let all: Vec<BorrowedFd<'_>> = also.iter().copied().chain(hooks).collect();
+        let deadline = self.hooks.iter().filter_map(|(_, hook)| hook.wake_at()).chain(deadline).min();
+        let mut news = self.driver.listen(&self.runs, &all, deadline);
+        news.ready.truncate(also.len());
+        news
     }
 
-    /// Lets every run act on what was heard; those that have ended.
+    /// Lets every run and hook act on what was heard; the runs that have ended.
     pub fn advance(&mut self, news: &News) -> Vec<Run> {
         self.driver.advance(&mut self.runs, news);
+        let now = self.driver.world.clock.now();
+        let family = self.driver.world.family;
+        self.hooks.retain_mut(|(chain, hook)| match hook.advance(family, now) {
+            None => true,
+            Some(Ok(())) => false,
+            Some(Err(why)) => {
+                log::warn!("chain {chain}: {}: {why}", hook.key);
+                false
+            }
+        });
         self.take_ended()
     }
 

@@ -60,6 +60,12 @@ pub enum Command {
         #[arg(value_name = "CHAIN")]
         chains: Vec<String>,
     },
+    /// Fire chains on their schedules until told to stop
+    #[cfg(all(feature = "schedule", feature = "store"))]
+    Daemon,
+    /// Fire what is due in this minute, wait for it, exit (from cron or a timer)
+    #[cfg(all(feature = "schedule", feature = "store"))]
+    Tick,
     /// Show the runs of the past, the newest first
     #[cfg(feature = "store")]
     History {

@@ -3,6 +3,8 @@
 
 pub mod args;
 mod check;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod daemon;
 mod dry_run;
 pub mod exit;
 mod filter;
@@ -13,6 +15,8 @@ mod history;
 mod list;
 #[cfg(feature = "schedule")]
 mod now;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod outside;
 mod prepare;
 mod print;
 mod record;
@@ -121,6 +125,18 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             let settings = Settings::resolve(&global, false)?;
             report_log::start(settings.log.clone());
             show::show(&settings, &run)
+        }
+        #[cfg(all(feature = "schedule", feature = "store"))]
+        Some(Command::Daemon) => {
+            let settings = Settings::resolve(&global, true)?;
+            report_log::start(settings.log.clone());
+            daemon::daemon(&settings)
+        }
+        #[cfg(all(feature = "schedule", feature = "store"))]
+        Some(Command::Tick) => {
+            let settings = Settings::resolve(&global, true)?;
+            report_log::start(settings.log.clone());
+            daemon::tick(&settings)
         }
         Some(Command::Completions { shell }) => generate::completions(shell),
         Some(Command::Man { dir }) => generate::man(&dir),

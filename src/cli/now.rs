@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,9 +19,11 @@ use crate::chain::fleet::Fleet;
 use crate::chain::run::Run;
 use crate::chain::setup::Setup;
 use crate::config::chains;
+use crate::config::database::state_dir;
 use crate::config::keys::Output;
 use crate::config::settings::StateSettings;
 use crate::event::RunRef;
+use crate::mark;
 use crate::names::MAIN_CHAIN;
 use crate::notify::systemd::stopping;
 use crate::report::bars::Bars;
@@ -38,14 +41,15 @@ pub fn now(settings: &Settings, words: &[String]) -> Result<Exit, Failure> {
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
     let longest_stop = chains.iter().map(|(setup, _)| setup.longest_stop()).max().unwrap_or(Duration::ZERO);
+    let state_dir = state_dir(own_variable, rustix::process::geteuid().is_root());
     let mut stage = Stage::new(managed, bars(&chains), longest_stop, Record::of_main(&state))?;
-    let ended = drive(&mut stage, chains);
+    let (ended, refused) = drive(&mut stage, chains, state_dir.as_deref());
     stopping(managed);
     if settings.json {
         let runs: Vec<_> = ended.iter().map(as_json).collect();
         print::json(&json!({ "version": 1, "runs": runs }))?;
     }
-    Ok(ended.iter().map(exit_of).fold(Exit::Done, Exit::graver))
+    Ok(ended.iter().map(exit_of).fold(refused, Exit::graver))
 }
 
 type Chain = (Rc<Setup>, Vec<CString>);
@@ -79,11 +83,22 @@ fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Chain>, StateSet
     Ok((ready, state))
 }
 
-fn drive(stage: &mut Stage, chains: Vec<Chain>) -> Vec<Run> {
+fn drive(stage: &mut Stage, chains: Vec<Chain>, state_dir: Option<&Path>) -> (Vec<Run>, Exit) {
     let (driver, ids) = stage.driver();
     let mut fleet = Fleet::new(driver);
+    let (mut marks, mut refused) = (Vec::new(), Exit::Done);
     for (setup, variables) in chains {
-        let run = RunRef { chain: setup.chain.name.clone(), id: ids.fresh(), trigger: Trigger::of(TriggerKind::Now) };
+        let id = ids.fresh();
+        match mark::take(state_dir, &setup.chain.name, &id) {
+            Ok(mark) => marks.push((id.clone(), mark)),
+            Err(holder) => {
+                let chain = setup.chain.name.as_str();
+                log::error!(event = "run_refused", chain, reason = "overlap"; "chain {chain} still runs: {holder}");
+                refused = Exit::Refused;
+                continue;
+            }
+        }
+        let run = RunRef { chain: setup.chain.name.clone(), id, trigger: Trigger::of(TriggerKind::Now) };
         fleet.begin(setup, run, &variables);
     }
     let mut ended = fleet.take_ended();
@@ -92,9 +107,12 @@ fn drive(stage: &mut Stage, chains: Vec<Chain>) -> Vec<Run> {
         for signal in &news.stops {
             fleet.stop(None, *signal);
         }
-        ended.extend(fleet.advance(&news));
+        for run in fleet.advance(&news) {
+            marks.retain(|(id, _)| *id != run.run_ref().id);
+            ended.push(run);
+        }
     }
-    ended
+    (ended, refused)
 }
 
 fn exit_of(run: &Run) -> Exit {

@@ -24,6 +24,17 @@ impl Record {
         let keeper = super::state::own_place(state).spool().map(SpoolKeeper::new);
         Self { recorder: keeper.map(|keeper| Recorder::new(facts, Box::new(SystemClock::new()), Box::new(keeper))) }
     }
+
+    /// Hands the records to the loop of the daemon, which writes them down.
+    #[cfg(feature = "schedule")]
+    pub fn of_daemon(owner: &crate::store::Owner, outbox: crate::daemon::Outbox) -> Self {
+        use super::exit::Exit;
+        use crate::clock::SystemClock;
+        use crate::store::record::{Facts, Recorder};
+
+        let facts = Facts { owner: owner.clone(), exit_code: |outcome| Exit::of_run(outcome).code() };
+        Self { recorder: Some(Recorder::new(facts, Box::new(SystemClock::new()), Box::new(outbox))) }
+    }
 }
 
 #[cfg(not(feature = "store"))]

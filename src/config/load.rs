@@ -77,7 +77,8 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn include_dir(config: &Config) -> Option<(PathBuf, Origin)> {
+/// The directory of drop-in files, and where it was said.
+pub fn include_dir(config: &Config) -> Option<(PathBuf, Origin)> {
     let entry = config.get(sections::RUNNER_SECTION, keys::INCLUDE_DIR.info.name).filter(|entry| !entry.value.is_empty())?;
     let dir = entry.origin.base().unwrap_or(Path::new("")).join(&entry.value);
     Some((dir, entry.origin.clone()))

@@ -37,6 +37,29 @@ impl Watchdog {
     }
 }
 
+/// The daemon does what it is there for. `connected` is whether NOTIFY_SOCKET is set.
+pub fn ready(connected: bool) {
+    if connected {
+        send(&[NotifyState::Ready]);
+    }
+}
+
+/// The daemon reads its configuration again; [`ready`] says when it has (systemd.service(5), Type=notify-reload).
+pub fn reloading(connected: bool) {
+    if connected {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+        send(&[NotifyState::Reloading, NotifyState::MonotonicUsec(micros)]);
+    }
+}
+
+/// One line for people.
+pub fn status(connected: bool, text: &str) {
+    if connected {
+        send(&[NotifyState::Status(text)]);
+    }
+}
+
 /// The program is about to end. `connected` is whether NOTIFY_SOCKET is set.
 pub fn stopping(connected: bool) {
     if connected {

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Schedule;
 use super::order::minute_of;
+use crate::config::keys::Missed;
 
 /// The most slots that `missed = all` runs at once.
 pub const MOST_CAUGHT_UP: usize = 100;
@@ -19,17 +20,6 @@ pub const MOST_CAUGHT_UP: usize = 100;
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 /// Slots that are given up are counted so far: there may be millions, and ten thousand chains wake from one sleep.
 const COUNTED: usize = 100;
-
-/// `missed`: what becomes of slots that passed while nothing ran.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missed {
-    /// Nothing.
-    Skip,
-    /// The newest is run, once.
-    Last,
-    /// Each is run, the newest hundred.
-    All,
-}
 
 /// The settings of a chain that say which slots it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,6 +20,8 @@ mod config;
 mod config_values;
 #[cfg(feature = "store")]
 mod contract;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod daemon;
 mod depends;
 mod docs;
 mod env;

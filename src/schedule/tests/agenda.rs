@@ -5,9 +5,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rstest::rstest;
 
-use super::super::agenda::{Agenda, Entry, Missed, NoClock, Policy, believe, decide, stable_delay, tick};
+use super::super::agenda::{Agenda, Entry, NoClock, Policy, believe, decide, stable_delay, tick};
 use super::super::order::{Idle, Member, Order, minute_of, time_left};
 use super::{PRAGUE, at, schedule};
+use crate::config::keys::Missed;
 
 const HOUR: u64 = 3600;
 

@@ -1,0 +1,132 @@
+//! `runner daemon` and `runner tick`: chains on their schedules, until told to stop or for this minute.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+
+use super::exit::{Exit, Failure};
+use super::outside::{Surroundings, book_of};
+use super::print;
+use super::record::Record;
+use super::run::tell_findings;
+use super::settings::{Loaded, Settings, own_variable, part_findings, without_repeats};
+use super::stage::Stage;
+use super::state::{failure, own_place};
+use crate::alarm::ClockAlarm;
+use crate::chain::fleet::Fleet;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::config::settings::StateSettings;
+use crate::daemon::book::Booked;
+use crate::daemon::{Daemon, Ended, Outbox, Parts, State};
+use crate::names::counted;
+use crate::notify::systemd;
+use crate::store::Owner;
+
+/// A wall clock that shows an earlier date is none: this program did not exist then.
+const BUILT: &str = "2026-01-01T00:00:00Z";
+/// How long the newest records may take to be written at the end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Fires chains on their schedules until it is told to stop.
+///
+/// # Errors
+/// The configuration is wrong; what a daemon stands on cannot be had.
+pub fn daemon(settings: &Settings) -> Result<Exit, Failure> {
+    let ready = Ready::new(settings)?;
+    if ready.chains.iter().all(|chain| chain.schedule.is_none() || !chain.named.enabled) {
+        log::warn!("no chain has a schedule: nothing will happen until the configuration says so");
+    }
+    let owner = Owner::look();
+    let place = own_place(&ready.state);
+    let opened = place.clone();
+    let open = move || opened.open(now());
+    log::info!("daemon of {}, process {}", counted(ready.chains.len(), "chain"), owner.pid);
+    ready.drive(settings, open, |daemon| daemon.run()).map(|_| Exit::Done)
+}
+
+/// Fires what is due in this minute, waits for it, and tells how it ended.
+///
+/// # Errors
+/// The configuration is wrong, or there is no state: nothing was started.
+pub fn tick(settings: &Settings) -> Result<Exit, Failure> {
+    let ready = Ready::new(settings)?;
+    let place = own_place(&ready.state);
+    // A tick without a state would fire slots twice: it says so at once.
+    let mut store = Some(place.open(now()).map_err(failure)?);
+    let open = move || store.take().map_or_else(|| place.open(now()), Ok);
+    let ended = ready.drive(settings, open, |daemon| daemon.tick())?;
+    if let Some(why) = ended.no_state {
+        return Err(Failure::State(why));
+    }
+    if settings.json {
+        print::json(&as_json(&ended))?;
+    }
+    let refused = if ended.refused > 0 { Exit::Config } else { Exit::Done };
+    Ok(ended.outcomes.iter().map(|(_, outcome)| Exit::of_run(outcome)).fold(refused, Exit::graver))
+}
+
+fn as_json(ended: &Ended) -> serde_json::Value {
+    let runs = ended.outcomes.iter().map(|(run, outcome)| {
+        serde_json::json!({
+            "chain": run.chain, "run_id": run.id.as_str(), "outcome": outcome.word(), "scheduled_at": run.trigger.scheduled_text(),
+            "task": outcome.task().map(|task| task.text()), "exit_code": Exit::of_run(outcome).code(),
+        })
+    });
+    serde_json::json!({ "version": 1, "runs": runs.collect::<Vec<_>>(), "refused": ended.refused })
+}
+
+fn now() -> Timestamp {
+    SystemClock::new().wall()
+}
+
+/// A configuration that can be used.
+struct Ready {
+    config: Config,
+    state: StateSettings,
+    chains: Vec<Booked>,
+}
+
+impl Ready {
+    fn new(settings: &Settings) -> Result<Self, Failure> {
+        let Loaded { config, state, mut findings, .. } = settings.load()?;
+        let chains = book_of(&config, &mut findings);
+        let (errors, told) = part_findings(without_repeats(findings), settings.strict);
+        if !errors.is_empty() {
+            return Err(Failure::Config(errors));
+        }
+        tell_findings(&told);
+        Ok(Self { config, state, chains })
+    }
+
+    fn drive(
+        self,
+        settings: &Settings,
+        open: impl FnMut() -> Result<Box<dyn crate::store::Store>, crate::store::StoreError> + Send + 'static,
+        work: fn(&mut Daemon<'_>) -> Ended,
+    ) -> Result<Ended, Failure> {
+        let managed = own_variable("NOTIFY_SOCKET").is_some();
+        let place = own_place(&self.state);
+        let outbox = Outbox::default();
+        let longest_stop = self.chains.iter().map(|chain| chain.named.chain.task.kill_after).max().unwrap_or_default();
+        let owner = Owner::look();
+        let record = Record::of_daemon(&owner, outbox.clone());
+        // The manager hears of the daemon as a whole; what each run does is in the log.
+        let mut stage = Stage::new(managed, None, longest_stop, record)?;
+        stage.be_silent_about_runs();
+        let (driver, ids) = stage.driver();
+        let state = State::new(open, owner, place.keep, outbox).context("the thread of the store cannot be started")?;
+        let mut alarm = ClockAlarm::new().context("the kernel gives no timer")?;
+        let built = BUILT.parse().context("the build date")?;
+        let mut surroundings = Surroundings::new(settings, self.config, place.state_dir, managed);
+        let stop_time = Duration::ZERO;
+        let parts = Parts { fleet: Fleet::new(driver), ids, state, alarm: &mut alarm, outside: &mut surroundings, built, stop_time };
+        systemd::ready(managed);
+        let mut daemon = Daemon::new(parts, self.chains);
+        let ended = work(&mut daemon);
+        systemd::stopping(managed);
+        daemon.settle(LAST_WORDS);
+        Ok(ended)
+    }
+}

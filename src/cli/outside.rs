@@ -1,0 +1,158 @@
+//! What the daemon and a tick need of files, variables and the command line: chains made ready, hooks of runs that do not
+//! begin, the mark of a chain that runs, the configuration read again.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use jiff::tz::TimeZone;
+
+use super::prepare::{Prepared, prepare};
+use super::refused::{Refusal, start_hook};
+use super::run::tell_findings;
+use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findings, program_variables, without_repeats};
+use crate::chain::Driver;
+use crate::chain::setup::Setup;
+use crate::config::load::include_dir;
+use crate::config::{Config, Finding, chains};
+use crate::daemon::book::{Booked, read_schedules};
+use crate::daemon::{Outside, View};
+use crate::hook::HookRun;
+use crate::mark::{self, Mark};
+use crate::names::{RunId, counted};
+use crate::notify::systemd;
+use crate::zone;
+
+/// Files, variables, and the configuration in force.
+pub struct Surroundings<'a> {
+    settings: &'a Settings,
+    config: Config,
+    stamp: Stamp,
+    state_dir: Option<PathBuf>,
+    managed: bool,
+    shown: String,
+}
+
+/// What the files of a configuration look like.
+type Stamp = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
+
+impl<'a> Surroundings<'a> {
+    /// Those of this configuration. `managed` is whether a service manager listens.
+    pub fn new(settings: &'a Settings, config: Config, state_dir: Option<PathBuf>, managed: bool) -> Self {
+        Self { stamp: stamp(&config), settings, config, state_dir, managed, shown: String::new() }
+    }
+}
+
+/// The chains of a configuration with their schedules, in the machine's zone where they name none. What is wrong with
+/// them goes to `findings`.
+pub fn book_of(config: &Config, findings: &mut Vec<Finding>) -> Vec<Booked> {
+    let chains = chains::read_all(config, findings);
+    read_schedules(chains, &local_zone(), findings)
+}
+
+/// The zone of the machine.
+pub fn local_zone() -> TimeZone {
+    zone::local(own_variable("TZ").as_deref())
+}
+
+fn stamp(config: &Config) -> Stamp {
+    let look = |path: &Path| {
+        let seen = fs::metadata(path).ok().map(|found| (found.ino(), found.size(), found.mtime(), found.mtime_nsec()));
+        (path.to_owned(), seen)
+    };
+    // A drop-in that is new changes its directory.
+    let include = include_dir(config).map(|(dir, _)| dir);
+    config.files().iter().map(|file| look(file)).chain(include.as_deref().map(look)).collect()
+}
+
+impl Outside for Surroundings<'_> {
+    fn prepare(&mut self, chain: &Booked) -> Result<(Rc<Setup>, Vec<CString>), String> {
+        let settings = chain.named.chain.clone();
+        let dir = find_task_dir(None, &settings).map_err(|failure| failure.to_string())?;
+        let Prepared { setup, findings, .. } = prepare(&self.config, settings, Vec::new(), &dir);
+        let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
+        if !errors.is_empty() {
+            return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+        }
+        tell_findings(&told);
+        let mut setup = setup.ok_or_else(|| format!("{} cannot be used", dir.display()))?;
+        setup.beside_others = true;
+        Ok((Rc::new(setup), program_variables(self.settings, &dir)))
+    }
+
+    fn refused(&mut self, chain: &Booked, reason: &str, message: &str, driver: &mut Driver<'_>) -> Option<HookRun> {
+        let dir = find_task_dir(None, &chain.named.chain).ok()?;
+        let variables = program_variables(self.settings, &dir);
+        let refusal = Refusal { chain: &chain.named.chain, reason, message };
+        match start_hook(&self.config, &refusal, &variables, driver.world.family, driver.world.clock)? {
+            Ok(hook) => Some(hook),
+            Err(why) => {
+                log::warn!("chain {}: chain_hook: {why}", chain.name());
+                None
+            }
+        }
+    }
+
+    fn mark(&mut self, chain: &str, run: &RunId) -> Result<Mark, String> {
+        mark::take(self.state_dir.as_deref(), chain, run)
+    }
+
+    fn has_changed(&mut self) -> bool {
+        stamp(&self.config) != self.stamp
+    }
+
+    fn reload(&mut self) -> Result<Vec<Booked>, String> {
+        systemd::reloading(self.managed);
+        let read = self.read_again();
+        systemd::ready(self.managed);
+        read
+    }
+
+    fn tell(&mut self, view: &View<'_>) {
+        let text = summary(view);
+        if text != self.shown {
+            systemd::status(self.managed, &text);
+            self.shown = text;
+        }
+    }
+}
+
+impl Surroundings<'_> {
+    fn read_again(&mut self) -> Result<Vec<Booked>, String> {
+        // Whatever comes of it: the same files are not read twice.
+        let known = std::mem::replace(&mut self.stamp, stamp(&self.config));
+        let Loaded { config, mut findings, .. } = self.settings.load().map_err(|failure| failure.to_string())?;
+        let chains = book_of(&config, &mut findings);
+        let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
+        if !errors.is_empty() {
+            return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+        }
+        tell_findings(&told);
+        drop(known);
+        self.stamp = stamp(&config);
+        self.config = config;
+        Ok(chains)
+    }
+}
+
+/// One line for `systemctl status`.
+fn summary(view: &View<'_>) -> String {
+    let scheduled = view.book.chains().iter().filter(|chain| chain.named.enabled && chain.schedule.is_some()).count();
+    let mut parts = vec![format!("{} on schedule", counted(scheduled, "chain"))];
+    if !view.runs.is_empty() {
+        let names: Vec<&str> = view.runs.iter().map(|run| run.run_ref().chain.as_str()).take(5).collect();
+        parts.push(format!("{} going on ({})", counted(view.runs.len(), "run"), names.join(", ")));
+    }
+    if view.stopping {
+        parts.push("stopping".to_owned());
+    }
+    if view.refused_config.is_some() {
+        parts.push("the newest configuration is wrong and not used".to_owned());
+    }
+    if view.no_clock.is_some() {
+        parts.push("the clock is not believed".to_owned());
+    }
+    parts.join(", ")
+}

@@ -1,0 +1,112 @@
+//! The turns of idle chains: after all others of their tick, one after the other, while time is left. Decides only.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::names::RunId;
+use crate::schedule::order::time_left;
+
+/// Something that runs under an id.
+pub trait HasRun {
+    /// Its id.
+    fn run(&self) -> &RunId;
+}
+
+/// The ticks in which idle chains wait for their turn.
+#[derive(Debug)]
+pub struct Rounds<T> {
+    rounds: Vec<Round<T>>,
+}
+
+#[derive(Debug)]
+struct Round<T> {
+    /// What has to end before the next one has its turn.
+    going: HashSet<RunId>,
+    idle: VecDeque<(T, Timestamp, Duration)>,
+}
+
+/// What becomes of an idle chain.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<T> {
+    /// It runs.
+    Start(T),
+    /// There is no time left for it: zero or less.
+    NoTime(T, SignedDuration),
+}
+
+impl<T> Default for Rounds<T> {
+    fn default() -> Self {
+        Self { rounds: Vec::new() }
+    }
+}
+
+impl<T: HasRun> Rounds<T> {
+    /// Idle chains, each with the minute it is due in and its window; they wait for the runs of `going`.
+    pub fn add(&mut self, idle: Vec<(T, Timestamp, Duration)>, going: HashSet<RunId>) {
+        self.rounds.push(Round { going, idle: idle.into() });
+    }
+
+    /// A run has ended, or did not begin after all.
+    pub fn ended(&mut self, run: &RunId) {
+        for round in &mut self.rounds {
+            round.going.remove(run);
+        }
+        self.rounds.retain(|round| !round.idle.is_empty() || !round.going.is_empty());
+    }
+
+    /// The next one whose turn it is, if there is one.
+    pub fn next(&mut self, now: Timestamp) -> Option<Step<T>> {
+        let round = self.rounds.iter_mut().find(|round| round.going.is_empty() && !round.idle.is_empty())?;
+        let (chain, minute, window) = round.idle.pop_front()?;
+        let left = time_left(minute, window, now);
+        let step = if left.is_positive() {
+            round.going.insert(chain.run().clone());
+            Step::Start(chain)
+        } else {
+            Step::NoTime(chain, left)
+        };
+        self.rounds.retain(|round| !round.idle.is_empty() || !round.going.is_empty());
+        Some(step)
+    }
+
+    /// Whether nobody waits for a turn.
+    pub fn is_empty(&self) -> bool {
+        self.rounds.iter().all(|round| round.idle.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl HasRun for RunId {
+        fn run(&self) -> &RunId {
+            self
+        }
+    }
+
+    fn run(number: u32) -> RunId {
+        RunId::new("", number, 0)
+    }
+
+    #[test]
+    fn they_follow_the_others_one_after_the_other_while_time_is_left() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let window = Duration::from_secs(60);
+        let mut rounds = Rounds::default();
+        rounds.add(vec![(run(3), at(0), window), (run(4), at(0), window), (run(5), at(0), window)], HashSet::from([run(1), run(2)]));
+        assert_eq!(rounds.next(at(1)), None);
+        rounds.ended(&run(1));
+        assert_eq!(rounds.next(at(2)), None);
+        rounds.ended(&run(2));
+        assert_eq!(rounds.next(at(30)), Some(Step::Start(run(3))));
+        assert_eq!(rounds.next(at(31)), None, "one after the other");
+        rounds.ended(&run(3));
+        assert_eq!(rounds.next(at(60)), Some(Step::NoTime(run(4), SignedDuration::ZERO)));
+        assert_eq!(rounds.next(at(61)), Some(Step::NoTime(run(5), SignedDuration::from_secs(-1))));
+        assert!(rounds.is_empty());
+        assert_eq!(rounds.next(at(61)), None);
+    }
+}

@@ -1,0 +1,66 @@
+//! The mark of a named chain that runs: among all programs of one machine a chain runs once at a time. Touches one file for each
+//! chain, which is locked while its run goes on; the kernel gives it back when the process ends, however it ends.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+
+use crate::names::RunId;
+
+/// The directory in the state directory where the marks are.
+const DIR_NAME: &str = "running";
+
+/// The mark, given back when it is dropped; nothing where there is no state directory to keep it in.
+pub type Mark = Option<File>;
+
+/// Takes the mark of a chain for a run. Where it cannot be kept, that is told, and the run goes on without.
+///
+/// # Errors
+/// Another run has it: which, in words.
+pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId) -> Result<Mark, String> {
+    let Some(dir) = state_dir.map(|dir| dir.join(DIR_NAME)) else { return Ok(None) };
+    match take_in(&dir, chain, run) {
+        Ok(Ok(file)) => Ok(Some(file)),
+        Ok(Err(holder)) => Err(holder),
+        Err(error) => {
+            log::warn!("chain {chain}: other programs cannot see that it runs: {}: {error}", dir.display());
+            Ok(None)
+        }
+    }
+}
+
+fn take_in(dir: &Path, chain: &str, run: &RunId) -> io::Result<Result<File, String>> {
+    fs::create_dir_all(dir)?;
+    let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(dir.join(chain))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder)?;
+            return Ok(Err(holder.trim().to_owned()));
+        }
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(format!("run {run} of process {}\n", std::process::id()).as_bytes())?;
+    Ok(Ok(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_had_by_one_run_at_a_time_and_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let take = |chain, number| take(Some(dir.path()), chain, &RunId::new("", number, 0));
+        let first = take("a", 1).unwrap();
+        assert!(first.is_some());
+        assert_eq!(take("a", 2).unwrap_err(), format!("run 00000000-1-0000000000000000 of process {}", std::process::id()));
+        assert!(take("b", 3).is_ok());
+        drop(first);
+        assert!(take("a", 4).is_ok());
+        assert!(super::take(None, "a", &RunId::new("", 5, 0)).unwrap().is_none());
+    }
+}
