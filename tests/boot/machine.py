@@ -98,7 +98,11 @@ class Namespaces:
         self.scenes.mkdir()
         allowed(["mount", "-t", "tmpfs", "scenes", self.scenes])
         self.group = writable_group(work)
-        self.try_out(work)
+        try:
+            self.try_out(work)
+        except (Refused, Wrong):
+            remove_groups(self.group)
+            raise
 
     def try_out(self, work):
         """Goes the whole way of a machine but its last step, with an empty tree."""
