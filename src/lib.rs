@@ -7,6 +7,8 @@
 
 #[cfg(feature = "schedule")]
 pub mod alarm;
+#[cfg(all(feature = "schedule", feature = "store"))]
+pub mod board;
 pub mod chain;
 pub mod cli;
 pub mod clock;

@@ -30,6 +30,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("schedule", 1),
     ("task", 2),
     ("alarm", 2),
+    ("board", 2),
     ("mark", 2),
     ("trust", 2),
     ("zone", 2),

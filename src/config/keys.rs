@@ -195,6 +195,10 @@ keys! {
     IDLE: bool = "idle", "no", CHAIN, |text, _| value::boolean(text), "run after all others of the tick, while time is left in the window";
     WINDOW: Duration = "window", "60", CHAIN, |text, _| value::duration(text), "how long after its slot an idle chain may begin";
     SCOPE: SlotScope = "scope", "machine", CHAIN, |text, _| value::choice(text, &[("machine", SlotScope::Machine), ("cluster", SlotScope::Cluster)]), "whether each machine takes a slot, or one of all that share the database";
+    LISTEN: String = "listen", "", DAEMON, |text, _| Ok(text.to_owned()), "where the daemon answers HTTP: addresses with ports, or the path of a socket";
+    ALLOW: String = "allow", "", DAEMON, |text, _| Ok(text.to_owned()), "who may ask: addresses and networks, and host names it is called by; this machine without one";
+    TOKEN_FILE: PathBuf = "token_file", "", DAEMON, value::path, "file with the token that those who ask must have";
+    STOP_TIME: Duration = "stop_time", "0", DAEMON, |text, _| value::duration(text), "how long running chains may go on when the daemon is told to stop";
     ENABLED: bool = "enabled", "yes", CHAIN, |text, _| value::boolean(text), "whether the schedule counts";
 }
 

@@ -14,13 +14,15 @@ use crate::names::{MAIN_CHAIN, TaskName};
 pub const RUNNER_SECTION: &str = "runner";
 /// What the section of a named chain begins with.
 pub const CHAIN_PREFIX: &str = "chain:";
+/// The section of the daemon.
+pub const DAEMON_SECTION: &str = "daemon";
 /// The section of variables for all tasks.
 pub const ENV_SECTION: &str = "env";
 
 /// Whether runner owns the section: its keys are judged, and it is no plain section of a task.
 pub fn is_owned(section: &str) -> bool {
     const KINDS: [&str; 4] = ["task:", "env:", "chain:", "queue:"];
-    const NAMES: [&str; 6] = [RUNNER_SECTION, ENV_SECTION, DEFAULT_SECTION, "daemon", "metrics", "liveness"];
+    const NAMES: [&str; 6] = [RUNNER_SECTION, ENV_SECTION, DEFAULT_SECTION, DAEMON_SECTION, "metrics", "liveness"];
     NAMES.contains(&section) || KINDS.iter().any(|kind| section.starts_with(kind))
 }
 
@@ -84,6 +86,12 @@ impl<'a> Sections<'a> {
             vec![(own.as_str(), Scope::CHAIN), (RUNNER_SECTION, Scope::INHERITED), (DEFAULT_SECTION, Scope::CHAIN)]
         };
         let general = places.into_iter().filter_map(|(name, scope)| Some((scope, config.section(name)?))).collect();
+        Self { config, by_word: HashMap::new(), with_env: HashSet::new(), general }
+    }
+
+    /// The section `[daemon]`.
+    pub fn for_daemon(config: &'a Config) -> Self {
+        let general = config.section(DAEMON_SECTION).map(|section| (Scope::DAEMON, section)).into_iter().collect();
         Self { config, by_word: HashMap::new(), with_env: HashSet::new(), general }
     }
 

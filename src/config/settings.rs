@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::database::DatabaseUrl;
 use super::keys::{self, Key, Output, RetryFrom, Scope, Sweep, Trust};
-use super::sections::{CHAIN_PREFIX, ENV_SECTION, RUNNER_SECTION, SectionPath, Sections};
+use super::sections::{CHAIN_PREFIX, DAEMON_SECTION, ENV_SECTION, RUNNER_SECTION, SectionPath, Sections};
 use super::value::{self, CommandLine, Tries};
 use super::{Config, Finding, Origin, Section, Severity};
 use crate::clock::Limit;
@@ -164,6 +164,34 @@ impl StateSettings {
     }
 }
 
+/// What `[daemon]` says.
+#[derive(Debug, Clone)]
+pub struct DaemonSettings {
+    /// `listen`, and where it stands.
+    pub listen: Option<(String, Origin)>,
+    /// `allow`, and where it stands.
+    pub allow: Option<(String, Origin)>,
+    /// `token_file`.
+    pub token_file: Option<PathBuf>,
+    /// `stop_time`.
+    pub stop_time: Duration,
+}
+
+impl DaemonSettings {
+    /// Reads `[daemon]`. Whatever is wrong goes to `findings`.
+    pub fn new(config: &Config, findings: &mut Vec<Finding>) -> Self {
+        let sections = Sections::for_daemon(config);
+        let path = sections.of_chain();
+        let mut reader = Reader { path: &path, findings };
+        Self {
+            listen: reader.optional(&keys::LISTEN).map(|text| (text, path.explain(&keys::LISTEN.info).1)),
+            allow: reader.optional(&keys::ALLOW).map(|text| (text, path.explain(&keys::ALLOW.info).1)),
+            token_file: reader.optional(&keys::TOKEN_FILE),
+            stop_time: reader.value(&keys::STOP_TIME),
+        }
+    }
+}
+
 /// Reads values along the sections that speak of a task or a chain.
 pub(super) struct Reader<'a, 's, 'c> {
     /// Where the values stand.
@@ -265,7 +293,7 @@ pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
             RUNNER_SECTION => Scope::RUNNER,
             name if name.starts_with("task:") => Scope::TASK,
             name if name.starts_with(CHAIN_PREFIX) => Scope::CHAIN,
-            "daemon" => Scope::DAEMON,
+            DAEMON_SECTION => Scope::DAEMON,
             _ => continue,
         };
         for entry in section.entries() {

@@ -1,0 +1,338 @@
+//! What goes on in this program, gathered from its events for those who look: the runs with their tasks, the last ones that
+//! ended, and what was counted. Touches nothing but the clock.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use jiff::tz::TimeZone;
+
+use crate::clock::Clock;
+use crate::event::{Event, Reader, RunRef, TaskEnd};
+use crate::names::RunId;
+use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
+use crate::status::{Date, Ended, Run, RunTotal, Task, TaskState, Totals, Try, TryTotal};
+
+/// How many ended runs of each chain are kept.
+const KEPT_RUNS: usize = 20;
+/// How much of the output of a try that failed is kept, in bytes.
+const KEPT_OUTPUT: usize = 4096;
+
+/// The board. Its clones are the same board: one hears the events, another is looked at.
+#[derive(Clone)]
+pub struct Board(Rc<RefCell<Live>>);
+
+/// What is known of one chain.
+#[derive(Debug, Clone, Default)]
+pub struct OfChain {
+    /// Its runs that are under way.
+    pub running: Vec<Run>,
+    /// Its last runs, the newest first.
+    pub ended: Vec<Run>,
+    /// When a run last ended well.
+    pub last_success: Option<Date>,
+    /// What was counted.
+    pub totals: Totals,
+}
+
+struct Live {
+    clock: Box<dyn Clock>,
+    zone: TimeZone,
+    running: HashMap<RunId, (String, Run)>,
+    ended: HashMap<String, VecDeque<Run>>,
+    last_success: HashMap<String, Date>,
+    totals: HashMap<String, Totals>,
+}
+
+impl Board {
+    /// An empty board, whose dates are those of `zone`.
+    pub fn new(clock: Box<dyn Clock>, zone: TimeZone) -> Self {
+        let (running, ended, last_success, totals) = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+        Self(Rc::new(RefCell::new(Live { clock, zone, running, ended, last_success, totals })))
+    }
+
+    /// What is known of a chain.
+    pub fn of_chain(&self, chain: &str) -> OfChain {
+        let live = self.0.borrow();
+        let mut running: Vec<Run> = live.running.values().filter(|(of, _)| of == chain).map(|(_, run)| run.clone()).collect();
+        running.sort_by_key(|run| run.started_at.at);
+        OfChain {
+            running,
+            ended: live.ended.get(chain).into_iter().flatten().cloned().collect(),
+            last_success: live.last_success.get(chain).copied(),
+            totals: live.totals.get(chain).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// A run did not begin, and why.
+    pub fn not_begun(&self, run: &RunRef, why: &str) {
+        let mut live = self.0.borrow_mut();
+        let mut record = live.begun(run);
+        record.ended_at = Some(record.started_at);
+        record.outcome = Some(Ended::NotStarted);
+        record.why = Some(why.to_owned());
+        live.keep(&run.chain, record);
+    }
+}
+
+impl Reader for Board {
+    fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
+        let mut live = self.0.borrow_mut();
+        let now = live.now();
+        if let Event::RunStarted { .. } = event {
+            let begun = live.begun(run);
+            live.running.insert(run.id.clone(), (run.chain.clone(), begun));
+            return;
+        }
+        if let Event::TaskEnded(end) = event {
+            live.count_try(&run.chain, end);
+        }
+        if let Event::RunEnded { outcome, .. } = event {
+            if let Some((_, record)) = live.running.remove(&run.id) {
+                live.keep(&run.chain, ended(record, outcome, now));
+            }
+            return;
+        }
+        if let Some((_, record)) = live.running.get_mut(&run.id) {
+            note(record, event, now);
+        }
+    }
+}
+
+impl Live {
+    fn now(&self) -> Date {
+        Date::new(self.clock.wall(), &self.zone)
+    }
+
+    fn begun(&self, run: &RunRef) -> Run {
+        let scheduled_at = run.trigger.scheduled_at.as_ref().map(|at| Date::new(at.timestamp(), at.time_zone()));
+        Run {
+            id: run.id.as_str().to_owned(),
+            trigger: run.trigger.kind.word().to_owned(),
+            scheduled_at,
+            started_at: self.now(),
+            ended_at: None,
+            outcome: None,
+            why: None,
+            exit_code: None,
+            try_num: 1,
+            max_tries: u32::MAX,
+            tasks: Vec::new(),
+        }
+    }
+
+    fn keep(&mut self, chain: &str, run: Run) {
+        let seconds = run.ended_at.map_or(0.0, |end| run.seconds(end));
+        if let Some(outcome) = run.outcome {
+            if outcome == Ended::Done {
+                self.last_success.extend(run.ended_at.map(|end| (chain.to_owned(), end)));
+            }
+            let runs = &mut self.totals.entry(chain.to_owned()).or_default().runs;
+            match runs.iter_mut().find(|total| total.outcome == outcome) {
+                Some(total) => {
+                    total.count += 1;
+                    total.seconds += seconds;
+                }
+                None => runs.push(RunTotal { outcome, count: 1, seconds }),
+            }
+        }
+        let ended = self.ended.entry(chain.to_owned()).or_default();
+        ended.push_front(run);
+        ended.truncate(KEPT_RUNS);
+    }
+
+    fn count_try(&mut self, chain: &str, end: &TaskEnd) {
+        let (task, result, seconds) = (end.task.text(), end.verdict.word(), end.duration.as_secs_f64());
+        let tries = &mut self.totals.entry(chain.to_owned()).or_default().tries;
+        match tries.iter_mut().find(|total| total.task == task && total.result == result) {
+            Some(total) => {
+                total.count += 1;
+                total.seconds += seconds;
+            }
+            None => tries.push(TryTotal { task: task.to_owned(), result: result.to_owned(), count: 1, seconds }),
+        }
+    }
+}
+
+fn ended(mut run: Run, outcome: &RunOutcome, now: Date) -> Run {
+    run.ended_at = Some(now);
+    let (how, why) = match outcome {
+        RunOutcome::Done => (Ended::Done, None),
+        RunOutcome::GaveUp { why, task } => (Ended::GaveUp, Some(with_task(why.reason(), task.as_ref()))),
+        RunOutcome::Halted { task } => (Ended::Halted, Some(format!("halted by {task}"))),
+        RunOutcome::StoppedByTask { task } => (Ended::Stopped, Some(format!("stopped by {task}"))),
+        RunOutcome::LockLost => (Ended::LockLost, None),
+        RunOutcome::Signalled(signal) => (Ended::Signalled, Some(format!("told to stop by {}", signal_name(*signal)))),
+    };
+    (run.outcome, run.why) = (Some(how), why);
+    run
+}
+
+fn with_task(why: &str, task: Option<&crate::names::TaskName>) -> String {
+    match task {
+        Some(task) => format!("{why}; the last to fail was {task}"),
+        None => why.to_owned(),
+    }
+}
+
+/// Takes down what happened to a task of a run.
+fn note(run: &mut Run, event: &Event<'_>, now: Date) {
+    match event {
+        Event::TaskStarted { task, try_num, .. } => {
+            let task = task_of(run, task.text());
+            (task.state, task.progress, task.status, task.until) = (TaskState::Running, None, None, None);
+            task.tries.push(Try {
+                try_num: *try_num,
+                started_at: now,
+                duration_ms: None,
+                result: None,
+                end: None,
+                exit_code: None,
+                signal: None,
+                timed_out: false,
+                output: None,
+                output_lost: 0,
+            });
+        }
+        Event::TaskProgress { task, percent, status, .. } => {
+            let task = task_of(run, task.text());
+            task.progress = percent.or(task.progress);
+            if let Some(status) = status {
+                task.status = Some((*status).to_owned());
+            }
+        }
+        Event::TaskEnded(end) => end_of_try(task_of(run, end.task.text()), end),
+        Event::TaskSleeping { task, wait } => {
+            let until = jiff::SignedDuration::try_from(*wait).ok().and_then(|wait| now.at.checked_add(wait).ok());
+            let task = task_of(run, task.text());
+            task.state = TaskState::Sleeping;
+            task.until = until.map(|at| Date { at, offset: now.offset });
+        }
+        Event::RunRetry { wait, try_num, max_tries } => {
+            (run.try_num, run.max_tries) = (*try_num, *max_tries);
+            run.why = Some(format!("from the start again in {}", crate::clock::Seconds(*wait)));
+        }
+        Event::RunStarted { .. }
+        | Event::TaskEnding { .. }
+        | Event::HaltStarted { .. }
+        | Event::HaltEnded { .. }
+        | Event::HookFailed { .. }
+        | Event::Stopping { .. }
+        | Event::RunEnded { .. } => {}
+    }
+}
+
+fn task_of<'a>(run: &'a mut Run, file: &str) -> &'a mut Task {
+    let at = run.tasks.iter().position(|task| task.file == file).unwrap_or_else(|| {
+        let (state, tries) = (TaskState::Waiting, Vec::new());
+        run.tasks.push(Task { file: file.to_owned(), state, progress: None, status: None, until: None, tries });
+        run.tasks.len() - 1
+    });
+    &mut run.tasks[at]
+}
+
+fn end_of_try(task: &mut Task, end: &TaskEnd) {
+    task.state = match end.verdict {
+        Verdict::Ok => TaskState::Done,
+        Verdict::Skip => TaskState::Skipped,
+        Verdict::Retry => TaskState::Failed,
+        Verdict::Halt | Verdict::Exit | Verdict::Cancel => TaskState::Cancelled,
+    };
+    let Some(last) = task.tries.last_mut() else { return };
+    last.duration_ms = Some(u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX));
+    last.result = Some(end.verdict.word().to_owned());
+    last.end = Some(end.exit.to_string());
+    (last.exit_code, last.signal) = (end.exit.code(), end.exit.signal());
+    last.timed_out = matches!(end.exit, ExitKind::TimedOut { .. });
+    if task.state != TaskState::Done && !end.tail.is_empty() {
+        let from = end.tail.len().saturating_sub(KEPT_OUTPUT);
+        last.output = Some(String::from_utf8_lossy(&end.tail[from..]).into_owned());
+        last.output_lost = end.tail_lost + u64::try_from(from).unwrap_or(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Moment;
+    use crate::names::TaskName;
+    use crate::outcome::{GiveUp, ProcessEnd};
+    use crate::trigger::{Trigger, TriggerKind};
+
+    struct StandingClock;
+
+    impl Clock for StandingClock {
+        fn now(&self) -> Moment {
+            Moment::default()
+        }
+
+        fn wall(&self) -> jiff::Timestamp {
+            jiff::Timestamp::from_second(1_800_000_000).unwrap_or_default()
+        }
+    }
+
+    fn end(verdict: Verdict, code: u8, tail: &[u8]) -> TaskEnd {
+        TaskEnd {
+            task: TaskName::parse("1-a.sh"),
+            try_num: 1,
+            max_tries: 2,
+            exit: ExitKind::Ended(ProcessEnd::Code(code)),
+            verdict,
+            last: false,
+            duration: Duration::from_millis(1500),
+            left_behind: Vec::new(),
+            unkillable: false,
+            tail: tail.to_vec(),
+            tail_lost: 0,
+            show_tail: false,
+        }
+    }
+
+    #[test]
+    fn a_run_is_seen_while_it_goes_on_and_afterwards() {
+        let board = Board::new(Box::new(StandingClock), TimeZone::UTC);
+        let mut ears = board.clone();
+        let run = RunRef { chain: "a".into(), id: RunId::new("", 0, 1), trigger: Trigger::of(TriggerKind::Now) };
+        let task = TaskName::parse("1-a.sh");
+        ears.tell(&run, &Event::RunStarted { tasks: 1 });
+        ears.tell(&run, &Event::TaskStarted { task: &task, try_num: 1, max_tries: 2 });
+        ears.tell(&run, &Event::TaskProgress { task: &task, percent: Some(40), status: Some("half"), result: None });
+        let seen = board.of_chain("a");
+        assert_eq!(
+            (seen.running.len(), seen.running[0].tasks[0].progress, seen.running[0].tasks[0].state),
+            (1, Some(40), TaskState::Running)
+        );
+        ears.tell(&run, &Event::TaskEnded(&end(Verdict::Retry, 7, b"why it failed\n")));
+        let outcome = RunOutcome::GaveUp { why: GiveUp::Tries, task: Some(task) };
+        ears.tell(&run, &Event::RunEnded { outcome: &outcome, duration: Duration::from_secs(2), started: 1 });
+        let seen = board.of_chain("a");
+        assert!(seen.running.is_empty() && seen.last_success.is_none());
+        let last = &seen.ended[0].tasks[0].tries[0];
+        assert_eq!(
+            (seen.ended[0].outcome, last.exit_code, last.output.as_deref()),
+            (Some(Ended::GaveUp), Some(7), Some("why it failed\n"))
+        );
+        assert_eq!((seen.totals.runs[0].count, seen.totals.tries[0].result.as_str(), seen.totals.tries[0].seconds), (1, "RETRY", 1.5));
+    }
+
+    #[test]
+    fn only_the_last_runs_are_kept_and_all_are_counted() {
+        let board = Board::new(Box::new(StandingClock), TimeZone::UTC);
+        for number in 0..30 {
+            let run = RunRef { chain: "a".into(), id: RunId::new("", number, 1), trigger: Trigger::of(TriggerKind::Schedule) };
+            if number % 2 == 0 {
+                board.not_begun(&run, "the chain still runs");
+            } else {
+                let mut ears = board.clone();
+                ears.tell(&run, &Event::RunStarted { tasks: 0 });
+                ears.tell(&run, &Event::RunEnded { outcome: &RunOutcome::Done, duration: Duration::ZERO, started: 0 });
+            }
+        }
+        let seen = board.of_chain("a");
+        assert_eq!((seen.ended.len(), seen.running.len()), (KEPT_RUNS, 0));
+        assert_eq!(seen.totals.runs.iter().map(|total| total.count).collect::<Vec<_>>(), [15, 15]);
+        assert!(seen.last_success.is_some());
+    }
+}
