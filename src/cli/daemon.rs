@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 
+use super::audience::Audience;
 use super::exit::{Exit, Failure};
-use super::outside::{Surroundings, book_of};
+use super::outside::{Surroundings, book_of, judge_daemon, local_zone};
 use super::print;
 use super::record::Record;
 use super::run::tell_findings;
@@ -14,10 +15,11 @@ use super::settings::{Loaded, Settings, own_variable, part_findings, without_rep
 use super::stage::Stage;
 use super::state::{failure, own_place};
 use crate::alarm::ClockAlarm;
+use crate::board::Board;
 use crate::chain::fleet::Fleet;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::config::settings::StateSettings;
+use crate::config::settings::{DaemonSettings, StateSettings};
 use crate::daemon::book::Booked;
 use crate::daemon::{Daemon, Ended, Outbox, Parts, State};
 use crate::names::counted;
@@ -43,7 +45,7 @@ pub fn daemon(settings: &Settings) -> Result<Exit, Failure> {
     let opened = place.clone();
     let open = move || opened.open(now());
     log::info!("daemon of {}, process {}", counted(ready.chains.len(), "chain"), owner.pid);
-    ready.drive(settings, open, |daemon| daemon.run()).map(|_| Exit::Done)
+    ready.drive(settings, open, true, |daemon| daemon.run()).map(|_| Exit::Done)
 }
 
 /// Fires what is due in this minute, waits for it, and tells how it ended.
@@ -56,7 +58,7 @@ pub fn tick(settings: &Settings) -> Result<Exit, Failure> {
     // A tick without a state would fire slots twice: it says so at once.
     let mut store = Some(place.open(now()).map_err(failure)?);
     let open = move || store.take().map_or_else(|| place.open(now()), Ok);
-    let ended = ready.drive(settings, open, |daemon| daemon.tick())?;
+    let ended = ready.drive(settings, open, false, |daemon| daemon.tick())?;
     if let Some(why) = ended.no_state {
         return Err(Failure::State(why));
     }
@@ -86,24 +88,27 @@ struct Ready {
     config: Config,
     state: StateSettings,
     chains: Vec<Booked>,
+    daemon: DaemonSettings,
 }
 
 impl Ready {
     fn new(settings: &Settings) -> Result<Self, Failure> {
         let Loaded { config, state, mut findings, .. } = settings.load()?;
         let chains = book_of(&config, &mut findings);
+        let daemon = judge_daemon(&config, &mut findings);
         let (errors, told) = part_findings(without_repeats(findings), settings.strict);
         if !errors.is_empty() {
             return Err(Failure::Config(errors));
         }
         tell_findings(&told);
-        Ok(Self { config, state, chains })
+        Ok(Self { config, state, chains, daemon })
     }
 
     fn drive(
         self,
         settings: &Settings,
         open: impl FnMut() -> Result<Box<dyn crate::store::Store>, crate::store::StoreError> + Send + 'static,
+        listens: bool,
         work: fn(&mut Daemon<'_>) -> Ended,
     ) -> Result<Ended, Failure> {
         let managed = own_variable("NOTIFY_SOCKET").is_some();
@@ -111,7 +116,12 @@ impl Ready {
         let outbox = Outbox::default();
         let longest_stop = self.chains.iter().map(|chain| chain.named.chain.task.kill_after).max().unwrap_or_default();
         let owner = Owner::look();
-        let record = Record::of_daemon(&owner, outbox.clone());
+        let board = Board::new(Box::new(SystemClock::new()), local_zone());
+        let record = Record::of_daemon(&owner, outbox.clone(), board.clone());
+        let mut audience = Audience::new(board, &owner.machine);
+        if listens {
+            audience.listen(&self.daemon)?;
+        }
         // The manager hears of the daemon as a whole; what each run does is in the log.
         let mut stage = Stage::new(managed, None, longest_stop, record)?;
         stage.be_silent_about_runs();
@@ -119,8 +129,8 @@ impl Ready {
         let state = State::new(open, owner, place.keep, outbox).context("the thread of the store cannot be started")?;
         let mut alarm = ClockAlarm::new().context("the kernel gives no timer")?;
         let built = BUILT.parse().context("the build date")?;
-        let mut surroundings = Surroundings::new(settings, self.config, place.state_dir, managed);
-        let stop_time = Duration::ZERO;
+        let mut surroundings = Surroundings::new(settings, self.config, place.state_dir, managed, audience);
+        let stop_time = self.daemon.stop_time;
         let parts = Parts { fleet: Fleet::new(driver), ids, state, alarm: &mut alarm, outside: &mut surroundings, built, stop_time };
         systemd::ready(managed);
         let mut daemon = Daemon::new(parts, self.chains);

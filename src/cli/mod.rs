@@ -2,6 +2,8 @@
 //! codes; one file for each command.
 
 pub mod args;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod audience;
 mod check;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod daemon;
@@ -30,6 +32,8 @@ mod stage;
 mod state;
 #[cfg(feature = "store")]
 mod table;
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+mod web;
 
 use std::ffi::OsString;
 use std::path::Path;

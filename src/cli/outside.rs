@@ -3,29 +3,39 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+#[cfg(feature = "http")]
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
+use super::audience::Audience;
 use super::prepare::{Prepared, prepare};
 use super::refused::{Refusal, start_hook};
 use super::run::tell_findings;
 use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findings, program_variables, without_repeats};
+#[cfg(feature = "http")]
+use super::web::{Web, answer_tick};
 use crate::chain::Driver;
 use crate::chain::setup::Setup;
 use crate::config::load::include_dir;
+use crate::config::settings::DaemonSettings;
 use crate::config::{Config, Finding, chains};
 use crate::daemon::book::{Booked, read_schedules};
-use crate::daemon::{Outside, View};
+use crate::daemon::{Outside, Refused, TickAnswer, View};
+use crate::event::RunRef;
 use crate::hook::HookRun;
+#[cfg(feature = "http")]
+use crate::http::site::Route;
 use crate::mark::{self, Mark};
 use crate::names::{RunId, counted};
 use crate::notify::systemd;
 use crate::zone;
 
-/// Files, variables, and the configuration in force.
+/// Files, variables, the configuration in force, and those who look at us.
 pub struct Surroundings<'a> {
     settings: &'a Settings,
     config: Config,
@@ -33,6 +43,8 @@ pub struct Surroundings<'a> {
     state_dir: Option<PathBuf>,
     managed: bool,
     shown: String,
+    /// What may be shown to others.
+    pub audience: Audience,
 }
 
 /// What the files of a configuration look like.
@@ -40,8 +52,8 @@ type Stamp = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
 
 impl<'a> Surroundings<'a> {
     /// Those of this configuration. `managed` is whether a service manager listens.
-    pub fn new(settings: &'a Settings, config: Config, state_dir: Option<PathBuf>, managed: bool) -> Self {
-        Self { stamp: stamp(&config), settings, config, state_dir, managed, shown: String::new() }
+    pub fn new(settings: &'a Settings, config: Config, state_dir: Option<PathBuf>, managed: bool, audience: Audience) -> Self {
+        Self { stamp: stamp(&config), settings, config, state_dir, managed, shown: String::new(), audience }
     }
 }
 
@@ -50,6 +62,14 @@ impl<'a> Surroundings<'a> {
 pub fn book_of(config: &Config, findings: &mut Vec<Finding>) -> Vec<Booked> {
     let chains = chains::read_all(config, findings);
     read_schedules(chains, &local_zone(), findings)
+}
+
+/// What is wrong with `[daemon]`.
+pub fn judge_daemon(config: &Config, findings: &mut Vec<Finding>) -> DaemonSettings {
+    let settings = DaemonSettings::new(config, findings);
+    #[cfg(feature = "http")]
+    super::web::judge(&settings, findings);
+    settings
 }
 
 /// The zone of the machine.
@@ -82,7 +102,9 @@ impl Outside for Surroundings<'_> {
         Ok((Rc::new(setup), program_variables(self.settings, &dir)))
     }
 
-    fn refused(&mut self, chain: &Booked, reason: &str, message: &str, driver: &mut Driver<'_>) -> Option<HookRun> {
+    fn refused(&mut self, chain: &Booked, run: &RunRef, why: Refused<'_>, driver: &mut Driver<'_>) -> Option<HookRun> {
+        let Refused { reason, message } = why;
+        self.audience.board.not_begun(run, message);
         let dir = find_task_dir(None, &chain.named.chain).ok()?;
         let variables = program_variables(self.settings, &dir);
         let refusal = Refusal { chain: &chain.named.chain, reason, message };
@@ -110,7 +132,44 @@ impl Outside for Surroundings<'_> {
         read
     }
 
+    #[cfg(feature = "http")]
+    fn ears(&self) -> Option<BorrowedFd<'_>> {
+        self.audience.web.as_ref().map(Web::fd)
+    }
+
+    #[cfg(not(feature = "http"))]
+    fn ears(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    #[cfg(feature = "http")]
+    fn asked(&mut self, view: &View<'_>) -> Vec<TickAnswer> {
+        let Some(web) = &mut self.audience.web else { return Vec::new() };
+        let (mut ticks, mut views) = (Vec::new(), Vec::new());
+        for (route, reply) in web.questions() {
+            match route {
+                Route::Tick => ticks.push(Box::new(move |runs: &[RunRef]| reply.send(answer_tick(runs))) as TickAnswer),
+                Route::View(view) => views.push((view, reply)),
+            }
+        }
+        if !views.is_empty() {
+            self.audience.note(view);
+            let file = self.settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+            let status = Arc::new(self.audience.status(view, &file));
+            for (view, reply) in views {
+                reply.show(view, status.clone());
+            }
+        }
+        ticks
+    }
+
+    #[cfg(not(feature = "http"))]
+    fn asked(&mut self, _: &View<'_>) -> Vec<TickAnswer> {
+        Vec::new()
+    }
+
     fn tell(&mut self, view: &View<'_>) {
+        self.audience.note(view);
         let text = summary(view);
         if text != self.shown {
             systemd::status(self.managed, &text);
@@ -125,12 +184,18 @@ impl Surroundings<'_> {
         let known = std::mem::replace(&mut self.stamp, stamp(&self.config));
         let Loaded { config, mut findings, .. } = self.settings.load().map_err(|failure| failure.to_string())?;
         let chains = book_of(&config, &mut findings);
+        judge_daemon(&config, &mut findings);
         let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
         if !errors.is_empty() {
             return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
         }
         tell_findings(&told);
         drop(known);
+        #[cfg(feature = "http")]
+        if let Some(web) = &mut self.audience.web {
+            web.reload(&DaemonSettings::new(&config, &mut Vec::new()))?;
+        }
+        self.audience.note_reload();
         self.stamp = stamp(&config);
         self.config = config;
         Ok(chains)

@@ -1,12 +1,15 @@
-//! The record of the main chain's runs, in a program that was built with state; in one without, nobody keeps any.
+//! Who writes down what runs do, in a program that was built with state; in one without, nobody does.
 
 use crate::config::settings::StateSettings;
 use crate::event::{Event, Reader, RunRef};
 
-/// Hears of the runs of the main chain, and leaves their records in the state directory.
+/// Hears of runs, and keeps their records.
 pub struct Record {
     #[cfg(feature = "store")]
     recorder: Option<crate::store::record::Recorder>,
+    /// What is shown of them while they go on.
+    #[cfg(all(feature = "store", feature = "schedule"))]
+    board: Option<crate::board::Board>,
 }
 
 #[cfg(feature = "store")]
@@ -22,18 +25,23 @@ impl Record {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let facts = Facts { owner: Owner::look_quickly(&boot_id), exit_code: |outcome| Exit::of_run(outcome).code() };
         let keeper = super::state::own_place(state).spool().map(SpoolKeeper::new);
-        Self { recorder: keeper.map(|keeper| Recorder::new(facts, Box::new(SystemClock::new()), Box::new(keeper))) }
+        let recorder = keeper.map(|keeper| Recorder::new(facts, Box::new(SystemClock::new()), Box::new(keeper)));
+        Self {
+            recorder,
+            #[cfg(feature = "schedule")]
+            board: None,
+        }
     }
 
     /// Hands the records to the loop of the daemon, which writes them down.
     #[cfg(feature = "schedule")]
-    pub fn of_daemon(owner: &crate::store::Owner, outbox: crate::daemon::Outbox) -> Self {
+    pub fn of_daemon(owner: &crate::store::Owner, outbox: crate::daemon::Outbox, board: crate::board::Board) -> Self {
         use super::exit::Exit;
         use crate::clock::SystemClock;
         use crate::store::record::{Facts, Recorder};
 
         let facts = Facts { owner: owner.clone(), exit_code: |outcome| Exit::of_run(outcome).code() };
-        Self { recorder: Some(Recorder::new(facts, Box::new(SystemClock::new()), Box::new(outbox))) }
+        Self { recorder: Some(Recorder::new(facts, Box::new(SystemClock::new()), Box::new(outbox))), board: Some(board) }
     }
 }
 
@@ -50,6 +58,10 @@ impl Reader for Record {
     fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
         if let Some(recorder) = &mut self.recorder {
             recorder.tell(run, event);
+        }
+        #[cfg(feature = "schedule")]
+        if let Some(board) = &mut self.board {
+            board.tell(run, event);
         }
     }
 

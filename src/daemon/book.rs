@@ -125,6 +125,12 @@ impl Book {
         due.map(|((entry, place), stored)| (&self.chains[*place], tick(&entry.schedule, &entry.policy, *stored, now))).collect()
     }
 
+    /// What is due in the minute of `now` for somebody who asks while the book is open; what was decided stays so.
+    pub fn due_for_tick(&self, now: Timestamp) -> Vec<(&Booked, Decision)> {
+        let due = self.agenda.entries().iter().zip(&self.places);
+        due.map(|(entry, place)| (&self.chains[*place], tick(&entry.schedule, &entry.policy, entry.watermark, now))).collect()
+    }
+
     /// The enabled chains that want a run at each start of the machine.
     pub fn at_boot(&self) -> impl Iterator<Item = &Booked> {
         self.agenda.at_boot().map(|entry| &self.chains[self.places[entry]])

@@ -14,12 +14,14 @@ mod state;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::CString;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::alarm::Alarm;
+use crate::chain::Driver;
 use crate::chain::fleet::Fleet;
 use crate::chain::run::Run;
 use crate::chain::setup::Setup;
@@ -49,7 +51,7 @@ pub trait Outside {
     fn prepare(&mut self, chain: &Booked) -> Result<(Rc<Setup>, Vec<CString>), String>;
 
     /// Starts the chain's hook for a run that does not begin.
-    fn refused(&mut self, chain: &Booked, reason: &str, message: &str, driver: &mut crate::chain::Driver<'_>) -> Option<HookRun>;
+    fn refused(&mut self, chain: &Booked, run: &RunRef, why: Refused<'_>, driver: &mut Driver<'_>) -> Option<HookRun>;
 
     /// Takes the mark that says that a run of the chain goes on on this machine; it is given back when it is dropped.
     ///
@@ -66,9 +68,27 @@ pub trait Outside {
     /// What is wrong with it; the old one stays.
     fn reload(&mut self) -> Result<Vec<Booked>, String>;
 
+    /// Readable when somebody outside asks for something.
+    fn ears(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Answers those who want to look; those who want a tick are handed on.
+    fn asked(&mut self, view: &View<'_>) -> Vec<TickAnswer>;
+
     /// Tells people and the service manager how things stand.
     fn tell(&mut self, view: &View<'_>);
 }
+
+/// Why a run does not begin.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'a> {
+    /// In a word.
+    pub reason: &'a str,
+    /// In words.
+    pub message: &'a str,
+}
+
+/// Hears which runs a tick has begun.
+pub type TickAnswer = Box<dyn FnOnce(&[RunRef])>;
 
 /// How things stand, for those who are shown it.
 pub struct View<'a> {
@@ -96,6 +116,12 @@ struct Offer {
     follows: bool,
     /// The store knows that its run has begun.
     begun: bool,
+}
+
+impl Offer {
+    fn run_ref(&self) -> RunRef {
+        RunRef { chain: self.chain.clone(), id: self.run.clone(), trigger: self.trigger.clone() }
+    }
 }
 
 /// Why the loop goes on or ends.
@@ -141,10 +167,16 @@ pub struct Daemon<'a> {
     starting: HashSet<String>,
     backlog: HashMap<String, VecDeque<Offer>>,
     rounds: Rounds<Offer>,
-    refused_config: Option<String>,
-    no_clock: Option<String>,
+    trouble: Trouble,
     outcomes: Vec<(RunRef, RunOutcome)>,
     refused: usize,
+}
+
+/// What keeps us from what we are to do.
+#[derive(Debug, Default)]
+struct Trouble {
+    refused_config: Option<String>,
+    no_clock: Option<String>,
 }
 
 /// How a tick, or a daemon, ended.
@@ -171,8 +203,7 @@ impl<'a> Daemon<'a> {
             starting: HashSet::new(),
             backlog: HashMap::new(),
             rounds: Rounds::default(),
-            refused_config: None,
-            no_clock: None,
+            trouble: Trouble::default(),
             outcomes: Vec::new(),
             refused: 0,
         }
@@ -227,8 +258,9 @@ impl<'a> Daemon<'a> {
             Mode::Stopping(at) => at,
             Mode::Daemon | Mode::Tick => None,
         };
-        let Parts { fleet, state, alarm, .. } = &mut self.parts;
-        let news = fleet.listen(&[alarm.fd(), state.fd()], stop_at);
+        let Parts { fleet, state, alarm, outside, .. } = &mut self.parts;
+        let also: Vec<BorrowedFd<'_>> = [alarm.fd(), state.fd()].into_iter().chain(outside.ears()).collect();
+        let news = fleet.listen(&also, stop_at);
         if news.ready[0] {
             alarm.silence();
         }
@@ -244,6 +276,9 @@ impl<'a> Daemon<'a> {
             self.ended(&run);
         }
         self.parts.state.hand_over(self.parts.fleet.wall());
+        if news.ready.get(2) == Some(&true) {
+            self.attend();
+        }
         if news.ready[1] {
             for answer in self.parts.state.answers() {
                 match answer {
@@ -281,15 +316,28 @@ impl<'a> Daemon<'a> {
         self.tell();
     }
 
+    /// Somebody outside asks for something.
+    fn attend(&mut self) {
+        let empty = Book::default();
+        let view = view(self.book.as_ref().unwrap_or(&empty), &self.parts.fleet, &self.trouble, self.mode);
+        for answer in self.parts.outside.asked(&view) {
+            self.tick_now(answer);
+        }
+    }
+
     fn tell(&mut self) {
         let empty = Book::default();
-        let view = View {
-            book: self.book.as_ref().unwrap_or(&empty),
-            runs: self.parts.fleet.runs(),
-            refused_config: self.refused_config.as_deref(),
-            no_clock: self.no_clock.as_deref(),
-            stopping: matches!(self.mode, Mode::Stopping(_)),
-        };
+        let view = view(self.book.as_ref().unwrap_or(&empty), &self.parts.fleet, &self.trouble, self.mode);
         self.parts.outside.tell(&view);
+    }
+}
+
+fn view<'v>(book: &'v Book, fleet: &'v Fleet<'_>, trouble: &'v Trouble, mode: Mode) -> View<'v> {
+    View {
+        book,
+        runs: fleet.runs(),
+        refused_config: trouble.refused_config.as_deref(),
+        no_clock: trouble.no_clock.as_deref(),
+        stopping: matches!(mode, Mode::Stopping(_)),
     }
 }

@@ -5,9 +5,8 @@ use std::collections::VecDeque;
 use super::book::Booked;
 use super::overlap::{Fate, fate};
 use super::rounds::Step;
-use super::{Daemon, Mode, Offer, SIGTERM};
+use super::{Daemon, Mode, Offer, Refused, SIGTERM};
 use crate::chain::run::Run;
-use crate::event::RunRef;
 use crate::names::RunId;
 use crate::store::record::SKIPPED;
 
@@ -55,7 +54,7 @@ impl Daemon<'_> {
 
     pub(super) fn begin(&mut self, offer: Offer) {
         let Some(chain) = self.booked(&offer.chain).cloned() else { return };
-        let run = RunRef { chain: offer.chain.clone(), id: offer.run.clone(), trigger: offer.trigger.clone() };
+        let run = offer.run_ref();
         let mark = match self.parts.outside.mark(&offer.chain, &offer.run) {
             Ok(mark) => mark,
             Err(holder) => return self.skip(&chain, &offer, &format!("the chain still runs: {holder}")),
@@ -86,7 +85,7 @@ impl Daemon<'_> {
 
     fn not_begun(&mut self, chain: &Booked, offer: &Offer, reason: &str, why: &str) {
         self.parts.state.not_begun(offer, reason, why, self.parts.fleet.wall());
-        let hook = self.parts.outside.refused(chain, reason, why, self.parts.fleet.driver());
+        let hook = self.parts.outside.refused(chain, &offer.run_ref(), Refused { reason, message: why }, self.parts.fleet.driver());
         if let Some(hook) = hook {
             self.parts.fleet.add_hook(&offer.chain, hook);
         }

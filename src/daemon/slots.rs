@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::book::{Book, Booked};
-use super::state::{Answer, Loaded, Watermark};
-use super::{Daemon, Mode, Offer};
+use super::state::{Answer, Loaded};
+use super::{Daemon, Mode, Offer, TickAnswer};
 use crate::config::keys::Missed;
 use crate::names::{RunId, counted};
 use crate::schedule::agenda::{Decision, GivenUp, Why, believe};
@@ -27,24 +27,34 @@ impl Daemon<'_> {
         let Some(book) = &mut self.book else { return };
         if let Err(why) = believe(now, self.newest, self.parts.built) {
             let why = why.to_string();
-            if self.no_clock.as_ref() != Some(&why) {
+            if self.trouble.no_clock.as_ref() != Some(&why) {
                 log::warn!("{why}");
             }
-            self.no_clock = Some(why);
+            self.trouble.no_clock = Some(why);
             // It is set one day, which rings the alarm; or it gets there by itself.
             self.parts.alarm.arm(self.newest);
             return;
         }
-        self.no_clock = None;
+        self.trouble.no_clock = None;
         let due: Vec<(Booked, Decision)> = book.take_due(now).into_iter().map(|(chain, decision)| (chain.clone(), decision)).collect();
         self.parts.alarm.arm(book.next_deadline());
         if !due.is_empty() {
-            self.offer_all(&due, TriggerKind::Schedule, now);
+            self.offer_all(&due, TriggerKind::Schedule, now, None);
         }
     }
 
+    /// Somebody outside asks for a tick: the slots of this minute that nobody has used. The answer names the runs when it
+    /// is known whose the slots are.
+    pub(super) fn tick_now(&mut self, answer: TickAnswer) {
+        let now = self.parts.fleet.wall();
+        let believed = believe(now, self.newest, self.parts.built).is_ok();
+        let Some(book) = self.book.as_ref().filter(|_| believed && self.mode == Mode::Daemon) else { return answer(&[]) };
+        let due: Vec<(Booked, Decision)> = book.due_for_tick(now).into_iter().map(|(chain, decision)| (chain.clone(), decision)).collect();
+        self.offer_all(&due, TriggerKind::Tick, now, Some(answer));
+    }
+
     /// Asks the store for the slots of what is due.
-    pub(super) fn offer_all(&mut self, due: &[(Booked, Decision)], kind: TriggerKind, now: Timestamp) {
+    fn offer_all(&mut self, due: &[(Booked, Decision)], kind: TriggerKind, now: Timestamp, answer: Option<TickAnswer>) {
         let (mut offers, mut marks) = (Vec::new(), Vec::new());
         for (chain, decision) in due {
             decision.given_up.iter().for_each(|given_up| tell_given_up(chain, given_up));
@@ -57,7 +67,8 @@ impl Daemon<'_> {
             }
         }
         self.newest = self.newest.max(Some(now));
-        self.claim(offers, marks, now);
+        self.claim(offers, now, answer);
+        self.parts.state.mark(marks, now);
     }
 
     pub(super) fn new_offer(&mut self, chain: &Booked, slot: Slot, kind: TriggerKind, follows: bool) -> Offer {
@@ -74,20 +85,23 @@ impl Daemon<'_> {
         }
     }
 
-    pub(super) fn claim(&mut self, mut offers: Vec<Offer>, marks: Vec<Watermark>, now: Timestamp) {
+    fn claim(&mut self, mut offers: Vec<Offer>, now: Timestamp, answer: Option<TickAnswer>) {
+        if offers.is_empty() {
+            return answer.into_iter().for_each(|answer| answer(&[]));
+        }
         for offer in &mut offers {
             // What can begin at once is written down as begun with the claim: one wait for the disk less.
             let idle = self.booked(&offer.chain).is_some_and(|chain| chain.named.idle);
             offer.begun = !idle && !offer.follows && !self.is_running(&offer.chain);
         }
-        self.parts.state.claim(offers, marks, now);
+        self.parts.state.claim(offers, now, answer);
     }
 
     pub(super) fn reload(&mut self) {
         match self.parts.outside.reload() {
             Ok(chains) => {
                 log::info!("the configuration was read again: {}", counted(chains.len(), "chain"));
-                self.refused_config = None;
+                self.trouble.refused_config = None;
                 let now = self.parts.fleet.wall();
                 match &self.book {
                     // What was due by the old book is decided; a new or changed schedule begins now.
@@ -100,10 +114,10 @@ impl Daemon<'_> {
                 }
             }
             Err(why) => {
-                if self.refused_config.as_ref() != Some(&why) {
+                if self.trouble.refused_config.as_ref() != Some(&why) {
                     log::error!("the configuration is not taken over, the old one stays: {why}");
                 }
-                self.refused_config = Some(why);
+                self.trouble.refused_config = Some(why);
             }
         }
         self.tell();
@@ -141,7 +155,7 @@ impl Daemon<'_> {
     pub(super) fn answered(&mut self, answer: Answer) {
         match answer {
             Answer::Loaded(loaded) => self.loaded(loaded),
-            Answer::Claimed(offers) => self.claimed(offers),
+            Answer::Claimed(offers, answer) => self.claimed(offers, answer),
             Answer::TakenOver(offer) => {
                 if let Some(offer) = offer {
                     log::warn!("chain {}: its slot {} was claimed by a process that is gone; it is run now", offer.chain, offer.slot);
@@ -173,16 +187,14 @@ impl Daemon<'_> {
                 if let Err(why) = believe(now, self.newest, self.parts.built) {
                     log::warn!("{why}");
                 }
-                self.offer_all(&due, TriggerKind::Tick, now);
+                self.offer_all(&due, TriggerKind::Tick, now, None);
             }
             Mode::Daemon => self.save_marks(now),
             Mode::Stopping(_) => return,
         }
         let slot = Slot::Boot(self.parts.state.boot_id().to_owned());
         let offers: Vec<Offer> = boot.iter().map(|chain| self.new_offer(chain, slot.clone(), TriggerKind::Boot, false)).collect();
-        if !offers.is_empty() {
-            self.claim(offers, Vec::new(), now);
-        }
+        self.claim(offers, now, None);
         for waiting in loaded.waiting {
             let Some(chain) = self.booked(&waiting.key.chain).cloned() else { continue };
             let offer = self.new_offer(&chain, waiting.key.slot.clone(), TriggerKind::Missed, false);
@@ -192,8 +204,11 @@ impl Daemon<'_> {
     }
 
     /// Slots were asked for: those that are ours go their way together.
-    pub(super) fn claimed(&mut self, offers: Vec<(Offer, bool)>) {
+    fn claimed(&mut self, offers: Vec<(Offer, bool)>, answer: Option<TickAnswer>) {
         let ours: Vec<Offer> = offers.into_iter().filter_map(|(offer, ours)| ours.then_some(offer)).collect();
+        if let Some(answer) = answer {
+            answer(&ours.iter().map(Offer::run_ref).collect::<Vec<_>>());
+        }
         if matches!(self.mode, Mode::Stopping(_)) {
             // Claimed and not begun: whoever comes next takes them over.
             return;

@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Offer;
 use super::rounds::HasRun;
+use super::{Offer, TickAnswer};
 use crate::names::RunId;
 use crate::store::desk::{Desk, Health, Ticket};
 use crate::store::record::{Keeper, Occasion, RunRecord};
@@ -46,7 +46,7 @@ pub(super) enum Reply {
 
 enum Pending {
     Nothing,
-    Claim(Vec<Offer>),
+    Claim(Vec<Offer>, Option<TickAnswer>),
     TakeOver(Offer),
     Begin(Offer),
 }
@@ -55,8 +55,8 @@ enum Pending {
 pub(super) enum Answer {
     /// What there was at the start.
     Loaded(Loaded),
-    /// For each slot whether it is ours.
-    Claimed(Vec<(Offer, bool)>),
+    /// For each slot whether it is ours; and who wants to hear of it.
+    Claimed(Vec<(Offer, bool)>, Option<TickAnswer>),
     /// The slot of a process that is gone is ours now; or is not.
     TakenOver(Option<Offer>),
     /// It is written down that the run begins.
@@ -137,7 +137,7 @@ impl State {
     pub(super) fn beginning(&self) -> impl Iterator<Item = &Offer> {
         self.pending.values().filter_map(|pending| match pending {
             Pending::Begin(offer) => Some(offer),
-            Pending::Nothing | Pending::Claim(_) | Pending::TakeOver(_) => None,
+            Pending::Nothing | Pending::Claim(..) | Pending::TakeOver(_) => None,
         })
     }
 
@@ -153,22 +153,19 @@ impl State {
     }
 
     /// Asks for slots; runs that can begin at once are written down with them.
-    pub(super) fn claim(&mut self, offers: Vec<Offer>, marks: Vec<Watermark>, now: Timestamp) {
-        if !offers.is_empty() {
-            let owner = self.owner.clone();
-            let claims: Vec<SlotClaim> = offers.iter().map(Offer::claim).collect();
-            let records: Vec<Option<RunRecord>> = offers.iter().map(|offer| offer.begun.then(|| offer.record(&owner, now))).collect();
-            self.ask(Pending::Claim(offers), move |store| {
-                let ours = store.claim_slots(&claims, &owner, now)?;
-                let begun: Vec<RunRecord> =
-                    records.iter().zip(&ours).filter(|(_, ours)| **ours).filter_map(|(record, _)| record.clone()).collect();
-                if !begun.is_empty() {
-                    store.put_runs(&begun)?;
-                }
-                Ok(Reply::Ours(ours))
-            });
-        }
-        self.mark(marks, now);
+    pub(super) fn claim(&mut self, offers: Vec<Offer>, now: Timestamp, answer: Option<TickAnswer>) {
+        let owner = self.owner.clone();
+        let claims: Vec<SlotClaim> = offers.iter().map(Offer::claim).collect();
+        let records: Vec<Option<RunRecord>> = offers.iter().map(|offer| offer.begun.then(|| offer.record(&owner, now))).collect();
+        self.ask(Pending::Claim(offers, answer), move |store| {
+            let ours = store.claim_slots(&claims, &owner, now)?;
+            let begun = records.iter().zip(&ours).filter(|(_, ours)| **ours).filter_map(|(record, _)| record.clone());
+            let begun: Vec<RunRecord> = begun.collect();
+            if !begun.is_empty() {
+                store.put_runs(&begun)?;
+            }
+            Ok(Reply::Ours(ours))
+        });
     }
 
     /// Writes down up to where slots are decided.
@@ -238,7 +235,7 @@ impl State {
     fn answer(&mut self, ticket: Ticket, reply: Result<Reply, StoreError>) -> Result<Answer, String> {
         let pending = self.pending.remove(&ticket).unwrap_or(Pending::Nothing);
         Ok(match (pending, reply.map_err(|error| error.to_string())?) {
-            (Pending::Claim(offers), Reply::Ours(ours)) => Answer::Claimed(offers.into_iter().zip(ours).collect()),
+            (Pending::Claim(offers, answer), Reply::Ours(ours)) => Answer::Claimed(offers.into_iter().zip(ours).collect(), answer),
             (Pending::TakeOver(offer), Reply::TakenOver(ours)) => Answer::TakenOver(ours.then_some(offer)),
             (Pending::Begin(offer), Reply::Done) => Answer::Begun(offer),
             (_, Reply::Loaded(loaded)) => Answer::Loaded(loaded),

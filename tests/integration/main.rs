@@ -22,6 +22,8 @@ mod config_values;
 mod contract;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod daemon;
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+mod daemon_http;
 mod depends;
 mod docs;
 mod env;

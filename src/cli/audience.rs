@@ -1,0 +1,148 @@
+//! Those who look at the daemon, and what they see: the board of its runs, the HTTP server, the status as one value.
+
+use jiff::Timestamp;
+
+use super::exit::Failure;
+#[cfg(feature = "http")]
+use super::outside::local_zone;
+#[cfg(feature = "http")]
+use super::web::Web;
+use crate::board::Board;
+use crate::clock::{Clock, SystemClock};
+use crate::config::settings::DaemonSettings;
+use crate::daemon::View;
+#[cfg(feature = "http")]
+use crate::daemon::book::Booked;
+#[cfg(feature = "http")]
+use crate::status::{self, Configuration, Date, RefusedConfiguration, Status};
+
+/// Those who look, and what they see.
+pub struct Audience {
+    /// The runs.
+    pub board: Board,
+    /// Where we answer HTTP.
+    #[cfg(feature = "http")]
+    pub web: Option<Web>,
+    /// Whose slots are shown.
+    #[cfg(feature = "http")]
+    machine: String,
+    #[cfg(feature = "http")]
+    since: Timestamp,
+    loaded_at: Timestamp,
+    refused_at: Option<(String, Timestamp)>,
+    clock: SystemClock,
+}
+
+impl Audience {
+    /// Nobody looks yet. `machine` is whose slots are shown.
+    #[cfg_attr(not(feature = "http"), expect(unused_variables, reason = "nobody looks in this program"))]
+    pub fn new(board: Board, machine: &str) -> Self {
+        let clock = SystemClock::new();
+        let now = clock.wall();
+        Self {
+            board,
+            #[cfg(feature = "http")]
+            web: None,
+            #[cfg(feature = "http")]
+            machine: machine.to_owned(),
+            #[cfg(feature = "http")]
+            since: now,
+            loaded_at: now,
+            refused_at: None,
+            clock,
+        }
+    }
+
+    /// A new configuration is in force.
+    pub fn note_reload(&mut self) {
+        self.loaded_at = self.clock.wall();
+    }
+
+    /// Begins to answer, if `[daemon] listen` says where.
+    ///
+    /// # Errors
+    /// An address is taken or not ours; the token cannot be read.
+    #[cfg(feature = "http")]
+    pub fn listen(&mut self, settings: &DaemonSettings) -> Result<(), Failure> {
+        self.web = Web::start(settings)?;
+        Ok(())
+    }
+
+    /// There is no server in this program.
+    #[cfg(not(feature = "http"))]
+    pub fn listen(&mut self, settings: &DaemonSettings) -> Result<(), Failure> {
+        match &settings.listen {
+            Some(_) => Err(Failure::config("[daemon] listen: this program was built without the feature `http`")),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes since when a configuration is refused.
+    pub fn note(&mut self, view: &View<'_>) {
+        match (view.refused_config, &self.refused_at) {
+            (None, _) => self.refused_at = None,
+            (Some(why), Some((known, _))) if why == known => {}
+            (Some(why), Some(_) | None) => self.refused_at = Some((why.to_owned(), self.clock.wall())),
+        }
+    }
+
+    /// How things stand, for the page, the metrics and `/status.json`.
+    #[cfg(feature = "http")]
+    pub fn status(&self, view: &View<'_>, file: &str) -> Status {
+        let zone = local_zone();
+        let date = |at: Timestamp| Date::new(at, &zone);
+        let now = self.clock.wall();
+        let refused = self.refused_at.as_ref().map(|(message, at)| {
+            let (file, line) = place_in(message);
+            RefusedConfiguration { at: date(*at), message: message.clone(), file, line }
+        });
+        let mut chains: Vec<status::Chain> = view.book.chains().iter().map(|chain| self.of_chain(chain, view, now)).collect();
+        chains.sort_by(|one, other| one.name.cmp(&other.name));
+        Status {
+            version: status::VERSION,
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            time: date(now),
+            since: Some(date(self.since)),
+            configuration: Configuration { file: file.to_owned(), loaded_at: date(self.loaded_at), refused },
+            chains,
+            queues: Vec::new(),
+            locks: Vec::new(),
+        }
+    }
+
+    #[cfg(feature = "http")]
+    fn of_chain(&self, chain: &Booked, view: &View<'_>, now: Timestamp) -> status::Chain {
+        let known = self.board.of_chain(chain.name());
+        let zone = chain.schedule.as_ref().map(|schedule| schedule.zone().clone()).unwrap_or_else(local_zone);
+        let enabled = chain.named.enabled;
+        let next = if enabled { view.book.next_of(chain, now, &self.machine) } else { None };
+        let waits_because = match (enabled, &chain.schedule, view.no_clock) {
+            (false, ..) => Some("it is not enabled".to_owned()),
+            (true, None, _) => Some("it has no schedule".to_owned()),
+            (true, Some(_), why) => why.map(str::to_owned),
+        };
+        status::Chain {
+            name: chain.name().to_owned(),
+            enabled,
+            schedule: chain.schedule.iter().flat_map(|schedule| schedule.text().lines().map(str::to_owned)).collect(),
+            timezone: chain.named.timezone.clone(),
+            next: next.map(|at| Date::new(at, &zone)).into_iter().collect(),
+            waits_because,
+            running: known.running,
+            runs: known.ended,
+            last_success: known.last_success,
+            totals: known.totals,
+        }
+    }
+}
+
+/// The file and the line that a message begins with.
+#[cfg(feature = "http")]
+fn place_in(message: &str) -> (Option<String>, Option<u32>) {
+    let mut parts = message.splitn(3, ':');
+    match (parts.next(), parts.next().and_then(|line| line.parse().ok())) {
+        (Some(file), Some(line)) if file.starts_with('/') => (Some(file.to_owned()), Some(line)),
+        (Some(_) | None, _) => (None, None),
+    }
+}

@@ -1,0 +1,133 @@
+//! The daemon over HTTP: the tick from outside, what it shows, and what it does not listen on.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+
+use rustix::process::Signal;
+
+use crate::scene::{Running, Scene};
+
+/// A daemon with these sections, which answers on a socket file of the scene.
+fn daemon(sections: &str) -> Scene {
+    let scene = Scene::new().dir("a");
+    let (state, socket) = (scene.path("state"), scene.path("http"));
+    scene.env("STATE_DIRECTORY", state).config(&format!("[daemon]\nlisten = {}\n{sections}\n", socket.display()))
+}
+
+/// Asks, and tells the code and the body of the answer.
+fn ask(running: &Running, method: &str, path: &str) -> (u16, String) {
+    let mut socket = UnixStream::connect(running.path("http")).unwrap();
+    socket.set_read_timeout(Some(crate::scene::DEADLINE)).unwrap();
+    write!(socket, "{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    let text = String::from_utf8(answer).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+fn json(running: &Running, path: &str) -> serde_json::Value {
+    let (code, body) = ask(running, "GET", path);
+    assert_eq!(code, 200, "{path}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+#[test]
+fn a_tick_from_outside_names_what_it_begins_and_begins_it_once() {
+    // Nothing is due by itself before the next New Year; a chain seen for the first time has nothing to catch up.
+    let mut running = daemon("[chain:a]\ntask_dir = a\nschedule = * * * * *\nrandom_delay = 0\n")
+        .task_at("a/1-a.sh", "say $RUNNER_TRIGGER $RUNNER_RUN_ID")
+        .start(&["daemon"]);
+    running.wait_for_message("answers on", "");
+    // The slot of the minute in which the daemon began was not its; that of the next one is anybody's.
+    let begun = |answer: &str| serde_json::from_str::<serde_json::Value>(answer).unwrap()["runs"].as_array().unwrap().clone();
+    let (code, first) = ask(&running, "POST", "/cron");
+    assert_eq!(code, 200, "{first}");
+    let (code, second) = ask(&running, "GET", "/cron");
+    assert_eq!(code, 200, "{second}");
+    assert!(begun(&first).len() + begun(&second).len() <= 2, "{first} {second}");
+    assert_eq!(ask(&running, "PUT", "/cron").0, 405);
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}
+
+#[test]
+fn a_tick_fires_what_is_due_in_its_minute() {
+    // Every second has a slot: some second of this minute is still to come, or the next minute has begun.
+    let mut running = daemon("[chain:a]\ntask_dir = a\nschedule = every 1s\noverlap = queue\n")
+        .task_at("a/1-a.sh", "say $RUNNER_TRIGGER $RUNNER_RUN_ID")
+        .start(&["daemon"]);
+    running.wait_for_message("answers on", "");
+    let runs = loop {
+        let (code, answer) = ask(&running, "POST", "/cron");
+        assert_eq!(code, 200, "{answer}");
+        let runs = serde_json::from_str::<serde_json::Value>(&answer).unwrap()["runs"].as_array().unwrap().clone();
+        if !runs.is_empty() {
+            break runs;
+        }
+    };
+    assert_eq!(runs[0]["chain"], "a");
+    running.wait_for_log(&format!("- tick {}", runs[0]["run_id"].as_str().unwrap()));
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}
+
+#[test]
+fn it_shows_what_runs_and_what_is_due() {
+    let mut running = daemon("[chain:a]\ntask_dir = a\nschedule = every 1s\n[chain:off]\ntask_dir = a\nenabled = no\nschedule = @daily\n")
+        .task_at("a/1-a.sh", "play notify 'STATUS=half <b>way</b>' notify X_RUNNER_PROGRESS=50 notify-barrier touch begun wait-file go")
+        .start(&["daemon"]);
+    running.wait_for_file("begun");
+    let status = json(&running, "/status.json");
+    let chain = &status["chains"][0];
+    assert_eq!((&chain["name"], &chain["running"][0]["tasks"][0]["progress"]), (&"a".into(), &50.into()), "{status}");
+    assert_eq!(status["chains"][1]["waits_because"], "it is not enabled");
+    assert!(chain["next"][0].as_str().is_some_and(|next| next.parse::<jiff::Timestamp>().is_ok()), "{status}");
+    let (code, page) = ask(&running, "GET", "/");
+    assert!(code == 200 && page.contains("half &lt;b&gt;way&lt;/b&gt;") && !page.contains("<b>way"), "{page}");
+    std::fs::write(running.path("go"), "").unwrap();
+    running.wait_for_message("chain a: done", "");
+    let (code, metrics) = ask(&running, "GET", "/metrics");
+    assert!(code == 200 && metrics.contains("job_duration_seconds"), "{metrics}");
+    assert_eq!(ask(&running, "GET", "/healthz"), (200, "ok\n".to_owned()));
+    assert_eq!(ask(&running, "GET", "/nothing").0, 404);
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}
+
+#[test]
+fn a_refused_configuration_is_shown_and_the_old_one_answers() {
+    let scene = daemon("[chain:a]\ntask_dir = a\nschedule = 0 0 29 2 *\n");
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_message("answers on", "");
+    let good = std::fs::read_to_string(scene.config_file()).unwrap();
+    std::fs::write(scene.config_file(), good.replace("0 0 29 2 *", "0 0 31 2 *")).unwrap();
+    running.signal(Signal::HUP);
+    running.wait_for_message("the old one stays", "");
+    let refused = &json(&running, "/status.json")["configuration"]["refused"];
+    assert!(refused["message"].as_str().is_some_and(|why| why.contains("schedule")), "{refused}");
+    assert_eq!(refused["line"], 5, "{refused}");
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}
+
+#[test]
+fn what_daemon_says_is_judged() {
+    let with = |lines: &str| Scene::new().config(&format!("[daemon]\n{lines}\n")).run(&["daemon"]);
+    with("listen = 7780").exits(78).says("runner.cfg:2: listen: `7780` is no address with a port");
+    with("listen = 0.0.0.0:7780").exits(78).says("runner.cfg:2: listen:").says("token_file");
+    with("listen = 127.0.0.1:0\nallow = 300.1.1.1").exits(78).says("runner.cfg:3: allow:");
+    with("listen = 127.0.0.1:0\ntoken_file = not-there").exits(78).says("token_file");
+}
+
+#[test]
+fn a_port_that_is_taken_is_no_way_to_start() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap();
+    Scene::new()
+        .config(&format!("[daemon]\nlisten = {address}\n"))
+        .run(&["daemon"])
+        .exits(74)
+        .says("another program or another daemon has it");
+}
