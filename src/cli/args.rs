@@ -56,7 +56,7 @@ pub enum Command {
     /// Run chains at once, side by side, once
     #[cfg(feature = "schedule")]
     Now {
-        /// The chains; every enabled [chain:NAME] when none is named
+        /// The chains; every enabled one with a name of its own when none is named
         #[arg(value_name = "CHAIN")]
         chains: Vec<String>,
     },
