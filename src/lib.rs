@@ -12,6 +12,7 @@ pub mod config;
 pub mod environment;
 pub mod event;
 pub mod hook;
+pub mod lock;
 pub mod names;
 pub mod notify;
 pub mod outcome;

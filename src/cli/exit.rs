@@ -22,12 +22,16 @@ pub enum Exit {
     Usage,
     /// A fault of our own (EX_SOFTWARE).
     Internal,
-    /// A result could not be written (EX_IOERR).
+    /// A result could not be written, a lock's engine not be reached (EX_IOERR).
     Io,
     /// Another instance runs (EX_TEMPFAIL).
     Refused,
     /// The configuration or the task directory is wrong or not trusted (EX_CONFIG).
     Config,
+    /// The lock was lost while something ran under it.
+    LockLost,
+    /// As the command of `runner lock` did.
+    Command(u8),
     /// By this signal.
     Signal(i32),
 }
@@ -46,6 +50,8 @@ impl Exit {
             Self::Io => 74,
             Self::Refused => 75,
             Self::Config => 78,
+            Self::LockLost => 79,
+            Self::Command(code) => code,
             Self::Signal(signal) => 128 | u8::try_from(signal).unwrap_or(0),
         }
     }
@@ -65,11 +71,12 @@ impl Exit {
     pub fn graver(self, other: Self) -> Self {
         let rank = |exit: Self| match exit {
             Self::Done => 0,
-            Self::GaveUp => 1,
+            Self::GaveUp | Self::Command(_) => 1,
             Self::StoppedByTask => 2,
             Self::Halted => 3,
             Self::NothingLeft | Self::Usage | Self::Internal | Self::Io | Self::Refused | Self::Config => 4,
-            Self::Signal(_) => 5,
+            Self::LockLost => 5,
+            Self::Signal(_) => 6,
         };
         if rank(other) > rank(self) { other } else { self }
     }
@@ -84,6 +91,8 @@ pub enum Failure {
     Config(Vec<Finding>),
     /// The same chain runs already.
     Refused(String),
+    /// The lock's engine could not be reached.
+    Unreachable(String),
     /// A filter left nothing.
     NothingLeft(String),
     /// Standard output took nothing more; a closed pipe is no failure.
@@ -104,6 +113,7 @@ impl Failure {
             Self::Usage(_) => Exit::Usage,
             Self::Config(_) => Exit::Config,
             Self::Refused(_) => Exit::Refused,
+            Self::Unreachable(_) => Exit::Io,
             Self::NothingLeft(_) => Exit::NothingLeft,
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Output(_) => Exit::Io,
@@ -115,7 +125,7 @@ impl Failure {
     pub fn json(&self) -> serde_json::Value {
         let origin = match self {
             Self::Config(findings) => findings.first().map(|finding| &finding.origin),
-            Self::Usage(_) | Self::Refused(_) | Self::NothingLeft(_) | Self::Output(_) | Self::Internal(_) => None,
+            Self::Usage(_) | Self::Refused(_) | Self::Unreachable(_) | Self::NothingLeft(_) | Self::Output(_) | Self::Internal(_) => None,
         };
         let (file, line) = match origin {
             Some(crate::config::Origin::File { file, line }) => (Some(file.display().to_string()), Some(*line)),
@@ -128,7 +138,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(message) | Self::Refused(message) | Self::NothingLeft(message) => f.write_str(message),
+            Self::Usage(message) | Self::Refused(message) | Self::Unreachable(message) | Self::NothingLeft(message) => f.write_str(message),
             Self::Config(findings) => {
                 let texts: Vec<_> = findings.iter().map(ToString::to_string).collect();
                 f.write_str(&texts.join("\n"))

@@ -9,6 +9,7 @@ mod filter;
 mod generate;
 mod get;
 mod list;
+mod lock;
 mod prepare;
 mod print;
 mod run;
@@ -89,6 +90,11 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             report_log::start(settings.log.clone());
             list::list(&settings, &chain)
         }
+        Some(Command::Lock(args)) => {
+            let settings = Settings::resolve(&global, false)?;
+            report_log::start(settings.log);
+            lock::lock(&args)
+        }
         Some(Command::Completions { shell }) => generate::completions(shell),
         Some(Command::Man { dir }) => generate::man(&dir),
     }
@@ -109,7 +115,7 @@ fn refuse_unknown_word(word: &Path) -> Result<(), Failure> {
     if word.is_dir() || text.contains('/') {
         return Ok(());
     }
-    let near = suggestion(&text, ["run", "check", "list", "completions", "man"]);
+    let near = suggestion(&text, ["run", "check", "list", "lock", "completions", "man"]);
     Err(Failure::Usage(format!("`{text}` is neither a command nor a directory{near}")))
 }
 

@@ -9,6 +9,10 @@
 )]
 
 mod alive;
+#[cfg(feature = "net")]
+mod consul_double;
+#[cfg(all(feature = "net", feature = "postgres"))]
+mod lock_servers;
 mod outcome;
 mod running;
 mod scene;
@@ -26,6 +30,8 @@ mod filters;
 mod halt;
 mod hooks;
 mod ini_reference;
+#[cfg(all(feature = "net", feature = "postgres"))]
+mod lock_engines;
 mod loops;
 mod old_faults;
 mod old_kernel;
