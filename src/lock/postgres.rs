@@ -84,7 +84,9 @@ impl PostgresEngine {
         if config.get_connect_timeout().is_none_or(|given| *given > limit) {
             config.connect_timeout(limit);
         }
-        config.tcp_user_timeout(limit).keepalives_idle(limit).keepalives_interval(limit / 3).keepalives_retries(2);
+        // The kernel counts these in whole seconds and takes no zero.
+        let interval = (limit / 3).max(Duration::from_secs(1));
+        config.tcp_user_timeout(limit).keepalives_idle(limit).keepalives_interval(interval).keepalives_retries(2);
         if config.get_application_name().is_none() {
             config.application_name("runner lock");
         }

@@ -93,8 +93,9 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
     // A client that goes away in the middle is nothing to us.
     while let Some(question) = read_question(&mut reader) {
         let (status, body) = state.lock().unwrap().answer(&question);
-        let head = format!("HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
-        if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).is_err() {
+        let length = body.len();
+        let text = format!("HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+        if stream.write_all(text.as_bytes()).is_err() {
             return;
         }
     }

@@ -130,7 +130,7 @@ fn start_postgres(bin: &Path) -> Server {
     let access = format!("{data}/pg_hba.conf");
     let old = fs::read_to_string(&access).unwrap();
     fs::write(&access, format!("host all locked 127.0.0.1/32 scram-sha-256\n{old}")).unwrap();
-    let sql = format!("create role locked login password '{PASSWORD}';\ngrant create on schema public to locked;\n");
+    let sql = format!("create role locked superuser login password '{PASSWORD}';\n");
     run(&as_somebody(&[&program("postgres"), "--single", "-F", "-D", &data, "postgres"]), &sql);
     let port = free_port();
     let options = ["-F", "-h", "127.0.0.1", "-k", &data];

@@ -30,8 +30,11 @@ mod filters;
 mod halt;
 mod hooks;
 mod ini_reference;
+mod lock_command;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_engines;
+#[cfg(all(feature = "net", feature = "postgres"))]
+mod lock_storm;
 mod loops;
 mod old_faults;
 mod old_kernel;

@@ -1,0 +1,198 @@
+//! Locks in real stores while holders are killed, frozen and thawed and servers stop: never two inside at once, tokens
+//! grow, whoever loses the lock ends its command in time.
+//!
+//! The storms are short here. The long ones are run by hand, 200 rounds for each store:
+//! `cargo test --test integration lock_storm -- --ignored`; `STORM_ROUNDS` sets another number.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::alive::is_alive;
+use crate::consul_double::Consul;
+use crate::lock_command::{entered, lock_scene, send, stay_inside};
+use crate::lock_servers::{Server, etcd, postgres, start_etcd};
+use crate::running::{Running, until};
+use crate::scene::skipped;
+
+/// The shortest lease there is.
+const SHORT: [&str; 6] = ["--kill-after", "0", "--ttl", "6", "--delay", "0"];
+
+fn postgres_key(server: &Server, key: &str) -> String {
+    format!("postgresql://postgres@127.0.0.1:{}/postgres?key={key}", server.port)
+}
+
+fn etcd_key(server: &Server, key: &str) -> String {
+    format!("etcd://127.0.0.1:{}/{key}", server.port)
+}
+
+/// What is done to the one that is inside.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Blow {
+    /// The holder is told to stop.
+    Term,
+    /// The holder is killed.
+    Kill,
+    /// The command is killed.
+    Command,
+    /// The holder is frozen until another is inside, and then thawed.
+    Freeze,
+}
+
+/// In each round somebody is inside, others wait, and the one inside is hit.
+fn storm(key: &str, blows: impl Iterator<Item = Blow>) -> Vec<Duration> {
+    const CONTENDERS: usize = 3;
+    let scene = lock_scene();
+    // Consul takes no session shorter than 10 s.
+    let ttl = if key.starts_with("consul") { "10" } else { "6" };
+    let options = ["--kill-after", "0", "--ttl", ttl, "--delay", "0", "--wait", "infinity"];
+    let mut contenders: Vec<Running> = (0..CONTENDERS).map(|_| stay_inside(&scene, &options, key)).collect();
+    let mut frozen = None;
+    let mut times = Vec::new();
+    for (number, blow) in blows.enumerate() {
+        contenders[0].wait_for("somebody is inside", |_| entered(&scene).len() > number);
+        let (_, holder, command) = entered(&scene)[number];
+        let at = contenders.iter().position(|running| running.pid() == u32::try_from(holder).unwrap()).unwrap();
+        let hit = contenders.swap_remove(at);
+        contenders.push(stay_inside(&scene, &options, key));
+        let begun = Instant::now();
+        match blow {
+            Blow::Term => send(holder, Signal::TERM),
+            Blow::Kill => send(holder, Signal::KILL),
+            Blow::Command => send(i32::try_from(command).unwrap(), Signal::KILL),
+            Blow::Freeze => send(holder, Signal::STOP),
+        }
+        until("the next is inside", || entered(&scene).len() > number + 1);
+        times.push(begun.elapsed());
+        assert!(!is_alive(command), "{blow:?}: its command goes on");
+        match blow {
+            Blow::Term => drop(hit.finish().dies_of(Signal::TERM)),
+            Blow::Kill => drop(hit.finish().dies_of(Signal::KILL)),
+            Blow::Command => drop(hit.finish().exits(137)),
+            Blow::Freeze => {
+                send(holder, Signal::CONT);
+                frozen = Some(hit);
+            }
+        }
+        if let Some(thawed) = frozen.take() {
+            thawed.finish().exits(79).says("is lost");
+        }
+    }
+    for contender in &contenders {
+        send(i32::try_from(contender.pid()).unwrap(), Signal::TERM);
+    }
+    for contender in contenders {
+        contender.finish().dies_of(Signal::TERM);
+    }
+    let tokens: Vec<u64> = entered(&scene).iter().map(|entry| entry.0).collect();
+    assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
+    times
+}
+
+/// Every blow but the one that takes a whole lease.
+fn quick(rounds: usize) -> impl Iterator<Item = Blow> {
+    [Blow::Kill, Blow::Term, Blow::Command].into_iter().cycle().take(rounds)
+}
+
+#[test]
+fn a_storm_over_a_file() {
+    storm("k", quick(9));
+}
+
+#[test]
+fn a_storm_over_postgresql() {
+    let Some(server) = postgres() else { return };
+    storm(&postgres_key(server, "storm"), quick(6).chain([Blow::Freeze]));
+}
+
+#[test]
+fn a_storm_over_etcd() {
+    let Some(server) = etcd() else { return };
+    storm(&etcd_key(server, "storm"), quick(6));
+}
+
+/// A server that stands still for a moment costs a healthy holder nothing; for longer, the command is gone before the
+/// lease is over.
+#[test]
+fn a_holder_outlives_a_short_silence_of_the_server_and_not_a_long_one() {
+    let Some(server) = start_etcd() else { return skipped("etcd is not installed") };
+    let scene = lock_scene();
+    let mut holder = stay_inside(&scene, &SHORT, &etcd_key(&server, "k"));
+    holder.wait_for("inside", |_| entered(&scene).len() == 1);
+    let command = entered(&scene)[0].2;
+    send(server.pid(), Signal::STOP);
+    holder.wait_for_message("is in doubt", "inside.sh");
+    send(server.pid(), Signal::CONT);
+    holder.wait_for_message("beyond doubt again", "etcd://");
+    assert!(is_alive(command));
+    send(server.pid(), Signal::STOP);
+    let begun = Instant::now();
+    holder.finish().exits(79).says("inside.sh is ended");
+    assert!(begun.elapsed() < Duration::from_secs(6), "its lease could be another's by then: {:?}", begun.elapsed());
+    assert!(!is_alive(command));
+    send(server.pid(), Signal::CONT);
+}
+
+#[test]
+fn a_lock_that_is_taken_away_ends_the_command() {
+    let consul = Consul::start();
+    let scene = lock_scene();
+    let key = format!("consul://127.0.0.1:{}/k", consul.port);
+    let mut holder = stay_inside(&scene, &["--kill-after", "0", "--ttl", "10"], &key);
+    holder.wait_for("inside", |_| entered(&scene).len() == 1);
+    let command = entered(&scene)[0].2;
+    consul.advance(Duration::from_secs(30));
+    holder.finish().exits(79).says("is not ours any more");
+    assert!(!is_alive(command));
+}
+
+// ---- by hand -----------------------------------------------------------------------------------
+
+/// All blows, a whole lease of freezing in every tenth round.
+fn long_storm(name: &str, key: &str) {
+    let rounds = std::env::var("STORM_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    let freezes = key.contains("://");
+    let blows: Vec<Blow> =
+        quick(rounds).enumerate().map(|(number, blow)| if freezes && number % 10 == 9 { Blow::Freeze } else { blow }).collect();
+    let times = storm(key, blows.iter().copied());
+    for wanted in [Blow::Term, Blow::Kill, Blow::Command, Blow::Freeze] {
+        let same = blows.iter().zip(&times).filter(|(blow, _)| **blow == wanted);
+        let mut of_kind: Vec<Duration> = same.map(|(_, time)| *time).collect();
+        of_kind.sort();
+        if let (Some(least), Some(most)) = (of_kind.first(), of_kind.last()) {
+            let median = of_kind[of_kind.len() / 2];
+            tell(&format!("{name}: {wanted:?}, {} rounds: next inside after {least:?} to {most:?}, median {median:?}\n", of_kind.len()));
+        }
+    }
+}
+
+fn tell(line: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+}
+
+#[test]
+#[ignore = "takes minutes; run by hand"]
+fn a_long_storm_over_a_file() {
+    long_storm("file", "k");
+}
+
+#[test]
+#[ignore = "takes minutes; run by hand"]
+fn a_long_storm_over_postgresql() {
+    let Some(server) = postgres() else { return };
+    long_storm("postgresql", &postgres_key(server, "long"));
+}
+
+#[test]
+#[ignore = "takes minutes; run by hand"]
+fn a_long_storm_over_etcd() {
+    let Some(server) = etcd() else { return };
+    long_storm("etcd", &etcd_key(server, "long"));
+}
+
+#[test]
+#[ignore = "takes minutes; run by hand"]
+fn a_long_storm_over_the_double_of_consul() {
+    let consul = Consul::start();
+    long_storm("consul, a double", &format!("consul://127.0.0.1:{}/long", consul.port));
+}
