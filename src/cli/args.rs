@@ -56,6 +56,12 @@ pub enum Command {
     },
     /// Run a command that only one at a time may run
     Lock(LockArgs),
+    /// End what runs under a lock when its holder dies (called by runner itself)
+    #[command(hide = true)]
+    LockGuard {
+        /// From TERM to KILL, in seconds.
+        kill_after: f64,
+    },
     /// Print what a shell needs to complete command lines
     Completions {
         /// The shell

@@ -19,6 +19,7 @@ use crate::config::keys::Sweep;
 use crate::config::value;
 use crate::environment::variable;
 use crate::lock::address::{Address, LockSettings, LockTexts};
+use crate::lock::guard::{self, Guard};
 use crate::lock::owner::{Owner, TaskGroup};
 use crate::lock::{Holder, Lock, LockError, LockEvent, Refusal, here, start_time};
 use crate::names::RunId;
@@ -54,8 +55,29 @@ pub fn lock(args: &LockArgs) -> Result<Exit, Failure> {
     let ears = Ears::new(signals, Watchdog::new(false, clock.now()));
     let run_id = RunId::new(&here().boot_id, 0, seed());
     let lock = Lock::open(&settings, owner()).map_err(unusable)?;
-    let guarded = Guarded { lock, ears, family: &family, clock: &clock, run_id };
+    // A lock in a file ends with its holder, and whoever comes next is on this machine.
+    let guarded = Guarded { lock, guard: None, needs_guard: settings.address.is_leased(), ears, family: &family, clock: &clock, run_id };
     guarded.run(&args.command, &program)
+}
+
+/// The hidden command behind [`Guard`].
+///
+/// # Errors
+/// The kernel gives no timer.
+pub fn guard(kill_after: f64) -> Result<Exit, Failure> {
+    // Whoever ends the holder's process group or service is not to end the guard before it has done its work; it ends
+    // itself with the holder.
+    let _signals = Signals::install().context("signals cannot be heard")?;
+    let kill_after = Duration::try_from_secs_f64(kill_after).unwrap_or(Duration::ZERO);
+    guard::serve(kill_after).context("the guard of the lock")?;
+    Ok(Exit::Done)
+}
+
+/// A lock is held without a guard rather than not at all.
+fn start_guard(family: &Family, kill_after: Duration) -> Option<Guard> {
+    let words = [OsString::from("/proc/self/exe"), "lock-guard".into(), kill_after.as_secs_f64().to_string().into()];
+    let argv: Vec<CString> = words.into_iter().filter_map(|word| c_string(word.as_bytes())).collect();
+    Guard::start(&argv, family).inspect_err(|error| log::warn!("the lock has no guard: {error}")).ok()
 }
 
 fn usage(option: &str, text: &str, expected: &str) -> Failure {
@@ -143,6 +165,8 @@ fn owner() -> Owner {
 /// The lock and what waits for it.
 struct Guarded<'a> {
     lock: Lock,
+    guard: Option<Guard>,
+    needs_guard: bool,
     ears: Ears,
     family: &'a Family,
     clock: &'a SystemClock,
@@ -159,6 +183,7 @@ enum Waited {
 impl Guarded<'_> {
     fn run(mut self, words: &[OsString], program: &Path) -> Result<Exit, Failure> {
         match self.acquire() {
+            Waited::Ours if self.needs_guard => self.guard = start_guard(self.family, self.lock.kill_after()),
             Waited::Ours => {}
             Waited::Signal(signal) => {
                 self.give_back();
@@ -239,12 +264,15 @@ impl Guarded<'_> {
         if !self.lock.may_start(BootTime::now()) {
             return Err("the lock ran out before the command could begin".to_owned());
         }
+        // The guard first: it knows the processes by the run id, and by their group a moment later.
+        self.tell_guard(true);
         let mark = Mark::new(self.run_id.as_str(), name.as_bytes(), 1);
         let process = Supervised::start(&spec, self.family, Some(mark), self.lock.kill_after(), Sweep::OnFailure)
             .map_err(|error| explain_start(program, None, &error))?;
         let pid = process.pid().as_raw_pid();
         let group = TaskGroup { pid, start_time: start_time(pid), task: name.to_string_lossy().into_owned(), try_num: 1 };
         self.lock.record(vec![group], BootTime::now());
+        self.tell_guard(true);
         Ok(process)
     }
 
@@ -256,6 +284,7 @@ impl Guarded<'_> {
             for event in self.lock.hear(BootTime::now()) {
                 lost |= self.obey(event, &mut process, &name);
             }
+            self.tell_guard(false);
             if let Some(gone) = process.advance(self.family, self.clock.now(), |end| end != ProcessEnd::Code(0)) {
                 return self.exit(&gone, lost, signalled, &name);
             }
@@ -318,7 +347,25 @@ impl Guarded<'_> {
         }
     }
 
+    fn tell_guard(&mut self, with_owner: bool) {
+        let Some(guard) = &mut self.guard else { return };
+        guard.tell_until(self.lock.trusted_until());
+        if with_owner {
+            guard.tell_owner(self.lock.owner());
+        }
+    }
+
+    fn dismiss_guard(&mut self) {
+        let Some(mut guard) = self.guard.take() else { return };
+        guard.dismiss(self.family, self.clock.now());
+        while !guard.is_gone(self.family, self.clock.now()) {
+            let fds: Vec<BorrowedFd<'_>> = guard.process().fds().collect();
+            self.ears.listen(&fds, guard.process().wake_at(), self.family, self.clock);
+        }
+    }
+
     fn give_back(&mut self) {
+        self.dismiss_guard();
         self.lock.let_go(BootTime::now());
         self.await_given_back();
     }

@@ -95,6 +95,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             report_log::start(settings.log);
             lock::lock(&args)
         }
+        Some(Command::LockGuard { kill_after }) => lock::guard(kill_after),
         Some(Command::Completions { shell }) => generate::completions(shell),
         Some(Command::Man { dir }) => generate::man(&dir),
     }

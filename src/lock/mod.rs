@@ -11,6 +11,7 @@ mod consul;
 mod etcd;
 mod evict;
 mod file;
+pub mod guard;
 #[cfg(feature = "net")]
 mod http;
 mod keeper;
@@ -388,6 +389,20 @@ impl Lock {
     /// When stopping would begin if no renewal succeeded any more; `None` for a lock that does not run out.
     pub fn stop_at(&self) -> Option<BootTime> {
         self.lease.stop_at()
+    }
+
+    /// When another may own it, if it is held and runs out: what a [`guard::Guard`] is told.
+    pub fn trusted_until(&self) -> Option<BootTime> {
+        match self.lease.state() {
+            LockState::Held { trusted_until, .. } => trusted_until,
+            LockState::Stopping { trusted_until } => Some(trusted_until),
+            LockState::Free | LockState::Acquiring { .. } | LockState::Lost | LockState::GaveUp(_) | LockState::Released => None,
+        }
+    }
+
+    /// The record of its owner, which is us.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     /// Whether something may begin under it. Ask right before each start.

@@ -146,6 +146,27 @@ fn a_lock_that_is_taken_away_ends_the_command() {
     assert!(!is_alive(command));
 }
 
+/// Whether or not anybody comes to take over.
+#[test]
+fn the_guard_ends_what_a_killed_or_frozen_holder_leaves() {
+    let Some(server) = postgres() else { return };
+    let scene = lock_scene();
+    let mut killed = stay_inside(&scene, &[], &postgres_key(server, "guarded-1"));
+    killed.wait_for("inside", |_| entered(&scene).len() == 1);
+    let command = entered(&scene)[0].2;
+    killed.signal(Signal::KILL);
+    until("the command is ended", || !is_alive(command));
+    killed.finish().dies_of(Signal::KILL);
+    let scene = lock_scene();
+    let mut frozen = stay_inside(&scene, &SHORT, &postgres_key(server, "guarded-2"));
+    frozen.wait_for("inside", |_| entered(&scene).len() == 1);
+    let (_, holder, command) = entered(&scene)[0];
+    send(holder, Signal::STOP);
+    until("the command is ended", || !is_alive(command));
+    send(holder, Signal::CONT);
+    frozen.finish().exits(79).nothing_alive();
+}
+
 // ---- by hand -----------------------------------------------------------------------------------
 
 /// All blows, a whole lease of freezing in every tenth round.
