@@ -4,6 +4,7 @@
 //! The storms are short here. The long ones are run by hand, 200 rounds for each store:
 //! `cargo test --test integration lock_storm -- --ignored`; `STORM_ROUNDS` sets another number.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -13,7 +14,7 @@ use crate::consul_double::Consul;
 use crate::lock_command::{entered, lock_scene, send, stay_inside};
 use crate::lock_servers::{Server, etcd, postgres, start_etcd};
 use crate::running::{Running, until};
-use crate::scene::skipped;
+use crate::scene::{skipped, succeeds};
 
 /// The shortest lease there is.
 const SHORT: [&str; 6] = ["--kill-after", "0", "--ttl", "6", "--delay", "0"];
@@ -165,6 +166,48 @@ fn the_guard_ends_what_a_killed_or_frozen_holder_leaves() {
     until("the command is ended", || !is_alive(command));
     send(holder, Signal::CONT);
     frozen.finish().exits(79).nothing_alive();
+}
+
+/// Two PID namespaces are two machines: neither can look for the other's processes. The one inside is hit, and the other
+/// one enters when the lease is over.
+fn elsewhere(signal: Signal, key: &str) {
+    let namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    if !succeeds(Command::new(namespace[0]).args(&namespace[1..]).arg("true")) {
+        return skipped("no process namespace can be made here");
+    }
+    let home = lock_scene();
+    // The first process of the namespace lives on: its end would be the end of all in it.
+    let init = ["sh", "-c", "\"$@\" & wait; sleep 1000", "init"];
+    let away = lock_scene().env("SCENE", home.root()).under(&[&namespace[..], &init].concat());
+    let first = stay_inside(&away, &SHORT, key);
+    until("the first is inside", || entered(&home).len() == 1);
+    let options: Vec<&str> = SHORT.iter().copied().chain(["--wait", "infinity"]).collect();
+    let mut second = stay_inside(&home, &options, key);
+    second.wait_for_message("is held by pid", " on ");
+    let holder = child_of(child_of(first.pid()));
+    send(i32::try_from(holder).unwrap(), signal);
+    let begun = Instant::now();
+    second.wait_for("the second is inside", |_| entered(&home).len() == 2);
+    assert!(begun.elapsed() > Duration::from_secs(3), "the lease was not waited for: {:?}", begun.elapsed());
+    second.signal(Signal::TERM);
+    second.finish().dies_of(Signal::TERM);
+}
+
+fn child_of(pid: u32) -> u32 {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn elsewhere_a_killed_holder_is_followed_when_its_lease_is_over() {
+    let Some(server) = postgres() else { return };
+    elsewhere(Signal::KILL, &postgres_key(server, "elsewhere-1"));
+}
+
+#[test]
+fn elsewhere_a_frozen_holder_is_followed_when_its_lease_is_over() {
+    let Some(server) = etcd() else { return };
+    elsewhere(Signal::STOP, &etcd_key(server, "elsewhere-2"));
 }
 
 // ---- by hand -----------------------------------------------------------------------------------
