@@ -92,9 +92,15 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     // A client that goes away in the middle is nothing to us.
     while let Some(question) = read_question(&mut reader) {
-        let (status, body) = state.lock().unwrap().answer(&question);
+        let (status, body, index) = {
+            let mut state = state.lock().unwrap();
+            let (status, body) = state.answer(&question);
+            (status, body, state.index)
+        };
         let length = body.len();
-        let text = format!("HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+        let text = format!(
+            "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nX-Consul-Index: {index}\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
         if stream.write_all(text.as_bytes()).is_err() {
             return;
         }

@@ -297,3 +297,54 @@ fn nobody_there_is_an_error_that_says_so() {
         assert!(text.contains("cannot be reached") && text.contains(&port.to_string()) && !text.contains("hunter2"), "{text}");
     }
 }
+
+/// jobslib is a program that was written against Consul itself. Its own class takes, shows and gives back a lock of the
+/// double, is refused while we hold the key, and refuses us while it does.
+const JOBSLIB: &str = r#"
+import sys, time
+from types import SimpleNamespace
+from jobslib.oneinstance.consul import ConsulLock as OneInstanceLock
+context = SimpleNamespace(fqdn="python.example")
+options = OneInstanceLock.OptionsConfig({"host": "127.0.0.1", "port": int(sys.argv[1]), "key": "shared", "ttl": 10, "lock_delay": 0}, None)
+lock = OneInstanceLock(context, options)
+taken = lock.acquire()
+print("taken", taken, flush=True)
+if taken:
+    info = lock.get_lock_owner_info()
+    assert info["fqdn"] == "python.example", info
+    sys.stdin.readline()
+    print("released", lock.release(), flush=True)
+"#;
+
+#[test]
+#[ignore = "needs jobslib from PyPI: JOBSLIB_PYTHON=/path/to/python"]
+fn jobslib_knows_the_double_for_consul() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+    let python = std::env::var("JOBSLIB_PYTHON").unwrap();
+    let consul = Consul::start();
+    let start = || {
+        let mut command = Command::new(&python);
+        command.args(["-c", JOBSLIB, &consul.port.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = crate::scene::spawn(&mut command).unwrap().0;
+        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
+        (child, input, output)
+    };
+    let url = format!("consul://127.0.0.1:{}/shared", consul.port);
+    let mut ours = engine(&settings(&url, 10 * SECOND, Duration::ZERO)).unwrap();
+    let (mut child, mut input, mut lines) = start();
+    assert_eq!(lines.next().unwrap().unwrap(), "taken True");
+    assert_eq!(is_refused(&mut *ours, "ours", None).owner, None, "its record is not ours");
+    input.write_all(b"\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "released True");
+    assert!(child.wait().unwrap().success());
+    wins(&mut *ours, "ours", None);
+    let (mut child, _input, mut lines) = start();
+    assert_eq!(lines.next().unwrap().unwrap(), "taken False");
+    assert!(child.wait().unwrap().success());
+    ours.release().unwrap();
+    let (mut child, mut input, mut lines) = start();
+    assert_eq!(lines.next().unwrap().unwrap(), "taken True");
+    input.write_all(b"\n").unwrap();
+    child.wait().unwrap();
+}
