@@ -20,8 +20,8 @@ use crate::config::value;
 use crate::environment::variable;
 use crate::lock::address::{Address, LockSettings, LockTexts};
 use crate::lock::guard::{self, Guard};
-use crate::lock::owner::{Owner, TaskGroup};
-use crate::lock::{Holder, Lock, LockError, LockEvent, Refusal, here, start_time};
+use crate::lock::owner::TaskGroup;
+use crate::lock::{Holder, Lock, LockError, LockEvent, Refusal, here, ourselves, start_time};
 use crate::names::RunId;
 use crate::notify::systemd::Watchdog;
 use crate::outcome::ProcessEnd;
@@ -54,7 +54,7 @@ pub fn lock(args: &LockArgs) -> Result<Exit, Failure> {
     let signals = Signals::install().context("signals cannot be heard")?;
     let ears = Ears::new(signals, Watchdog::new(false, clock.now()));
     let run_id = RunId::new(&here().boot_id, 0, seed());
-    let lock = Lock::open(&settings, owner()).map_err(unusable)?;
+    let lock = Lock::open(&settings, ourselves(true)).map_err(unusable)?;
     // A lock in a file ends with its holder, and whoever comes next is on this machine.
     let guarded = Guarded { lock, guard: None, needs_guard: settings.address.is_leased(), ears, family: &family, clock: &clock, run_id };
     guarded.run(&args.command, &program)
@@ -155,11 +155,6 @@ fn state_dir() -> PathBuf {
         None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/runner"),
         None => variable("XDG_STATE_HOME").unwrap_or_else(home).join("runner"),
     }
-}
-
-fn owner() -> Owner {
-    let pid = rustix::process::getpid().as_raw_pid();
-    Owner { place: here(), pid, start_time: start_time(pid), whole_run: true, ..Owner::default() }
 }
 
 /// The lock and what waits for it.

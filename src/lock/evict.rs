@@ -31,6 +31,12 @@ pub fn here() -> Place {
     Place { host, boot_id, namespaces }
 }
 
+/// The record of this process as an owner. `whole_run`: see [`Owner::whole_run`].
+pub fn ourselves(whole_run: bool) -> Owner {
+    let pid = rustix::process::getpid().as_raw_pid();
+    Owner { place: here(), pid, start_time: start_time(pid), whole_run, ..Owner::default() }
+}
+
 /// When a process started, in the unit of its record; 0 when it is gone.
 pub fn start_time(pid: i32) -> u64 {
     Pid::from_raw(pid).and_then(Stat::of).map_or(0, |stat| stat.start_time)

@@ -97,7 +97,11 @@ impl Client {
         } else {
             self.agent.run(request.header("content-type", "application/json").body(body.to_owned()).map_err(wrong)?)
         };
-        let mut response = sent.map_err(|error| unreachable(error.to_string()))?;
+        let mut response = sent.map_err(|error| {
+            let text = error.to_string();
+            let way_out = if text.contains("peer certificate") { "; name the certificate to trust with ca_file=FILE" } else { "" };
+            unreachable(format!("{text}{way_out}"))
+        })?;
         let status = response.status().as_u16();
         let text = response.body_mut().with_config().limit(MAX_ANSWER).read_to_string().map_err(|error| unreachable(error.to_string()))?;
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);

@@ -35,7 +35,7 @@ use lease::{Action, Input, Lease, LockState, Token, Unavailable};
 use owner::{Owner, TaskGroup};
 use timer::Timer;
 
-pub use evict::{Evict, Progress, here, is_alive, start_time};
+pub use evict::{Evict, Progress, here, is_alive, ourselves, start_time};
 
 /// Why an engine gave no answer. None of these texts holds a password.
 #[derive(Debug, Error)]
@@ -252,11 +252,10 @@ impl Lock {
         })
     }
 
-    /// Begins to ask for it. With `keep_lock` it is simply not let go, and asked for once.
+    /// Begins to ask for it, for the run of this id; `time` is now, as RFC 3339.
     pub fn contend(&mut self, run_id: &str, time: &str, now: BootTime) {
         (self.holder, self.trouble, self.token) = (None, None, None);
-        self.owner.run_id.clear();
-        self.owner.run_id.push_str(run_id);
+        run_id.clone_into(&mut self.owner.run_id);
         time.clone_into(&mut self.owner.time);
         self.lease.step(Input::Contend { until: self.wait.map(|wait| now + wait) }, now);
         self.order(Order::Contend(self.owner.clone()), now);
@@ -415,7 +414,15 @@ impl Lock {
         matches!(self.lease.state(), LockState::Held { .. } | LockState::Stopping { .. })
     }
 
-    /// Writes down what runs under it, for whoever takes over on this machine. Call it after each start and each end.
+    /// The next run begins under the lock that was kept (`keep_lock`): its processes carry another id. The token stays.
+    pub fn begin_run(&mut self, run_id: &str, now: BootTime) {
+        run_id.clone_into(&mut self.owner.run_id);
+        self.owner.groups.clear();
+        self.order(Order::Record(self.owner.clone()), now);
+    }
+
+    /// Writes down what runs under it, for whoever takes over on this machine. Call it before each start, with pid 0 for
+    /// the group that is not there yet, after it, and after each end.
     pub fn record(&mut self, groups: Vec<TaskGroup>, now: BootTime) {
         if self.owner.groups != groups {
             self.owner.groups = groups;

@@ -168,11 +168,15 @@ impl PostgresEngine {
 
 /// The server's own words, without what we sent it.
 fn explain(error: &postgres::Error) -> String {
-    match (error.as_db_error(), std::error::Error::source(error)) {
+    let text = match (error.as_db_error(), std::error::Error::source(error)) {
         (Some(database), _) => database.message().to_owned(),
         (None, Some(source)) => format!("{error}: {source}"),
         (None, None) => error.to_string(),
+    };
+    if text.contains("peer certificate") {
+        return format!("{text}; name the certificate to trust with sslrootcert=FILE, or do without TLS: sslmode=disable");
     }
+    text
 }
 
 fn read_secret(file: &std::path::Path) -> Result<String, LockError> {
