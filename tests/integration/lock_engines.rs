@@ -9,11 +9,14 @@ use runner::lock::address::{Address, LockSettings};
 use runner::lock::lease::{Terms, Token};
 use runner::lock::owner::{Owner, Place, TaskGroup};
 use runner::lock::{Attempt, Bid, Engine, Holder, LockError, Renewal, engine, here};
+use rustix::process::Signal;
 
+use crate::alive::is_alive;
 use crate::consul_double::Consul;
-use crate::lock_servers::{PASSWORD, etcd, postgres};
-use crate::running::{DEADLINE, pause_briefly};
-use crate::scene::Scene;
+use crate::lock_command::send;
+use crate::lock_servers::{PASSWORD, Server, etcd, postgres, start_etcd, start_postgres};
+use crate::running::{DEADLINE, pause_briefly, until};
+use crate::scene::{Scene, skipped};
 
 /// One engine under the suite.
 struct Case<'a> {
@@ -296,6 +299,41 @@ fn nobody_there_is_an_error_that_says_so() {
         let text = error.to_string();
         assert!(text.contains("cannot be reached") && text.contains(&port.to_string()) && !text.contains("hunter2"), "{text}");
     }
+}
+
+/// What lives goes on when its server comes back within the TTL, and tokens go on growing.
+fn survives_a_restart(case: &Case<'_>, server: &Server, blow: Signal) {
+    let (mut first, mut second) = (case.engine("restart"), case.engine("restart"));
+    let (token, _) = wins(&mut *first, "first", None);
+    let pid = server.pid();
+    send(pid, blow);
+    until("the server is gone", || !is_alive(u32::try_from(pid).unwrap()));
+    let begun = Instant::now();
+    loop {
+        match first.renew(&owner("first")) {
+            Ok(renewal) => break assert_eq!(renewal, Renewal::Held),
+            Err(error) => assert!(begun.elapsed() < DEADLINE, "{error}"),
+        }
+        pause_briefly();
+    }
+    assert_eq!(name_of(is_refused(&mut *second, "second", None)), "first");
+    first.release().unwrap();
+    assert!(wins(&mut *second, "second", None).0 > token);
+}
+
+#[test]
+fn a_restart_of_postgresql_takes_nothing_away() {
+    let Some(server) = start_postgres() else { return skipped("PostgreSQL is not installed") };
+    let url = format!("postgresql://postgres@127.0.0.1:{}/postgres?key=KEY", server.port);
+    let case = Case { url, ttl: 20 * SECOND, delay: SECOND, advance: None };
+    survives_a_restart(&case, &server, Signal::INT);
+}
+
+#[test]
+fn a_restart_of_etcd_takes_nothing_away() {
+    let Some(server) = start_etcd() else { return skipped("etcd is not installed") };
+    let case = Case { url: format!("etcd://127.0.0.1:{}/KEY", server.port), ttl: 20 * SECOND, delay: SECOND, advance: None };
+    survives_a_restart(&case, &server, Signal::KILL);
 }
 
 /// jobslib is a program that was written against Consul itself. Its own class takes, shows and gives back a lock of the

@@ -29,7 +29,13 @@ pub(crate) struct Server {
 
 impl Server {
     fn start(directory: TempDir, port: u16, words: &[String]) -> Self {
-        const GUARD: &str = r#""$@" </dev/null & echo $! >"$PID"; read -r _; kill -CONT $!; kill -QUIT $!; wait $!; rm -rf "$DIR""#;
+        // A server that ends before its time is started again.
+        const GUARD: &str = r#"
+            while :; do "$@" </dev/null & echo $! >"$PID.new"; mv "$PID.new" "$PID"; wait $!; sleep 0.1; done & again=$!
+            read -r _
+            kill $again; server=$(cat "$PID"); kill -CONT $server; kill -QUIT $server
+            while kill -0 $server; do sleep 0.05; done
+            rm -rf "$DIR""#;
         let log = fs::File::create(directory.path().join("log")).unwrap();
         let mut command = Command::new("sh");
         command
@@ -107,17 +113,22 @@ fn run(words: &[String], input: &str) {
 /// The password of the user `locked`, who needs one.
 pub(crate) const PASSWORD: &str = "wide-open-sesame";
 
+/// A PostgreSQL of one's own.
+pub(crate) fn start_postgres() -> Option<Server> {
+    postgres_programs().map(|bin| start_postgres_from(&bin))
+}
+
 /// The PostgreSQL of all tests; `None`, and told, where there is none.
 pub(crate) fn postgres() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| postgres_programs().map(|bin| start_postgres(&bin))).as_ref();
+    let server = SERVER.get_or_init(start_postgres).as_ref();
     if server.is_none() {
         skipped("PostgreSQL is not installed");
     }
     server
 }
 
-fn start_postgres(bin: &Path) -> Server {
+fn start_postgres_from(bin: &Path) -> Server {
     let directory = open_directory("runner-postgres-");
     let data = directory.path().join("data");
     fs::create_dir(&data).unwrap();
