@@ -1,6 +1,11 @@
 //! One instance: the lock of a chain or a command, in a file, PostgreSQL, etcd or Consul, behind one contract.
 //! `lease` decides, an [`Engine`] asks one store, `keeper` renews beside the loop, [`Lock`] is what the loop holds.
 //!
+//! A loop holds a [`Lock`] so: [`Lock::open`] with [`ourselves`]; [`Lock::contend`]; poll [`Lock::fds`] beside everything
+//! else and call [`Lock::hear`] after each wait, before anything else; on `Acquired` begin, for a lease with a
+//! [`guard::Guard`] beside it, and ask [`Lock::may_start`] before each start; [`Lock::record`] what runs; on `Stop` and
+//! `Kill` end it all, and exit with 79; [`Lock::let_go`] when it is gone, or [`Lock::begin_run`] to keep it for the next.
+//!
 //! The contract, the same for every engine and proved by one suite (tests/integration/lock_engines.rs): never two owners
 //! at once; an owner that lives keeps it; whoever takes over has a greater token; a lock that was let go is free at once.
 
@@ -399,7 +404,7 @@ impl Lock {
         }
     }
 
-    /// The record of its owner, which is us.
+    /// The record of its owner, which is us: what a [`guard::Guard`] is told.
     pub fn owner(&self) -> &Owner {
         &self.owner
     }

@@ -17,9 +17,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// Whether process ids of the one can be looked up in the other. Unknown places are never the same.
+    /// Whether process ids of the one can be looked up in the other. Unknown places are never the same. The name is asked
+    /// as well: machines that were started from one image of a running one share their boot id.
     pub fn is_same(&self, other: &Self) -> bool {
-        !self.boot_id.is_empty() && !self.namespaces.is_empty() && (&self.boot_id, &self.namespaces) == (&other.boot_id, &other.namespaces)
+        !self.boot_id.is_empty() && !self.namespaces.is_empty() && self == other
     }
 }
 
@@ -95,6 +96,8 @@ mod tests {
 
     #[test]
     fn places_are_the_same_only_when_everything_is_known() {
+        let named = |host: &str| Place { host: host.into(), boot_id: "b".into(), namespaces: "n".into() };
+        assert!(!named("a").is_same(&named("clone")));
         let place = |boot: &str, namespaces: &str| Place { host: "h".into(), boot_id: boot.into(), namespaces: namespaces.into() };
         assert!(place("b", "n").is_same(&place("b", "n")));
         assert!(!place("b", "n").is_same(&place("b", "m")) && !place("b", "n").is_same(&place("c", "n")));
