@@ -4,7 +4,7 @@
 //!            Acquired          Busy, Unreachable   Renewed     Doubt     Gone        Woke                    LetGo
 //! Free       give it back      -                   -           -         -           -                       -
 //! Acquiring  Held: enter       wait over: GaveUp   -           -         -           wait over: GaveUp       Released
-//! Held       -                 -                   extended    warn      Lost: stop  stop_at: Stopping       Released
+//! Held       -                 -                   extended    warn      Lost: stop  warn; stop_at: Stopping Released
 //! Stopping   -                 -                   extended    -         Lost: kill  lease over: Lost, kill  Released
 //! Lost       -                 -                   -           -         -           -                       Released
 //! GaveUp     give it back      -                   -           -         -           -                       Released
@@ -99,6 +99,11 @@ impl Terms {
     /// Until when a lease is trusted of which the renewal began at `begun`.
     pub fn trusted_until(self, begun: BootTime) -> Option<BootTime> {
         self.ttl.map(|ttl| begun + ttl)
+    }
+
+    /// When the silence of an engine is told of: a renewal was due, and its time for an answer is over.
+    fn warn_at(self, trusted_until: BootTime) -> BootTime {
+        trusted_until.before(self.ttl.unwrap_or_default() / 2)
     }
 
     /// When stopping begins.
@@ -248,6 +253,7 @@ impl Lease {
     pub fn wake_at(&self) -> Option<BootTime> {
         match self.state {
             LockState::Acquiring { until, answer } => until.map(|until| self.patience(until, answer)),
+            LockState::Held { trusted_until: Some(until), doubted: false } => Some(self.terms.warn_at(until)),
             LockState::Held { .. } => self.stop_at(),
             LockState::Stopping { trusted_until } => Some(trusted_until),
             LockState::Free | LockState::Lost | LockState::GaveUp(_) | LockState::Released => None,
@@ -328,18 +334,22 @@ impl Lease {
                 self.state = LockState::Held { trusted_until: extended, doubted: false };
                 self.look_at_time(extended, now).or(doubted.then_some(Action::Reassure))
             }
-            (Input::Doubt, Some(until)) => {
-                self.state = LockState::Held { trusted_until, doubted: true };
-                let warning = Action::Warn { stop_at: self.terms.stop_at(until) };
-                self.look_at_time(trusted_until, now).or((!doubted).then_some(warning))
-            }
+            (Input::Doubt, Some(until)) => self.look_at_time(trusted_until, now).or_else(|| (!doubted).then(|| self.doubt(until))),
             (Input::Gone, Some(until)) if now >= until => self.lose(Action::Kill),
             (Input::Gone, Some(_) | None) => self.lose(Action::Stop),
-            (Input::Woke, _) => self.look_at_time(trusted_until, now),
+            (Input::Woke, Some(until)) => self.look_at_time(trusted_until, now).or_else(|| {
+                let silent = !doubted && now >= self.terms.warn_at(until);
+                silent.then(|| self.doubt(until))
+            }),
             (Input::LetGo, _) => self.let_go(),
-            (Input::Renewed { .. } | Input::Doubt, None) => None,
+            (Input::Renewed { .. } | Input::Doubt | Input::Woke, None) => None,
             (Input::Contend { .. } | Input::Acquired { .. } | Input::Busy | Input::Unreachable, _) => None,
         }
+    }
+
+    fn doubt(&mut self, until: BootTime) -> Action {
+        self.state = LockState::Held { trusted_until: Some(until), doubted: true };
+        Action::Warn { stop_at: self.terms.stop_at(until) }
     }
 
     fn look_at_time(&mut self, trusted_until: Option<BootTime>, now: BootTime) -> Option<Action> {

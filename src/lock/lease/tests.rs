@@ -62,7 +62,9 @@ fn every_cell_of_the_table() {
         (held(112, false), Doubt, stopping(112), Some(Stop)),
         (held(130, false), Gone, Lost, Some(Stop)),
         (held(100, false), Gone, Lost, Some(Kill)),
-        (held(113, false), Woke, held(113, false), None),
+        (held(131, false), Woke, held(131, false), None),
+        (held(130, false), Woke, held(130, true), Some(Warn { stop_at: at(118) })),
+        (held(113, true), Woke, held(113, true), None),
         (held(112, false), Woke, stopping(112), Some(Stop)),
         (held(100, true), Woke, Lost, Some(Kill)),
         (held(130, false), LetGo, Released, Some(GiveBack)),
@@ -103,7 +105,8 @@ fn waiting_for_ever_does_not_give_up() {
 fn nothing_begins_once_stopping_is_due() {
     let lease = in_state(held(112, false));
     assert!(lease.may_start(at(99)) && !lease.may_start(at(100)) && !in_state(stopping(112)).may_start(at(1)));
-    assert_eq!((lease.stop_at(), lease.wake_at()), (Some(at(100)), Some(at(100))));
+    assert_eq!((lease.stop_at(), lease.wake_at()), (Some(at(100)), Some(at(82))));
+    assert_eq!(in_state(held(112, true)).wake_at(), Some(at(100)));
 }
 
 #[test]
