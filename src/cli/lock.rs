@@ -193,9 +193,9 @@ impl Guarded<'_> {
         let name = Path::new(&words[0]).file_name().unwrap_or(&words[0]).to_owned();
         let exit = match self.start(words, program, &name) {
             Ok(process) => self.supervise(process, &name),
-            Err(why) => {
+            Err((exit, why)) => {
                 log::error!("{why}");
-                NOT_STARTED
+                exit
             }
         };
         self.give_back();
@@ -225,13 +225,14 @@ impl Guarded<'_> {
         }
     }
 
-    fn start(&mut self, words: &[OsString], program: &Path, name: &OsStr) -> Result<Supervised, String> {
+    fn start(&mut self, words: &[OsString], program: &Path, name: &OsStr) -> Result<Supervised, (Exit, String)> {
+        let no = |why: String| (NOT_STARTED, why);
         let argv: Option<Vec<CString>> = [program.as_os_str()]
             .into_iter()
             .chain(words[1..].iter().map(OsString::as_os_str))
             .map(|word| c_string(word.as_bytes()))
             .collect();
-        let argv = argv.ok_or_else(|| "a word of the command holds a NUL byte".to_owned())?;
+        let argv = argv.ok_or_else(|| no("a word of the command holds a NUL byte".to_owned()))?;
         let token = self.lock.token().map(|token| token.to_string()).unwrap_or_default();
         let ours = [
             variable(b"RUNNER_RUN_ID", self.run_id.as_str().as_bytes()),
@@ -257,13 +258,13 @@ impl Guarded<'_> {
             nice: None,
         };
         if !self.lock.may_start(BootTime::now()) {
-            return Err("the lock ran out before the command could begin".to_owned());
+            return Err((Exit::LockLost, format!("{} ran out before the command could begin", self.lock.shown())));
         }
         // The guard first: it knows the processes by the run id, and by their group a moment later.
         self.tell_guard(true);
         let mark = Mark::new(self.run_id.as_str(), name.as_bytes(), 1);
         let process = Supervised::start(&spec, self.family, Some(mark), self.lock.kill_after(), Sweep::OnFailure)
-            .map_err(|error| explain_start(program, None, &error))?;
+            .map_err(|error| no(explain_start(program, None, &error)))?;
         let pid = process.pid().as_raw_pid();
         let group = TaskGroup { pid, start_time: start_time(pid), task: name.to_string_lossy().into_owned(), try_num: 1 };
         self.lock.record(vec![group], BootTime::now());
