@@ -280,11 +280,12 @@ impl Guarded<'_> {
             for event in self.lock.hear(BootTime::now()) {
                 lost |= self.obey(event, &mut process, &name);
             }
-            self.tell_guard(false);
+            self.look_after_guard();
             if let Some(gone) = process.advance(self.family, self.clock.now(), |end| end != ProcessEnd::Code(0)) {
                 return self.exit(&gone, lost, signalled, &name);
             }
-            let fds: Vec<BorrowedFd<'_>> = self.lock.fds().chain(process.fds()).collect();
+            let guard = self.guard.iter().flat_map(|guard| guard.process().fds());
+            let fds: Vec<BorrowedFd<'_>> = self.lock.fds().chain(process.fds()).chain(guard).collect();
             let deadline = process.wake_at();
             let heard = self.ears.listen(&fds, deadline, self.family, self.clock);
             for signal in heard.stops {
@@ -349,6 +350,13 @@ impl Guarded<'_> {
         if with_owner {
             guard.tell_owner(self.lock.owner());
         }
+    }
+
+    /// A guard that has done its work, or was killed, is buried at once: a dead child of ours hides others behind it.
+    fn look_after_guard(&mut self) {
+        self.tell_guard(false);
+        let now = self.clock.now();
+        self.guard.take_if(|guard| guard.is_gone(self.family, now));
     }
 
     fn dismiss_guard(&mut self) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use postgres::config::SslMode;
 use postgres::error::SqlState;
+use postgres::types::Type;
 use postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -231,7 +232,9 @@ impl Engine for PostgresEngine {
     fn acquire(&mut self, bid: &Bid<'_>) -> Result<Attempt, LockError> {
         let (key, owner, lease) = (self.address.key.clone(), bid.owner.to_json(), self.lease_ms);
         let over = bid.over.map(to_number);
-        let row = self.ask(|client| client.query_one(ACQUIRE, &[&key, &owner, &lease, &over]))?;
+        let row = self.ask(|client| {
+            client.query_typed_one(ACQUIRE, &[(&key, Type::TEXT), (&owner, Type::TEXT), (&lease, Type::FLOAT8), (&over, Type::INT8)])
+        })?;
         let (won, before): (Option<i64>, Option<i64>) = (row.get(0), row.get(1));
         let owner = row.get::<_, Option<String>>(2).and_then(|text| Owner::from_json(&text));
         self.token = won.map(to_token);
@@ -245,19 +248,21 @@ impl Engine for PostgresEngine {
     fn renew(&mut self, owner: &Owner) -> Result<Renewal, LockError> {
         let Some(token) = self.token.map(to_number) else { return Ok(Renewal::Gone) };
         let (key, owner, lease) = (self.address.key.clone(), owner.to_json(), self.lease_ms);
-        let rows = self.ask(|client| client.execute(RENEW, &[&key, &token, &lease, &owner]))?;
+        let rows = self.ask(|client| {
+            client.execute_typed(RENEW, &[(&key, Type::TEXT), (&token, Type::INT8), (&lease, Type::FLOAT8), (&owner, Type::TEXT)])
+        })?;
         Ok(if rows == 1 { Renewal::Held } else { Renewal::Gone })
     }
 
     fn release(&mut self) -> Result<(), LockError> {
         let Some(token) = self.token.take().map(to_number) else { return Ok(()) };
         let key = self.address.key.clone();
-        self.ask(|client| client.execute(RELEASE, &[&key, &token])).map(drop)
+        self.ask(|client| client.execute_typed(RELEASE, &[(&key, Type::TEXT), (&token, Type::INT8)])).map(drop)
     }
 
     fn look(&mut self) -> Result<Option<Holder>, LockError> {
         let key = self.address.key.clone();
-        let row = self.ask(|client| client.query_opt(LOOK, &[&key]))?;
+        let row = self.ask(|client| client.query_typed_opt(LOOK, &[(&key, Type::TEXT)]))?;
         Ok(row.map(|row| Holder { owner: Owner::from_json(row.get(1)), token: Some(to_token(row.get(0))), rest: to_rest(row.get(2)) }))
     }
 }
