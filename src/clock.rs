@@ -36,6 +36,47 @@ impl Add<Duration> for Moment {
     }
 }
 
+/// A point of the clock that goes on while the machine sleeps (CLOCK_BOOTTIME, clock_gettime(2)), as the time since it
+/// was started. A lease runs out on its engine while our machine sleeps, too, so leases are measured with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct BootTime(Duration);
+
+impl BootTime {
+    /// The point `since_boot` after the start of the machine.
+    pub const fn at(since_boot: Duration) -> Self {
+        Self(since_boot)
+    }
+
+    /// Now.
+    pub fn now() -> Self {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Self(Duration::try_from(now).unwrap_or_default())
+    }
+
+    /// The time since the machine was started.
+    pub fn since_boot(self) -> Duration {
+        self.0
+    }
+
+    /// The time that has passed since `earlier`; zero if it lies ahead.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The point `duration` before this one; the start of the machine if there is none.
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration))
+    }
+}
+
+impl Add<Duration> for BootTime {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+}
+
 /// A limit of time in which zero and `infinity` both mean that there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limit(Option<Duration>);

@@ -20,6 +20,7 @@ pub mod event;
 pub mod hook;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod lock;
 #[cfg(feature = "schedule")]
 pub mod mark;
 pub mod metrics;

@@ -1,5 +1,6 @@
 //! What can be typed. One definition for parsing, help, man pages and completions.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -12,7 +13,7 @@ use crate::report::log::LogFormat;
     name = "runner",
     version,
     about = "Run the executables of a directory, in order, until it worked",
-    after_help = "Exit: 0 done, 1 gave up, 3 halted by a task, 4 filters left nothing, 5 stopped by a task, 64 usage, 70 internal error, 74 output or state, 75 already running, 78 configuration; by a signal when told to stop by one.",
+    after_help = "Exit: 0 done, 1 gave up, 3 halted by a task, 4 filters left nothing, 5 stopped by a task, 64 usage, 70 internal error, 74 output, state or lock engine, 75 already running, 78 configuration, 79 lock lost; by a signal when told to stop by one.",
     disable_help_subcommand = true
 )]
 pub struct Cli {
@@ -83,6 +84,14 @@ pub enum Command {
     Show {
         /// The id of the run; as much of it as no other begins with is enough
         run: String,
+    },
+    /// Run a command that only one at a time may run
+    Lock(LockArgs),
+    /// End what runs under a lock when its holder dies (called by runner itself)
+    #[command(hide = true)]
+    LockGuard {
+        /// From TERM to KILL, in seconds.
+        kill_after: f64,
     },
     /// Print what a shell needs to complete command lines
     Completions {
@@ -173,6 +182,32 @@ pub struct RunArgs {
     /// End with this task
     #[arg(long, value_name = "TASK")]
     pub until: Option<String>,
+}
+
+/// What `runner lock` is given.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit: the command's code, 128+N when it died of signal N, 126 it did not start, 127 it is not found, 64 usage, 74 the lock's engine could not be reached, 75 somebody else holds the lock, 78 a file of passwords or certificates cannot be used, 79 the lock was lost while the command ran; by a signal when told to stop by one."
+)]
+pub struct LockArgs {
+    /// How long to wait for the lock (`infinity`: for ever)
+    #[arg(long, value_name = "D")]
+    pub wait: Option<String>,
+    /// How long a lease lasts without a renewal [default: 60]
+    #[arg(long, value_name = "D")]
+    pub ttl: Option<String>,
+    /// How long a lease that has run out is kept from others [default: 1]
+    #[arg(long, value_name = "D")]
+    pub delay: Option<String>,
+    /// From TERM to KILL when the command is ended
+    #[arg(long, value_name = "D", default_value = "10")]
+    pub kill_after: String,
+    /// A name, file:PATH, or the URL of a lock in PostgreSQL, etcd or Consul
+    #[arg(value_name = "KEY")]
+    pub key: String,
+    /// The command and its arguments
+    #[arg(value_name = "COMMAND", last = true, required = true)]
+    pub command: Vec<OsString>,
 }
 
 impl RunArgs {

@@ -22,14 +22,16 @@ pub enum Exit {
     Usage,
     /// A fault of our own (EX_SOFTWARE).
     Internal,
-    /// A result could not be written, the state not be read or written (EX_IOERR).
+    /// A result could not be written; the state or the engine of a lock not be reached (EX_IOERR).
     Io,
     /// Another instance runs (EX_TEMPFAIL).
     Refused,
     /// The configuration or the task directory is wrong or not trusted (EX_CONFIG).
     Config,
-    /// The lock was lost while running.
+    /// The lock was lost while something ran under it.
     LockLost,
+    /// As the command of `runner lock` did.
+    Command(u8),
     /// By this signal.
     Signal(i32),
 }
@@ -49,6 +51,7 @@ impl Exit {
             Self::Refused => 75,
             Self::Config => 78,
             Self::LockLost => 79,
+            Self::Command(code) => code,
             Self::Signal(signal) => 128 | u8::try_from(signal).unwrap_or(0),
         }
     }
@@ -69,7 +72,7 @@ impl Exit {
     pub fn graver(self, other: Self) -> Self {
         let rank = |exit: Self| match exit {
             Self::Done => 0,
-            Self::GaveUp => 1,
+            Self::GaveUp | Self::Command(_) => 1,
             Self::StoppedByTask => 2,
             Self::Halted => 3,
             Self::NothingLeft | Self::Usage | Self::Internal | Self::Refused | Self::Config => 4,

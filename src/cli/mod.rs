@@ -15,6 +15,7 @@ mod get;
 #[cfg(feature = "store")]
 mod history;
 mod list;
+mod lock;
 #[cfg(feature = "schedule")]
 mod now;
 #[cfg(all(feature = "schedule", feature = "store"))]
@@ -39,8 +40,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::names::suggestion;
 use crate::process::unix;
@@ -142,6 +143,12 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             report_log::start(settings.log.clone());
             daemon::tick(&settings)
         }
+        Some(Command::Lock(args)) => {
+            let settings = Settings::resolve(&global, false)?;
+            report_log::start(settings.log);
+            lock::lock(&args)
+        }
+        Some(Command::LockGuard { kill_after }) => lock::guard(kill_after),
         Some(Command::Completions { shell }) => generate::completions(shell),
         Some(Command::Man { dir }) => generate::man(&dir),
     }
@@ -162,7 +169,10 @@ fn refuse_unknown_word(word: &Path) -> Result<(), Failure> {
     if word.is_dir() || text.contains('/') {
         return Ok(());
     }
-    let near = suggestion(&text, ["run", "check", "list", "history", "show", "completions", "man"]);
+    // What this program has, by its own definition.
+    let commands = Cli::command();
+    let names = commands.get_subcommands().filter(|command| !command.is_hide_set()).map(|command| command.get_name());
+    let near = suggestion(&text, names);
     Err(Failure::Usage(format!("`{text}` is neither a command nor a directory{near}")))
 }
 

@@ -230,6 +230,12 @@ fn is_one_word(path: &Path) -> bool {
     path.to_str().is_some_and(|text| !text.contains(|c: char| c.is_whitespace() || "*?[]\\'\"`$&|;<>(){}~#!".contains(c)))
 }
 
+/// All our variables, as they are.
+#[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
+pub fn inherited_variables() -> impl Iterator<Item = (OsString, OsString)> {
+    env::vars_os()
+}
+
 /// The value of one of our variables.
 #[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
 pub fn own_variable(name: &str) -> Option<OsString> {

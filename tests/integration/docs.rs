@@ -345,6 +345,7 @@ fn the_page_of_exit_codes_has_every_code() {
         Exit::Io,
         Exit::Refused,
         Exit::Config,
+        Exit::LockLost,
     ];
     for exit in all {
         assert!(rows(&text, &format!("`{}`", exit.code())).count() >= 1, "docs/exit-codes.md: {exit:?}, {}", exit.code());

@@ -9,6 +9,10 @@
 )]
 
 mod alive;
+#[cfg(feature = "net")]
+mod consul_double;
+#[cfg(all(feature = "net", feature = "postgres"))]
+mod lock_servers;
 mod outcome;
 mod running;
 mod scene;
@@ -37,6 +41,11 @@ mod hostile;
 #[cfg(feature = "http")]
 mod http;
 mod ini_reference;
+mod lock_command;
+#[cfg(all(feature = "net", feature = "postgres"))]
+mod lock_engines;
+#[cfg(all(feature = "net", feature = "postgres"))]
+mod lock_storm;
 mod loops;
 #[cfg(feature = "schedule")]
 mod now;

@@ -1,0 +1,196 @@
+//! What a dead holder left running on this machine: finds it and ends it. Touches processes.
+//!
+//! A process belongs to the holder's record when it is of a recorded group (whose leader still is the recorded process,
+//! or which carries the run id), or carries the marks of a recorded try, or, where the record says so, the run id alone.
+//! Whose environment may not be read and whose group's leader is gone is nobody we know.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::owner::{Owner, Place};
+use crate::clock::BootTime;
+use crate::process::state::UNKILLABLE_AFTER;
+use crate::process::tree::Stat;
+
+/// This place: where our process ids mean something.
+pub fn here() -> Place {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    let own = rustix::process::getpid().as_raw_pid().to_string();
+    // A /proc that is another PID namespace's tells nothing of ours.
+    let ours = fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str());
+    let namespace = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).map(|link| link.to_string_lossy().into_owned());
+    let namespaces = match namespace("pid") {
+        Ok(pid) if ours => format!("{pid} {}", namespace("time").unwrap_or_default()),
+        Ok(_) | Err(_) => String::new(),
+    };
+    Place { host, boot_id, namespaces }
+}
+
+/// The record of this process as an owner. `whole_run`: see [`Owner::whole_run`].
+pub fn ourselves(whole_run: bool) -> Owner {
+    let pid = rustix::process::getpid().as_raw_pid();
+    Owner { place: here(), pid, start_time: start_time(pid), whole_run, ..Owner::default() }
+}
+
+/// When a process started, in the unit of its record; 0 when it is gone.
+pub fn start_time(pid: i32) -> u64 {
+    Pid::from_raw(pid).and_then(Stat::of).map_or(0, |stat| stat.start_time)
+}
+
+/// Whether the process that holds a lock still lives. Only a holder of this place can be asked; what cannot be told
+/// counts as alive.
+pub fn is_alive(owner: &Owner) -> bool {
+    let Some(pid) = Pid::from_raw(owner.pid) else { return true };
+    if rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) {
+        return false;
+    }
+    // /proc may hide processes of others (hidepid): then all we know is that there is one.
+    Stat::of(pid).is_none_or(|stat| stat.alive() && stat.start_time == owner.start_time)
+}
+
+/// A descriptor that becomes readable when the holder ends; `None` when it has, or where the kernel has no pidfds.
+pub fn watch(owner: &Owner) -> Option<OwnedFd> {
+    let pidfd = rustix::process::pidfd_open(Pid::from_raw(owner.pid)?, PidfdFlags::empty()).ok()?;
+    is_alive(owner).then_some(pidfd)
+}
+
+/// How far the ending is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing of it is left.
+    Gone,
+    /// Look again soon.
+    Going,
+    /// These survived KILL, or may not be ended by us.
+    Stuck(Vec<i32>),
+}
+
+/// Ends what ran under a dead holder: TERM, its grace, KILL.
+#[derive(Debug)]
+pub struct Evict {
+    owner: Owner,
+    kill_at: BootTime,
+    told: HashSet<(Pid, u64)>,
+}
+
+impl Evict {
+    /// Begins at `now`; KILL follows TERM after `kill_after`.
+    pub fn new(owner: Owner, kill_after: Duration, now: BootTime) -> Self {
+        Self { owner, kill_at: now + kill_after, told: HashSet::new() }
+    }
+
+    /// Whose processes are ended.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Looks, and ends who is found.
+    pub fn advance(&mut self, now: BootTime) -> Progress {
+        let members = find(&self.owner);
+        if members.is_empty() {
+            return Progress::Gone;
+        }
+        if now >= self.kill_at + UNKILLABLE_AFTER {
+            return Progress::Stuck(members.iter().map(|(pid, _)| pid.as_raw_pid()).collect());
+        }
+        for (pid, start_time) in members {
+            if now >= self.kill_at {
+                send(pid, start_time, &[Signal::KILL]);
+            } else if self.told.insert((pid, start_time)) {
+                send(pid, start_time, &[Signal::TERM, Signal::CONT]);
+            }
+        }
+        Progress::Going
+    }
+}
+
+/// Sends to this very process: between the look and the pidfd the number may have passed to another.
+fn send(pid: Pid, start_time: u64, signals: &[Signal]) {
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
+    if Stat::of(pid).is_none_or(|stat| stat.start_time != start_time) {
+        return;
+    }
+    for signal in signals {
+        let _ = match &pidfd {
+            Some(pidfd) => rustix::process::pidfd_send_signal(pidfd, *signal),
+            None => rustix::process::kill_process(pid, *signal),
+        };
+    }
+}
+
+fn find(owner: &Owner) -> Vec<(Pid, u64)> {
+    if owner.groups.is_empty() && !owner.whole_run {
+        return Vec::new();
+    }
+    let ourselves = rustix::process::getpid();
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw);
+    let living = pids.filter(|pid| *pid != ourselves).filter_map(|pid| Some((pid, Stat::of(pid).filter(|stat| stat.alive())?)));
+    living.filter(|(pid, stat)| belongs(owner, *pid, *stat)).map(|(pid, stat)| (pid, stat.start_time)).collect()
+}
+
+fn belongs(owner: &Owner, pid: Pid, stat: Stat) -> bool {
+    let group = owner.groups.iter().find(|group| group.pid == stat.group);
+    let leader = group.and_then(|group| Pid::from_raw(group.pid)).and_then(Stat::of);
+    if let (Some(group), Some(leader)) = (group, leader)
+        && leader.start_time == group.start_time
+    {
+        return true;
+    }
+    let Ok(environment) = fs::read(format!("/proc/{}/environ", pid.as_raw_pid())) else { return false };
+    carries(owner, &environment, group.is_some())
+}
+
+/// Whether a process that was started with this environment is the owner's.
+fn carries(owner: &Owner, environment: &[u8], in_group: bool) -> bool {
+    let has = |name: &[u8], value: &[u8]| environment.split(|byte| *byte == 0).any(|variable| variable.strip_prefix(name) == Some(value));
+    if owner.run_id.is_empty() || !has(b"RUNNER_RUN_ID=", owner.run_id.as_bytes()) {
+        return false;
+    }
+    let hook = environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(b"RUNNER_HOOK="));
+    let mut tries = owner.groups.iter();
+    owner.whole_run
+        || in_group
+        || !hook
+            && tries.any(|group| has(b"RUNNER_TASK=", group.task.as_bytes()) && has(b"RUNNER_TRY=", group.try_num.to_string().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::owner::TaskGroup;
+
+    fn owner() -> Owner {
+        let group = TaskGroup { pid: 9, start_time: 1, task: "a.sh".into(), try_num: 2 };
+        Owner { run_id: "r-1".into(), groups: vec![group], ..Owner::default() }
+    }
+
+    #[test]
+    fn what_a_good_task_left_running_is_not_the_holders() {
+        let carries = |environment: &str, in_group| carries(&owner(), environment.replace(' ', "\0").as_bytes(), in_group);
+        assert!(carries("RUNNER_RUN_ID=r-1 RUNNER_TASK=a.sh RUNNER_TRY=2", false));
+        assert!(!carries("RUNNER_RUN_ID=r-1 RUNNER_TASK=a.sh RUNNER_TRY=1", false));
+        assert!(!carries("RUNNER_RUN_ID=r-1 RUNNER_TASK=a.sh RUNNER_TRY=2 RUNNER_HOOK=task", false));
+        assert!(carries("RUNNER_RUN_ID=r-1", true) && !carries("RUNNER_RUN_ID=r-11", true) && !carries("", true));
+    }
+
+    #[test]
+    fn a_whole_run_is_known_by_its_id() {
+        let owner = Owner { whole_run: true, ..owner() };
+        assert!(carries(&owner, b"A=b\0RUNNER_RUN_ID=r-1\0", false));
+        assert!(!carries(&Owner { run_id: String::new(), ..owner }, b"RUNNER_RUN_ID=\0", true));
+    }
+
+    #[test]
+    fn we_live_and_a_number_that_passed_on_does_not() {
+        let pid = rustix::process::getpid().as_raw_pid();
+        let ours = Owner { pid, start_time: start_time(pid), place: here(), ..Owner::default() };
+        assert!(is_alive(&ours) && watch(&ours).is_some() && ours.place.is_same(&here()));
+        assert!(!is_alive(&Owner { start_time: 1, ..ours }));
+    }
+}
