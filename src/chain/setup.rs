@@ -176,9 +176,13 @@ impl Setup {
         }
     }
 
-    /// What marks the lines of a task: its name, and its chain where there are several.
+    /// What marks the lines of a task: its name, and its chain where there are several or it is not the main one.
     pub fn label_of(&self, task: &Task) -> String {
-        if self.beside_others { format!("{}/{}", self.chain.name, task.name) } else { task.name.text().to_owned() }
+        if self.beside_others || self.chain.name != MAIN_CHAIN {
+            format!("{}/{}", self.chain.name, task.name)
+        } else {
+            task.name.text().to_owned()
+        }
     }
 
     /// Finds the task that a word of the command line means.

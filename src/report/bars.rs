@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::screen::Screen;
-use super::sink;
+use super::{shown, sink};
 use crate::event::{Event, Reader, RunRef};
-use crate::names::printable;
+use crate::names::{RunId, TaskName, printable};
 
 /// How often the bars are drawn at most, in a second.
 const DRAWINGS: u8 = 20;
@@ -16,7 +16,8 @@ const DRAWINGS: u8 = 20;
 #[derive(Debug)]
 pub struct Bars {
     screen: MultiProgress,
-    running: HashMap<String, ProgressBar>,
+    /// By run and task: tasks of several chains may have one name.
+    running: HashMap<(RunId, String), ProgressBar>,
 }
 
 impl Bars {
@@ -40,6 +41,10 @@ impl Bars {
     }
 }
 
+fn key(run: &RunRef, task: &TaskName) -> (RunId, String) {
+    (run.id.clone(), task.text().to_owned())
+}
+
 impl Default for Bars {
     fn default() -> Self {
         Self::new()
@@ -47,19 +52,19 @@ impl Default for Bars {
 }
 
 impl Reader for Bars {
-    fn tell(&mut self, _run: &RunRef, event: &Event<'_>) {
+    fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
         match event {
             Event::TaskStarted { task, .. } => {
                 let bar = self.screen.add(ProgressBar::new(100));
                 if let Ok(style) = ProgressStyle::with_template("  {spinner} {prefix:20!} {elapsed:>4}  {wide_msg}") {
                     bar.set_style(style);
                 }
-                bar.set_prefix(printable(task.text()).into_owned());
+                bar.set_prefix(printable(&shown(run, task.text())).into_owned());
                 bar.tick();
-                self.running.insert(task.text().to_owned(), bar);
+                self.running.insert(key(run, task), bar);
             }
             Event::TaskProgress { task, percent, status, .. } => {
-                let Some(bar) = self.running.get(task.text()) else { return };
+                let Some(bar) = self.running.get(&key(run, task)) else { return };
                 if let Some(percent) = percent {
                     if let Ok(style) =
                         ProgressStyle::with_template("  {spinner} {prefix:20!} {elapsed:>4} [{bar:20}] {pos:>3}%  {wide_msg}")
@@ -73,7 +78,7 @@ impl Reader for Bars {
                 }
             }
             Event::TaskEnded(end) => {
-                if let Some(bar) = self.running.remove(end.task.text()) {
+                if let Some(bar) = self.running.remove(&key(run, &end.task)) {
                     bar.finish_and_clear();
                     self.screen.remove(&bar);
                 }

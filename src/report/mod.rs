@@ -5,6 +5,7 @@ pub mod log;
 mod screen;
 pub mod sink;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use ::log::{error, info, warn};
 
 use crate::clock::Seconds;
 use crate::event::{Event, Reader, RunRef, TaskEnd};
-use crate::names::{counted, printable};
+use crate::names::{MAIN_CHAIN, counted, printable};
 use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
 use bars::Bars;
 use sink::Stream;
@@ -25,6 +26,11 @@ pub struct Reporter {
     hinted: HashSet<&'static str>,
 }
 
+/// A task as lines for people name it: with its chain before it where that is not the main one. Fields have the two apart.
+fn shown<'a>(run: &RunRef, task: &'a str) -> Cow<'a, str> {
+    if run.chain == MAIN_CHAIN { Cow::Borrowed(task) } else { Cow::Owned(format!("{}/{task}", run.chain)) }
+}
+
 impl Reporter {
     /// A reporter; `bars` only where nothing but us writes to the terminal.
     pub fn new(bars: Option<Bars>) -> Self {
@@ -33,6 +39,7 @@ impl Reporter {
 
     fn task_ended(&mut self, run: &RunRef, end: &TaskEnd) {
         let (chain, run_id, task) = (run.chain.as_str(), run.id.as_str(), end.task.text());
+        let name = shown(run, task);
         let duration_ms = u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX);
         let (code, signal) = (end.exit.code().map(u64::from), end.exit.signal());
         let timed_out = matches!(end.exit, ExitKind::TimedOut { .. });
@@ -43,27 +50,27 @@ impl Reporter {
         };
         ::log::log!(level, event = "task_ended", chain, run_id, task, try_num = end.try_num, max_tries = end.max_tries,
             result = end.verdict.word(), final_try = end.last, exit_code = code, signal, timed_out, duration_ms,
-            left_behind = end.left_behind.len(), unkillable = end.unkillable; "{task}: {}", EndWords(end));
+            left_behind = end.left_behind.len(), unkillable = end.unkillable; "{name}: {}", EndWords(end));
         if end.unkillable {
-            error!(event = "unkillable", chain, run_id, task; "{task}: unkillable, a process of it survives KILL; no second copy is started beside it");
+            error!(event = "unkillable", chain, run_id, task; "{name}: unkillable, a process of it survives KILL; no second copy is started beside it");
         }
         if !end.left_behind.is_empty() {
             let count = end.left_behind.len();
             let pids = end.left_behind.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-            warn!(event = "left_behind", chain, run_id, task, count, pids = pids.as_str(); "{task}: left {} behind: pid {pids}", counted(count, "process"));
+            warn!(event = "left_behind", chain, run_id, task, count, pids = pids.as_str(); "{name}: left {} behind: pid {pids}", counted(count, "process"));
         }
         if end.verdict == Verdict::Retry && end.exit.code() == Some(3) && self.hinted.insert("exit 3") {
-            warn!("{task}: exit 3 is tried again; write stop_codes = 3 to let it end the chain, as the old runner did");
+            warn!("{name}: exit 3 is tried again; write stop_codes = 3 to let it end the chain, as the old runner did");
         }
-        self.show_tail(end);
+        self.show_tail(&name, end);
     }
 
-    fn show_tail(&self, end: &TaskEnd) {
+    fn show_tail(&self, name: &str, end: &TaskEnd) {
         if !end.show_tail || end.tail.is_empty() {
             return;
         }
         let mut shown = Vec::new();
-        let task = printable(end.task.text());
+        let task = printable(name);
         if end.tail_lost > 0 {
             shown.extend_from_slice(format!("{task} | [{} bytes before this are not kept]\n", end.tail_lost).as_bytes());
         }
@@ -100,11 +107,11 @@ impl Reader for Reporter {
                 info!(event = "run_started", chain, run_id, tasks; "chain {chain}: {}, run {run_id}", counted(*tasks, "task"))
             }
             Event::TaskStarted { task, try_num, max_tries } => {
-                let (task, of) = (task.text(), tries(*try_num, *max_tries));
-                info!(event = "task_started", chain, run_id, task, try_num, max_tries; "{task}: started, {of}");
+                let (task, name, of) = (task.text(), shown(run, task.text()), tries(*try_num, *max_tries));
+                info!(event = "task_started", chain, run_id, task, try_num, max_tries; "{name}: started, {of}");
             }
             Event::TaskProgress { task, percent, status, result } => {
-                let task = task.text();
+                let (task, name) = (task.text(), shown(run, task.text()));
                 let parts = [
                     percent.map(|percent| format!("{percent}%")),
                     status.map(str::to_owned),
@@ -112,17 +119,17 @@ impl Reader for Reporter {
                 ];
                 let text = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
                 if self.bars.is_none() && !text.is_empty() {
-                    info!(event = "task_progress", chain, run_id, task, percent = percent.map(u64::from), status, result; "{task}: {text}");
+                    info!(event = "task_progress", chain, run_id, task, percent = percent.map(u64::from), status, result; "{name}: {text}");
                 }
             }
             Event::TaskEnding { task, why, kill_after } => {
-                let (task, grace) = (task.text(), Seconds(*kill_after));
-                warn!(event = "task_ending", chain, run_id, task; "{task}: {why}; sent TERM, KILL follows in {grace}");
+                let (task, name, grace) = (task.text(), shown(run, task.text()), Seconds(*kill_after));
+                warn!(event = "task_ending", chain, run_id, task; "{name}: {why}; sent TERM, KILL follows in {grace}");
             }
             Event::TaskEnded(end) => self.task_ended(run, end),
             Event::TaskSleeping { task, wait } => {
-                let (task, wait) = (task.text(), Seconds(*wait));
-                info!(event = "task_sleeping", chain, run_id, task; "{task}: next try in {wait}");
+                let (task, name, wait) = (task.text(), shown(run, task.text()), Seconds(*wait));
+                info!(event = "task_sleeping", chain, run_id, task; "{name}: next try in {wait}");
             }
             Event::RunRetry { wait, try_num, max_tries } => {
                 let (pause, of) = (Seconds(*wait), tries(*try_num, *max_tries));
@@ -131,19 +138,19 @@ impl Reader for Reporter {
             }
             Event::HaltStarted { file, reason } => {
                 let reason = reason.word();
-                warn!(event = "halt_started", chain, run_id, task = file, reason; "halt task {file}: started, reason {reason}");
+                warn!(event = "halt_started", chain, run_id, task = file, reason; "halt task {}: started, reason {reason}", shown(run, file));
             }
             Event::HaltEnded { file, exit, duration } => {
                 let (took, duration_ms) = (Seconds(*duration), u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
                 let code = exit.code().map(u64::from);
                 if code == Some(0) {
-                    info!(event = "halt_ended", chain, run_id, task = file, exit_code = code, duration_ms; "halt task {file}: done in {took}");
+                    info!(event = "halt_ended", chain, run_id, task = file, exit_code = code, duration_ms; "halt task {}: done in {took}", shown(run, file));
                 } else {
-                    error!(event = "halt_ended", chain, run_id, task = file, exit_code = code, duration_ms; "halt task {file}: {exit}, in {took}; nothing has been halted by it");
+                    error!(event = "halt_ended", chain, run_id, task = file, exit_code = code, duration_ms; "halt task {}: {exit}, in {took}; nothing has been halted by it", shown(run, file));
                 }
             }
             Event::HookFailed { key, why } => {
-                warn!(event = "hook_failed", chain, run_id, key = *key; "{key}: {why}; the result stays as it is")
+                warn!(event = "hook_failed", chain, run_id, key = *key; "{}: {why}; the result stays as it is", shown(run, key))
             }
             Event::Stopping { signal } => {
                 let name = signal_name(*signal);
