@@ -3,7 +3,10 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use jiff::Timestamp;
 
 use crate::names::RunId;
 
@@ -47,6 +50,37 @@ fn take_in(dir: &Path, chain: &str, run: &RunId) -> io::Result<Result<File, Stri
     Ok(Ok(file))
 }
 
+/// A run that has the mark of its chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The id of the run.
+    pub run_id: String,
+    /// The process.
+    pub pid: i32,
+    /// When it took the mark: to the second, the begin of the run.
+    pub since: Timestamp,
+}
+
+/// Who has the mark of a chain, for those who only want to know: nothing is locked, so nobody is kept from taking it.
+/// `None` also where that cannot be seen.
+pub fn look(state_dir: &Path, chain: &str) -> Option<Holder> {
+    let path = state_dir.join(DIR_NAME).join(chain);
+    let text = fs::read_to_string(&path).ok()?;
+    let (run_id, pid) = text.trim().strip_prefix("run ")?.split_once(" of process ")?;
+    let file = fs::metadata(&path).ok()?;
+    // The file stays when its run has ended; the kernel knows whether it is locked (proc_locks(5)). The device is not
+    // compared: file systems that lie over others show another one there.
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let end = format!(":{}", file.ino());
+    let is_this = |line: &&str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        words.get(1) == Some(&"FLOCK") && words.get(4) == Some(&pid) && words.get(5).is_some_and(|word| word.ends_with(&end))
+    };
+    locks.lines().find(is_this)?;
+    let since = Timestamp::from_second(file.mtime()).ok()?;
+    Some(Holder { run_id: run_id.to_owned(), pid: pid.parse().ok()?, since })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,7 +93,10 @@ mod tests {
         assert!(first.is_some());
         assert_eq!(take("a", 2).unwrap_err(), format!("run 00000000-1-0000000000000000 of process {}", std::process::id()));
         assert!(take("b", 3).is_ok());
+        let seen = look(dir.path(), "a").unwrap();
+        assert_eq!((seen.run_id.as_str(), seen.pid), ("00000000-1-0000000000000000", std::process::id().try_into().unwrap()));
         drop(first);
+        assert_eq!((look(dir.path(), "a"), look(dir.path(), "b"), look(dir.path(), "c")), (None, None, None));
         assert!(take("a", 4).is_ok());
         assert!(super::take(None, "a", &RunId::new("", 5, 0)).unwrap().is_none());
     }

@@ -67,6 +67,22 @@ pub enum Command {
     /// Fire what is due in this minute, wait for it, exit (from cron or a timer)
     #[cfg(all(feature = "schedule", feature = "store"))]
     Tick,
+    /// Show the next slots of chains, in their zones
+    #[cfg(all(feature = "schedule", feature = "store"))]
+    Schedule {
+        /// The chains; all that have a name when none is named
+        #[arg(value_name = "CHAIN")]
+        chains: Vec<String>,
+        /// Not more than N of each [default: 5; 1000 with --before]
+        #[arg(short = 'n', long, value_name = "N")]
+        count: Option<usize>,
+        /// Those after this time (RFC 3339, HH:MM, +D) instead of after now
+        #[arg(long, value_name = "TIME")]
+        after: Option<String>,
+        /// Only those before this time
+        #[arg(long, value_name = "TIME")]
+        before: Option<String>,
+    },
     /// Show the runs of the past, the newest first
     #[cfg(feature = "store")]
     History {
@@ -84,6 +100,33 @@ pub enum Command {
     Show {
         /// The id of the run; as much of it as no other begins with is enough
         run: String,
+    },
+    /// Show how chains stand: what runs, what came of the last run, what is next
+    #[cfg(all(feature = "schedule", feature = "store"))]
+    Status {
+        /// The chains; all of them when none is named
+        #[arg(value_name = "CHAIN")]
+        chains: Vec<String>,
+        /// Exit with 1 and name the chains whose last success is not younger than this
+        #[arg(long, value_name = "D")]
+        max_age: Option<String>,
+        /// Show it again whenever something changes, until a signal comes
+        #[arg(long, conflicts_with = "max_age")]
+        watch: bool,
+    },
+    /// Tell why a chain did not run, or does not run yet
+    #[cfg(all(feature = "schedule", feature = "store"))]
+    Why {
+        /// The chain
+        #[arg(value_name = "CHAIN")]
+        chain: String,
+    },
+    /// Turn what another system has into chains
+    #[cfg(feature = "schedule")]
+    Import {
+        /// What it is.
+        #[command(subcommand)]
+        from: ImportFrom,
     },
     /// Run a command that only one at a time may run
     Lock(LockArgs),
@@ -103,6 +146,23 @@ pub enum Command {
     Man {
         /// The directory
         dir: PathBuf,
+    },
+}
+
+/// What can be imported.
+#[cfg(feature = "schedule")]
+#[derive(Debug, Subcommand)]
+pub enum ImportFrom {
+    /// Print the sections of chains that do what a crontab does
+    Crontab {
+        /// The crontab; - reads standard input
+        file: PathBuf,
+        /// It is a user's own, as crontab -l prints it: no column for the user
+        #[arg(long)]
+        user: bool,
+        /// Write the commands as scripts into this directory; over nothing that is there
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
     },
 }
 

@@ -1,40 +1,85 @@
 //! `runner check`: everything that can be found wrong without running anything, each with its place.
 
+use std::collections::HashSet;
+
 use serde_json::json;
 
+#[cfg(all(feature = "schedule", feature = "store"))]
+use super::check_schedule::named_chains;
 use super::exit::{Exit, Failure};
 use super::prepare::prepare;
 use super::print;
 use super::settings::{Loaded, Settings, find_task_dir, is_error, program_search, without_repeats};
 use crate::chain::setup::Setup;
 use crate::config::sections::Sections;
+use crate::config::settings::ChainSettings;
+#[cfg(not(all(feature = "schedule", feature = "store")))]
+use crate::config::settings::StateSettings;
 use crate::config::value::CommandLine;
-use crate::config::{Finding, Origin, Severity, keys};
-use crate::names::{MAIN_CHAIN, counted, printable};
+use crate::config::{Config, Finding, Origin, Severity, chains, keys};
+use crate::names::{MAIN_CHAIN, counted, printable, suggestion};
 use crate::outcome::{ExitKind, ProcessEnd, Verdict};
 use crate::process::find_program;
 
-/// Judges the configuration and the task directory; what looks wrong is an error here.
+/// Judges the configuration and the task directories; what looks wrong is an error here.
 ///
 /// # Errors
 /// The configuration cannot be read, or the result not be written.
 pub fn check(settings: &Settings) -> Result<Exit, Failure> {
-    let loaded = settings.load()?;
-    let mut findings = notes(&loaded);
-    match find_task_dir(None, &loaded.chain) {
-        Err(Failure::Config(errors)) => {
-            findings.extend(loaded.findings);
-            findings.extend(errors);
-        }
-        Err(failure) => return Err(failure),
-        Ok(dir) => {
-            let Loaded { config, chain, findings: known, .. } = loaded;
-            let prepared = prepare(&config, chain, known, &dir);
-            findings.extend(prepared.findings);
-            findings.extend(prepared.setup.iter().flat_map(left_out));
+    let Loaded { config, chain: main, state, mut findings } = settings.load()?;
+    let named = named_chains(&config, &state, &mut findings);
+    // Whoever only has named chains needs no task_dir in [runner].
+    let has_main = main.task_dir.is_some() || named.is_empty();
+    let mut notes = notes(&config, &main, has_main);
+    let mut setups = Vec::new();
+    let chains = has_main.then_some(main).into_iter().chain(named.into_iter().map(|named| named.chain));
+    for chain in chains {
+        notes.extend(of_programs(&config, &chain));
+        match find_task_dir(None, &chain) {
+            // A named chain without one was told already, with its line.
+            Err(Failure::Config(errors)) => findings.extend(errors.into_iter().filter(|_| chain.name == MAIN_CHAIN)),
+            Err(failure) => return Err(failure),
+            Ok(dir) => {
+                let prepared = prepare(&config, chain, Vec::new(), &dir);
+                findings.extend(prepared.findings);
+                setups.push(prepared.setup);
+            }
         }
     }
-    report(settings, &without_repeats(findings))
+    findings.extend(of_task_sections(&config, &setups));
+    findings.extend(setups.iter().flatten().flat_map(left_out));
+    notes.extend(findings);
+    report(settings, &without_repeats(notes))
+}
+
+#[cfg(not(all(feature = "schedule", feature = "store")))]
+fn named_chains(config: &Config, _: &StateSettings, findings: &mut Vec<Finding>) -> Vec<chains::NamedChain> {
+    chains::read_all(config, findings)
+}
+
+/// Sections that speak of a task which no chain has, or of a chain that is none. A chain alone cannot tell: the task may be
+/// another's.
+fn of_task_sections(config: &Config, setups: &[Option<Setup>]) -> Vec<Finding> {
+    let chains: Vec<&str> = chains::names(config).chain([MAIN_CHAIN]).collect();
+    // With one chain, or one whose tasks nobody knows, this is not the place.
+    if chains.len() == 1 || setups.iter().any(Option::is_none) {
+        return Vec::new();
+    }
+    let setups = || setups.iter().flatten();
+    let tasks: HashSet<&str> = setups().flat_map(|setup| &setup.tasks).flat_map(|task| [task.name.text(), task.name.short()]).collect();
+    let others: HashSet<&str> = setups().flat_map(|setup| &setup.left_out).flat_map(|(name, _)| [name.text(), name.short()]).collect();
+    let mut findings = Vec::new();
+    for section in config.sections() {
+        let Some(("task" | "env", word)) = section.name.split_once(':') else { continue };
+        let wrong = match word.split_once('/') {
+            Some((chain, _)) if chains.contains(&chain) => continue,
+            Some((chain, _)) => format!("no chain is called `{chain}`{}", suggestion(chain, chains.iter().copied())),
+            None if tasks.contains(word) || others.contains(word) => continue,
+            None => format!("no chain has a task that is called `{word}`{}", suggestion(word, tasks.iter().copied())),
+        };
+        findings.push(Finding::new(Severity::Suspect, &section.origin, format!("[{}]: {wrong}", section.name)));
+    }
+    findings
 }
 
 fn report(settings: &Settings, findings: &[Finding]) -> Result<Exit, Failure> {
@@ -77,34 +122,40 @@ fn as_json(finding: &Finding) -> serde_json::Value {
 }
 
 /// What is right, and still surprises people.
-fn notes(loaded: &Loaded) -> Vec<Finding> {
+fn notes(config: &Config, main: &ChainSettings, has_main: bool) -> Vec<Finding> {
     let mut notes = Vec::new();
-    let sections = Sections::new(&loaded.config, MAIN_CHAIN);
+    let sections = Sections::for_chain(config, MAIN_CHAIN);
     let path = sections.of_chain();
-    let verdict = |code| loaded.chain.task.codes.verdict(&ExitKind::Ended(ProcessEnd::Code(code)));
+    let verdict = |code| main.task.codes.verdict(&ExitKind::Ended(ProcessEnd::Code(code)));
     if verdict(2) == Verdict::Halt {
         let message = "a task that exits with 2 halts the chain; grep, ls, make and argparse exit with 2 as well: set halt_codes to another code if tasks end with one of them";
         notes.push(Finding::new(Severity::Note, &path.explain(&keys::HALT_CODES.info).1, message));
     }
-    if path.find(&keys::TIMES.info).is_none() {
+    if has_main && path.find(&keys::TIMES.info).is_none() {
         notes.push(Finding::about(
             Severity::Note,
             format!("the chain {MAIN_CHAIN} runs once; the old runner ran for ever: write times = 0 for that"),
         ));
     }
-    let search = program_search(&loaded.config);
-    let mut missing = |key: &keys::KeyInfo, command: &Option<CommandLine>| {
-        if let Some(command) = command
-            && find_program(command.program().as_ref(), search.as_deref()).is_none_or(|path| !path.is_file())
-        {
-            let message = format!("{} = {}: there is no such program", key.name, command.program());
-            notes.push(Finding::new(Severity::Suspect, &path.explain(key).1, message));
-        }
-    };
-    missing(&keys::TASK_HOOK.info, &loaded.chain.task_hook);
-    missing(&keys::CHAIN_HOOK.info, &loaded.chain.chain_hook);
-    missing(&keys::INTERPRETER.info, &loaded.chain.task.interpreter);
     notes
+}
+
+/// Hooks and interpreters that are not there.
+fn of_programs(config: &Config, chain: &ChainSettings) -> Vec<Finding> {
+    let sections = Sections::for_chain(config, &chain.name);
+    let search = program_search(config);
+    let programs = [
+        (&keys::TASK_HOOK.info, &chain.task_hook),
+        (&keys::CHAIN_HOOK.info, &chain.chain_hook),
+        (&keys::INTERPRETER.info, &chain.task.interpreter),
+    ];
+    let missing = |(key, command): (&keys::KeyInfo, &Option<CommandLine>)| {
+        let command = command.as_ref()?;
+        let is_there = find_program(command.program().as_ref(), search.as_deref()).is_some_and(|path| path.is_file());
+        let message = || format!("{} = {}: there is no such program", key.name, command.program());
+        (!is_there).then(|| Finding::new(Severity::Suspect, &sections.of_chain().explain(key).1, message()))
+    };
+    programs.into_iter().filter_map(missing).collect()
 }
 
 fn left_out(setup: &Setup) -> Vec<Finding> {

@@ -27,7 +27,7 @@ use crate::notify::systemd;
 use crate::store::Owner;
 
 /// A wall clock that shows an earlier date is none: this program did not exist then.
-const BUILT: &str = "2026-01-01T00:00:00Z";
+pub const BUILT: &str = "2026-01-01T00:00:00Z";
 /// How long the newest records may take to be written at the end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 

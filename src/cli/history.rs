@@ -18,7 +18,7 @@ use crate::zone;
 /// # Errors
 /// The state cannot be read; there is no such chain; the result cannot be written.
 pub fn history(settings: &Settings, query: HistoryQuery) -> Result<Exit, Failure> {
-    let reading = Reading::open(settings)?;
+    let mut reading = Reading::open(settings)?;
     let config = reading.config.clone();
     let runs = reading.history(&query)?;
     if runs.is_empty() {

@@ -6,6 +6,10 @@ pub mod args;
 mod audience;
 mod check;
 #[cfg(all(feature = "schedule", feature = "store"))]
+mod check_schedule;
+#[cfg(feature = "schedule")]
+mod crontab;
+#[cfg(all(feature = "schedule", feature = "store"))]
 mod daemon;
 mod dry_run;
 pub mod exit;
@@ -14,6 +18,8 @@ mod generate;
 mod get;
 #[cfg(feature = "store")]
 mod history;
+#[cfg(feature = "schedule")]
+mod import;
 mod list;
 mod lock;
 #[cfg(feature = "schedule")]
@@ -25,16 +31,22 @@ mod print;
 mod record;
 mod refused;
 mod run;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod schedule;
 mod settings;
 #[cfg(feature = "store")]
 mod show;
 mod stage;
 #[cfg(feature = "store")]
 mod state;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod status;
 #[cfg(feature = "store")]
 mod table;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
 mod web;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod why;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -119,6 +131,24 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             report_log::start(settings.log.clone());
             now::now(&settings, &chains)
         }
+        #[cfg(all(feature = "schedule", feature = "store"))]
+        Some(Command::Schedule { chains, count, after, before }) => {
+            let settings = Settings::resolve(&global, true)?;
+            report_log::start(settings.log.clone());
+            schedule::schedule(&settings, &schedule::Question { chains, count, after, before })
+        }
+        #[cfg(all(feature = "schedule", feature = "store"))]
+        Some(Command::Status { chains, max_age, watch }) => {
+            let settings = Settings::resolve(&global, true)?;
+            report_log::start(settings.log.clone());
+            status::status(&settings, &status::Question { chains, max_age, watch })
+        }
+        #[cfg(all(feature = "schedule", feature = "store"))]
+        Some(Command::Why { chain }) => {
+            let settings = Settings::resolve(&global, true)?;
+            report_log::start(settings.log.clone());
+            why::why(&settings, &chain)
+        }
         #[cfg(feature = "store")]
         Some(Command::History { chain, failed, count }) => {
             let settings = Settings::resolve(&global, false)?;
@@ -149,6 +179,12 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             lock::lock(&args)
         }
         Some(Command::LockGuard { kill_after }) => lock::guard(kill_after),
+        #[cfg(feature = "schedule")]
+        Some(Command::Import { from: args::ImportFrom::Crontab { file, user, into } }) => {
+            let settings = Settings::resolve(&global, false)?;
+            report_log::start(settings.log.clone());
+            import::crontab(&settings, &import::Question { file, of_user: user, into })
+        }
         Some(Command::Completions { shell }) => generate::completions(shell),
         Some(Command::Man { dir }) => generate::man(&dir),
     }
@@ -163,6 +199,7 @@ fn start(global: &args::GlobalArgs, run_args: args::RunArgs, task_dir: Option<&P
     run::run(&settings, run_args, task_dir)
 }
 
+/// The words that might have been meant.
 /// A lone word that is no directory was meant as a command, mostly.
 fn refuse_unknown_word(word: &Path) -> Result<(), Failure> {
     let text = word.to_string_lossy();

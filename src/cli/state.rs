@@ -2,7 +2,7 @@
 //! read or write it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
@@ -34,9 +34,12 @@ pub fn failure(error: StoreError) -> Failure {
 pub struct Reading {
     store: Option<Box<dyn Store>>,
     spooled: Vec<RunRecord>,
-    here: Owner,
+    /// This process, and the machine it runs on.
+    pub here: Owner,
     /// The configuration.
     pub config: Config,
+    /// The state directory that is read.
+    pub state_dir: Option<PathBuf>,
 }
 
 impl Reading {
@@ -62,26 +65,45 @@ impl Reading {
         if let (None, [], Ok(url)) = (&store, &spooled[..], place.url()) {
             log::info!("{url}: no run has been recorded yet");
         }
-        Ok(Self { store, spooled, here: Owner::look(), config })
+        Ok(Self { store, spooled, here: Owner::look(), config, state_dir: place.state_dir })
     }
 
     /// Runs of the past, the newest first.
     ///
     /// # Errors
     /// The database does not answer.
-    pub fn history(self, query: &HistoryQuery) -> Result<Vec<RunRecord>, Failure> {
-        let Self { store, mut spooled, here, .. } = self;
-        let mut stored = Vec::new();
-        if let Some(mut store) = store {
+    pub fn history(&mut self, query: &HistoryQuery) -> Result<Vec<RunRecord>, Failure> {
+        let Self { store, spooled, here, .. } = self;
+        let (mut stored, mut spooled) = (Vec::new(), spooled.clone());
+        if let Some(store) = store {
             stored = store.runs(query).map_err(failure)?;
             if query.failed {
                 // A run whose process is gone has failed, although nobody has written that down yet.
                 spooled.extend(store.open_runs(&here.host).map_err(failure)?);
             }
         }
-        let mut seen = |record: RunRecord| as_it_is(record, &here);
+        let mut seen = |record: RunRecord| as_it_is(record, here);
         let spooled = spooled.into_iter().map(&mut seen).collect();
         Ok(spool::merged(stored.into_iter().map(seen).collect(), spooled, query))
+    }
+
+    /// Up to where the slots of each chain are decided, by this name of a machine; nothing where there is no database.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    #[cfg(feature = "schedule")]
+    pub fn watermarks(&mut self, machine: &str) -> Result<Vec<(String, Timestamp)>, Failure> {
+        self.store.as_mut().map_or_else(|| Ok(Vec::new()), |store| store.watermarks(machine)).map_err(failure)
+    }
+
+    /// The newest time that this machine has noted.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    #[cfg(feature = "schedule")]
+    pub fn newest_time(&mut self) -> Result<Option<Timestamp>, Failure> {
+        let here = &self.here;
+        self.store.as_mut().map_or(Ok(None), |store| store.newest_time(here)).map_err(failure)
     }
 
     /// The run that this id, or the beginning of one, names.

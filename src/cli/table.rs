@@ -83,6 +83,21 @@ pub fn length(millis: Option<u64>) -> String {
     millis.map(|millis| Seconds(Duration::from_millis(millis)).to_string()).unwrap_or_default()
 }
 
+/// A length of time in its greatest unit, or its two greatest: for people who look whether it is soon.
+#[cfg(feature = "schedule")]
+pub fn about(length: jiff::SignedDuration) -> String {
+    const UNITS: [(i64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
+    let seconds = length.as_secs().max(0);
+    let Some(first) = UNITS.iter().position(|(unit, _)| seconds >= *unit) else { return "0 s".to_owned() };
+    let (unit, word) = UNITS[first];
+    let (whole, rest) = (seconds / unit, seconds % unit);
+    match UNITS.get(first + 1) {
+        // Two days and three hours are of interest, twenty days and three hours are not.
+        Some((smaller, small_word)) if whole < 10 && rest >= *smaller => format!("{whole} {word} {} {small_word}", rest / smaller),
+        Some(_) | None => format!("{whole} {word}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +108,12 @@ mod tests {
         table.add(vec!["one".into(), "x\u{1b}[2Jy\nz".into()]);
         assert_eq!(table.text(None), "A    LONG\none  x\\u{1b}[2Jy z\n");
         assert_eq!(table.text(Some(8)), "A    LO…\none  x\\…\n");
+        #[cfg(feature = "schedule")]
+        for (seconds, text) in
+            [(-5, "0 s"), (0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (3600, "1 h"), (93_600, "1 d 2 h"), (900_000, "10 d")]
+        {
+            assert_eq!(about(jiff::SignedDuration::from_secs(seconds)), text);
+        }
         assert_eq!(harmless("a\tb\r\u{202e}c\n"), "a\tb\\r\\u{202e}c\n");
     }
 }

@@ -200,3 +200,75 @@ fn a_directory_on_the_command_line_can_be_listed_with_set() {
     let listed = scene.run(&["list", "--json", "-s", "runner.task_dir=other.d"]).exits(0).json();
     assert_eq!(task(&listed, "5-x.sh")["name"], "x");
 }
+
+// ---- check of named chains ---------------------------------------------------------------------
+
+/// The findings as `line severity message`.
+fn told(run: &Outcome) -> Vec<String> {
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let line = |finding: &Value| finding["line"].as_u64().map_or("-".to_owned(), |line| line.to_string());
+    findings(run).iter().map(|one| format!("{} {} {}", line(one), text(one, "severity"), text(one, "message"))).collect()
+}
+
+fn assert_told(run: &Outcome, parts: &[&str]) {
+    let told = told(run);
+    for part in parts {
+        assert!(told.iter().any(|line| line.contains(part)), "nothing like {part} in {told:#?}");
+    }
+}
+
+#[test]
+fn who_only_has_named_chains_needs_no_main_task_dir() {
+    let scene = Scene::new().tasks_at("a", ["1-a.sh"]).raw_config("[chain:a]\ntask_dir = a\nschedule = @daily\n");
+    let run = scene.run(&["check", "--json"]).exits(0);
+    assert!(!told(&run).iter().any(|line| line.contains("runs once")), "{run}");
+    Scene::new().raw_config("[runner]\n").run(&["check"]).exits(78).prints("there is no task directory");
+}
+
+#[test]
+fn the_directory_the_hooks_and_the_sections_of_each_chain_are_judged() {
+    let config = "[chain:a]\ntask_dir = a\nchain_hook = ./gone\n[chain:b]\ntask_dir = nowhere\n[chain:c]\nmax_tries = many\n";
+    let run = good().tasks_at("a", ["1-x.sh"]).config(config).run(&["check", "--json"]).exits(78);
+    assert_told(
+        &run,
+        &["3 error chain_hook = ", "5 error the task directory", "6 error [chain:c] needs a task_dir", "7 error max_tries = many"],
+    );
+}
+
+#[test]
+fn a_section_of_a_task_has_to_be_of_some_chain() {
+    let config = "[chain:night]\ntask_dir = a\n[task:x]\nmax_time = 3\n[task:a]\nmax_time = 3\n[env:xx]\nA = 1\n[task:nihgt/x]\nmax_time = 1\n[task:night/y]\nmax_time = 1\n";
+    let run = good().tasks_at("a", ["1-x.sh"]).config(config).run(&["check", "--json"]).exits(78);
+    assert_told(
+        &run,
+        &[
+            "7 error [env:xx]: no chain has a task that is called `xx`",
+            "9 error [task:nihgt/x]: no chain is called `nihgt`; did you mean `night`?",
+        ],
+    );
+    assert_told(&run, &["11 error [task:night/y]: no task is called `y`"]);
+    assert_eq!(run.json()["errors"], 3, "{run}");
+}
+
+#[cfg(all(feature = "schedule", feature = "store"))]
+#[test]
+fn what_is_doubtful_in_a_schedule_is_told_with_the_line_of_its_rule() {
+    let config = "[chain:a]\ntask_dir = a\ntimezone = Europe/Prague\nschedule =\n  0 0 13 * fri\n  daily 2:30\n  30 2 * * *\n  * 2 * * *\n\
+                  random_delay = 1h\n[chain:i]\ntask_dir = a\nidle = yes\nwindow = 0\nscope = cluster\n";
+    let run = good().tasks_at("a", ["1-x.sh"]).config(config).run(&["check", "--json"]).exits(78);
+    let told_of =
+        ["5 warning schedule: day of month", "6 note schedule: the clock skips", "7 warning schedule: this rule names the same moments"];
+    assert_told(&run, &told_of);
+    assert_told(
+        &run,
+        &[
+            "8 warning schedule: the minute is `*`",
+            "9 warning random_delay is 1 h, and two slots are only 1 min apart",
+            "13 error window = 0",
+            "14 error scope = cluster",
+        ],
+    );
+    let run =
+        good().tasks_at("a", ["1-x.sh"]).config("[chain:a]\ntask_dir = a\nschedule = @daily\n  61 * * * *\n").run(&["check", "--json"]);
+    assert_told(&run.exits(78), &["4 error schedule: minute `61`"]);
+}

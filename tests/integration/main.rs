@@ -40,6 +40,8 @@ mod hooks;
 mod hostile;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod import;
 mod ini_reference;
 mod lock_command;
 #[cfg(all(feature = "net", feature = "postgres"))]
@@ -63,6 +65,10 @@ mod retry;
 mod runner_config;
 #[cfg(feature = "schedule")]
 mod schedule;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod schedule_command;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod status;
 mod stop;
 #[cfg(feature = "store")]
 mod store;
@@ -71,3 +77,5 @@ mod store_server;
 mod supervise;
 mod sweep;
 mod trust;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod why;

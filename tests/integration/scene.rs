@@ -197,7 +197,6 @@ impl Scene {
     }
 
     /// The same in another directory.
-    #[cfg(feature = "schedule")]
     pub(crate) fn tasks_at<'a>(self, dir: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
         names.into_iter().fold(self, |scene, name| scene.task_at(format!("{dir}/{name}"), "exit 0"))
     }

@@ -1,0 +1,97 @@
+//! What `runner check` finds wrong or remarkable in the schedules of chains, with the line of the rule. Reads nothing but the
+//! configuration.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::outside::book_of;
+use super::table;
+use crate::clock::{Clock, SystemClock};
+use crate::config::chains::NamedChain;
+use crate::config::database::DatabaseUrl;
+use crate::config::keys::{self, KeyInfo, SlotScope};
+use crate::config::sections::Sections;
+use crate::config::settings::StateSettings;
+use crate::config::{Config, Finding, Origin, Severity};
+use crate::daemon::book::{Booked, line_of};
+use crate::schedule::{Remark, Schedule};
+
+/// How many slots are looked at to learn how far apart they are.
+const LOOKED_AT: usize = 50;
+
+/// The chains that have a name, their schedules judged.
+pub fn named_chains(config: &Config, state: &StateSettings, findings: &mut Vec<Finding>) -> Vec<NamedChain> {
+    let now = SystemClock::new().wall();
+    let booked = book_of(config, findings);
+    for chain in &booked {
+        judge(config, state, chain, now, findings);
+    }
+    booked.into_iter().map(|chain| chain.named).collect()
+}
+
+fn judge(config: &Config, state: &StateSettings, chain: &Booked, now: Timestamp, findings: &mut Vec<Finding>) {
+    let sections = Sections::for_chain(config, chain.name());
+    let place = |key: &KeyInfo| sections.of_chain().explain(key).1;
+    if let (Some(schedule), Some((_, origin))) = (&chain.schedule, &chain.named.schedule) {
+        findings.extend(of_rules(schedule, origin, now));
+        if let Some(gap) = shortest_gap(schedule, now).filter(|gap| *gap <= chain.named.random_delay) {
+            let about = |length| SignedDuration::try_from(length).map(table::about).unwrap_or_default();
+            let (delay, gap) = (about(chain.named.random_delay), about(gap));
+            let message = format!(
+                "random_delay is {delay}, and two slots are only {gap} apart: one may fire after the next has come; make it shorter"
+            );
+            findings.push(Finding::new(Severity::Warning, &place(&keys::RANDOM_DELAY.info), message));
+        }
+    }
+    if chain.named.idle && chain.named.window.is_zero() {
+        let message = "window = 0 leaves an idle chain no time: it never runs on its schedule";
+        findings.push(Finding::new(Severity::Suspect, &place(&keys::WINDOW.info), message));
+    }
+    if chain.named.scope == SlotScope::Cluster && !matches!(state.database, Some(DatabaseUrl::Postgres(_))) {
+        let message = "scope = cluster needs a database that the machines share: write database = postgresql://... into [runner]; SQLite is for one machine";
+        findings.push(Finding::new(Severity::Suspect, &place(&keys::SCOPE.info), message));
+    }
+}
+
+fn of_rules(schedule: &Schedule, origin: &Origin, now: Timestamp) -> Vec<Finding> {
+    let lints = schedule
+        .lints(now)
+        .into_iter()
+        .map(|lint| Finding::new(severity(&lint.remark), &line_of(origin, lint.line), format!("schedule: {lint}")));
+    lints.chain(said_twice(schedule, origin, now)).collect()
+}
+
+/// What the changes of the clock do is good to know; the rest looks as if something else was meant.
+fn severity(remark: &Remark) -> Severity {
+    match remark {
+        Remark::EitherDay | Remark::BothDays | Remark::EveryMinute { .. } | Remark::DaysOfUtc => Severity::Warning,
+        Remark::Moved { .. } | Remark::Once(_) | Remark::Skipped(_) | Remark::Twice(_) => Severity::Note,
+    }
+}
+
+/// Rules that name the moments of a rule above them: each moment is used once, so they add nothing.
+fn said_twice(schedule: &Schedule, origin: &Origin, now: Timestamp) -> Vec<Finding> {
+    let mut seen: Vec<(usize, Vec<Timestamp>)> = Vec::new();
+    let mut found = Vec::new();
+    for (line, rule) in schedule.text().lines().enumerate() {
+        let Ok(alone) = Schedule::parse(rule, schedule.zone().clone()) else { continue };
+        let slots: Vec<Timestamp> = alone.slots_after(now).take(LOOKED_AT).collect();
+        match seen.iter().find(|(_, known)| *known == slots && !slots.is_empty()) {
+            Some((first, _)) => {
+                let message =
+                    format!("schedule: this rule names the same moments as the one in {}; a moment is used once", line_of(origin, *first));
+                found.push(Finding::new(Severity::Warning, &line_of(origin, line), message));
+            }
+            None => seen.push((line, slots)),
+        }
+    }
+    found
+}
+
+/// The shortest time between two of the slots that come next.
+fn shortest_gap(schedule: &Schedule, now: Timestamp) -> Option<Duration> {
+    let slots: Vec<Timestamp> = schedule.slots_after(now).take(LOOKED_AT).collect();
+    let gaps = slots.windows(2).map(|pair| pair[0].duration_until(pair[1]));
+    gaps.min().map(SignedDuration::unsigned_abs)
+}

@@ -1,0 +1,331 @@
+//! `runner status`: how chains stand, from the database, the marks of chains that run, and the schedules. Changes nothing.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::json;
+
+use super::exit::{Exit, Failure};
+use super::outside::{book_of, local_zone};
+use super::print;
+use super::schedule::rules;
+use super::settings::{Loaded, Settings, is_error, without_repeats};
+use super::state::Reading;
+use super::table::{self, Table};
+use crate::clock::{Clock, SystemClock};
+use crate::config::settings::ChainSettings;
+use crate::config::{Finding, Origin, value};
+use crate::daemon::book::Booked;
+use crate::mark;
+use crate::names::{MAIN_CHAIN, suggestion};
+use crate::status::{Chain, Configuration, Date, Ended, RefusedConfiguration, Run, Status, Totals, VERSION};
+use crate::store::record::{CRASHED, REFUSED, RunRecord, SKIPPED};
+use crate::store::{HistoryQuery, Owner};
+
+/// How many of the last runs are told.
+const RUNS: u32 = 10;
+/// How many of the next slots are told.
+const SLOTS: usize = 3;
+/// How often `--watch` looks whether something has changed.
+const LOOK_AGAIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// What was typed.
+#[derive(Debug, Default)]
+pub struct Question {
+    /// The chains; all of them when none is named.
+    pub chains: Vec<String>,
+    /// `--max-age`.
+    pub max_age: Option<String>,
+    /// `--watch`.
+    pub watch: bool,
+}
+
+/// Prints how chains stand, or whether they ran lately.
+///
+/// # Errors
+/// A chain is not known; the state cannot be read; the result cannot be written.
+pub fn status(settings: &Settings, question: &Question) -> Result<Exit, Failure> {
+    if let Some(text) = &question.max_age {
+        let most = value::duration(text).map_err(|expected| Failure::Usage(format!("--max-age {text}: {expected}")))?;
+        return age(settings, question, most);
+    }
+    let terminal = std::io::stdout().is_terminal();
+    if question.watch && (terminal || settings.json) {
+        return watch(settings, question, terminal && !settings.json);
+    }
+    let status = collect(settings, &question.chains)?;
+    if settings.json {
+        print::json(&as_json(&status))?;
+    } else {
+        tell_refused(&status);
+        print::text(&as_text(&status))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn as_json(status: &Status) -> serde_json::Value {
+    serde_json::to_value(status).unwrap_or_default()
+}
+
+fn tell_refused(status: &Status) {
+    if let Some(refused) = &status.configuration.refused {
+        log::warn!("the configuration has errors, a daemon would not take it over: {}", refused.message.replace('\n', "; "));
+    }
+}
+
+// ---- again and again -------------------------------------------------------------------------------
+
+/// Shows it whenever it has changed: on a terminal in place, as JSON a line each. A signal ends it, and whoever read it by going away.
+fn watch(settings: &Settings, question: &Question, in_place: bool) -> Result<Exit, Failure> {
+    let mut before: Option<String> = None;
+    loop {
+        let status = collect(settings, &question.chains)?;
+        let shown = if in_place { as_text(&status) } else { without_times(&status) };
+        if before.as_ref() != Some(&shown) {
+            if in_place {
+                // Cursor to the first place, and everything behind it erased (ECMA-48, CUP and ED).
+                print::text(&format!("\u{1b}[H\u{1b}[J{shown}"))?;
+            } else {
+                print::text(&format!("{}\n", as_json(&status)))?;
+            }
+            before = Some(shown);
+        }
+        let stdout = std::io::stdout();
+        let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+        if poll(&mut fds, Some(&LOOK_AGAIN)).is_ok_and(|ready| ready > 0) {
+            return Ok(Exit::Done);
+        }
+    }
+}
+
+/// What stays the same as long as nothing happens.
+fn without_times(status: &Status) -> String {
+    let mut value = as_json(status);
+    value["time"].take();
+    value["configuration"].take();
+    value.to_string()
+}
+
+// ---- --max-age -------------------------------------------------------------------------------------
+
+fn age(settings: &Settings, question: &Question, most: Duration) -> Result<Exit, Failure> {
+    let status = collect(settings, &question.chains)?;
+    let named = !question.chains.is_empty();
+    let others = status.chains.iter().any(|chain| chain.name != MAIN_CHAIN && chain.enabled);
+    let asked = |chain: &&Chain| named || if others { chain.enabled && chain.name != MAIN_CHAIN } else { chain.name == MAIN_CHAIN };
+    let now = status.time.at;
+    let most = SignedDuration::try_from(most).unwrap_or(SignedDuration::MAX);
+    let age_of = |chain: &Chain| chain.last_success.map(|last| last.at.duration_until(now));
+    let is_fresh = |chain: &Chain| age_of(chain).is_some_and(|age| age < most);
+    let chains: Vec<&Chain> = status.chains.iter().filter(asked).collect();
+    let fresh = !chains.is_empty() && chains.iter().all(|chain| is_fresh(chain));
+    if settings.json {
+        let list: Vec<_> = chains
+            .iter()
+            .map(|chain| json!({ "name": chain.name, "last_success": chain.last_success, "age_s": age_of(chain).map(|age| age.as_secs()), "fresh": is_fresh(chain) }))
+            .collect();
+        print::json(&json!({ "version": 1, "max_age_s": most.as_secs(), "fresh": fresh, "chains": list }))?;
+    } else {
+        let mut text = String::new();
+        for chain in chains.iter().filter(|chain| !is_fresh(chain)) {
+            let said = match (chain.last_success, age_of(chain)) {
+                (Some(last), Some(age)) => format!("its last success is {} old ({last})", table::about(age)),
+                _ => "no success of it is known".to_owned(),
+            };
+            text.push_str(&format!("{}: {said}\n", chain.name));
+        }
+        if chains.is_empty() {
+            text.push_str("there is no chain that is enabled\n");
+        }
+        print::text(&text)?;
+    }
+    Ok(if fresh { Exit::Done } else { Exit::GaveUp })
+}
+
+// ---- what is known ---------------------------------------------------------------------------------
+
+fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
+    let Loaded { config, chain: main, mut findings, .. } = settings.load()?;
+    let booked = book_of(&config, &mut findings);
+    if let Some(word) = words.iter().find(|word| *word != MAIN_CHAIN && booked.iter().all(|chain| chain.name() != word.as_str())) {
+        let near = suggestion(word, booked.iter().map(Booked::name).chain([MAIN_CHAIN]));
+        return Err(Failure::Usage(format!("no chain is called `{word}`{near}")));
+    }
+    let mut reading = Reading::open(settings)?;
+    let (now, zone) = (SystemClock::new().wall(), local_zone());
+    let time = Date::new(now, &zone);
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| word == name);
+    let mut chains = Vec::new();
+    if wanted(MAIN_CHAIN) {
+        let chain = Look { settings: &main, booked: None, now, zone: &zone }.chain(&mut reading)?;
+        if main.task_dir.is_some() || !chain.runs.is_empty() || !words.is_empty() {
+            chains.push(chain);
+        }
+    }
+    for chain in booked.iter().filter(|chain| wanted(chain.name())) {
+        chains.push(Look { settings: &chain.named.chain, booked: Some(chain), now, zone: &zone }.chain(&mut reading)?);
+    }
+    chains.sort_by(|a, b| a.name.cmp(&b.name));
+    let file = settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+    Ok(Status {
+        version: VERSION,
+        host: reading.here.host.clone(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        time,
+        since: None,
+        configuration: Configuration { file, loaded_at: time, refused: refused(findings, settings.strict, time) },
+        chains,
+        queues: Vec::new(),
+        locks: Vec::new(),
+    })
+}
+
+fn refused(findings: Vec<Finding>, strict: bool, at: Date) -> Option<RefusedConfiguration> {
+    let errors: Vec<Finding> = without_repeats(findings).into_iter().filter(|finding| is_error(finding, strict)).collect();
+    let (file, line) = match &errors.first()?.origin {
+        Origin::File { file, line } => (Some(file.display().to_string()), Some(*line)),
+        Origin::Default | Origin::CommandLine => (None, None),
+    };
+    let message = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    Some(RefusedConfiguration { at, message, file, line })
+}
+
+/// A look at one chain.
+struct Look<'a> {
+    settings: &'a ChainSettings,
+    booked: Option<&'a Booked>,
+    now: Timestamp,
+    zone: &'a TimeZone,
+}
+
+impl Look<'_> {
+    fn chain(&self, reading: &mut Reading) -> Result<Chain, Failure> {
+        let name = &self.settings.name;
+        let query = |limit| HistoryQuery { chain: Some(name.clone()), failed: false, limit };
+        let mut records = reading.history(&query(RUNS))?;
+        let success = |records: &[RunRecord]| records.iter().find(|run| run.outcome.as_deref() == Some("done")).and_then(|run| run.ended);
+        let mut last_success = success(&records);
+        if last_success.is_none() && records.len() == RUNS as usize {
+            last_success = success(&reading.history(&query(u32::MAX))?);
+        }
+        let (ended, going): (Vec<_>, Vec<_>) = std::mem::take(&mut records).into_iter().partition(|run| run.outcome.is_some());
+        let mut running: Vec<Run> = going.iter().map(|run| self.run(run)).collect();
+        running.extend(self.marked(reading).filter(|run| running.iter().all(|known| known.id != run.id)));
+        let schedule = self.booked.and_then(|chain| chain.schedule.as_ref());
+        Ok(Chain {
+            name: name.clone(),
+            enabled: self.booked.is_none_or(|chain| chain.named.enabled),
+            schedule: schedule.map(|schedule| rules(schedule.text())).unwrap_or_default(),
+            timezone: self.booked.and_then(|chain| chain.named.timezone.clone()),
+            next: self.next(&reading.here),
+            waits_because: self.booked.filter(|chain| !chain.named.enabled).map(|_| "not enabled".to_owned()),
+            running,
+            runs: ended.iter().map(|run| self.run(run)).collect(),
+            last_success: last_success.map(|at| Date::new(at, self.zone)),
+            totals: Totals::default(),
+        })
+    }
+
+    /// When it fires next.
+    fn next(&self, here: &Owner) -> Vec<Date> {
+        let Some((booked, schedule)) =
+            self.booked.filter(|chain| chain.named.enabled).and_then(|chain| Some((chain, chain.schedule.as_ref()?)))
+        else {
+            return Vec::new();
+        };
+        let delay = SignedDuration::try_from(booked.policy(&here.machine).delay).unwrap_or_default();
+        let from = self.now.checked_sub(delay).unwrap_or(self.now);
+        let fires = schedule.slots_after(from).filter_map(|slot| slot.checked_add(delay).ok());
+        fires.take(SLOTS).map(|at| Date::new(at, schedule.zone())).collect()
+    }
+
+    /// The run that has the mark of the chain: one of `now` stands in no database yet.
+    fn marked(&self, reading: &Reading) -> Option<Run> {
+        let holder = mark::look(reading.state_dir.as_deref()?, &self.settings.name)?;
+        let started_at = Date::new(holder.since, self.zone);
+        Some(Run { started_at, ..self.blank(holder.run_id, "now") })
+    }
+
+    fn blank(&self, id: String, trigger: &str) -> Run {
+        Run {
+            id,
+            trigger: trigger.to_owned(),
+            scheduled_at: None,
+            started_at: Date::new(self.now, self.zone),
+            ended_at: None,
+            outcome: None,
+            why: None,
+            exit_code: None,
+            try_num: 1,
+            max_tries: self.settings.task.max_tries.count(),
+            tasks: Vec::new(),
+        }
+    }
+
+    fn run(&self, record: &RunRecord) -> Run {
+        let date = |at: Timestamp| Date::new(at, self.zone);
+        let why: Vec<&str> = [record.failed_task.as_deref(), record.message.as_deref()].into_iter().flatten().collect();
+        Run {
+            scheduled_at: record.scheduled_at.map(date),
+            started_at: date(record.began),
+            ended_at: record.ended.map(date),
+            outcome: record.outcome.as_deref().map(ended),
+            why: (!why.is_empty()).then(|| why.join(", ")),
+            exit_code: record.exit_code,
+            ..self.blank(record.run_id.clone(), &record.trigger)
+        }
+    }
+}
+
+/// The outcome that a record names. Words of a newer runner are an end that nobody knows.
+pub fn ended(word: &str) -> Ended {
+    match word {
+        "stopped" => Ended::Stopped,
+        REFUSED | SKIPPED | "task_dir" => Ended::NotStarted,
+        CRASHED => Ended::Lost,
+        word => Ended::ALL.into_iter().find(|ended| ended.word() == word).unwrap_or(Ended::Lost),
+    }
+}
+
+// ---- for people ------------------------------------------------------------------------------------
+
+fn as_text(status: &Status) -> String {
+    let mut table = Table::new(&["CHAIN", "STATE", "LAST RUN", "LAST SUCCESS", "NEXT", "RESULT"]);
+    let ago = |at: Option<Date>| at.map_or("-".to_owned(), |at| format!("{} ago", table::about(at.at.duration_until(status.time.at))));
+    for chain in &status.chains {
+        let last = chain.runs.first();
+        let next = chain.next.first().map_or("-".to_owned(), |at| format!("in {}", table::about(status.time.at.duration_until(at.at))));
+        let result = last.and_then(|run| Some((run.outcome?.words(), &run.why))).map(|(word, why)| match why {
+            Some(why) => format!("{word}: {why}"),
+            None => word.to_owned(),
+        });
+        table.add(vec![
+            chain.name.clone(),
+            state(chain, status.time),
+            ago(last.map(|run| run.ended_at.unwrap_or(run.started_at))),
+            ago(chain.last_success),
+            next,
+            result.unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    table.text(table::width())
+}
+
+fn state(chain: &Chain, now: Date) -> String {
+    if let Some(run) = chain.running.first() {
+        return format!("runs {}", table::about(run.started_at.at.duration_until(now.at)));
+    }
+    let last = chain.runs.first().and_then(|run| run.outcome);
+    let words = match last {
+        _ if !chain.enabled => "not enabled",
+        Some(Ended::Done) => "ok",
+        Some(Ended::GaveUp | Ended::Halted | Ended::Stopped | Ended::Signalled | Ended::LockLost | Ended::NotStarted | Ended::Lost) => {
+            "failed"
+        }
+        None => "never ran",
+    };
+    words.to_owned()
+}

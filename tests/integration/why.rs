@@ -1,0 +1,124 @@
+//! `runner why`: the facts that keep a chain from running, and what to do.
+
+use jiff::{SignedDuration, Timestamp};
+use runner::store::record::RunRecord;
+use runner::store::{Owner, Store};
+use serde_json::Value;
+
+use crate::scene::Scene;
+use crate::status::{run, store};
+
+fn scene(keys: &str) -> Scene {
+    Scene::new().tasks_at("a", ["1-a.sh"]).raw_config(format!("[chain:a]\ntask_dir = a\n{keys}\n"))
+}
+
+/// The facts by name.
+fn facts(scene: &Scene) -> Vec<Value> {
+    let document = scene.run(&["why", "a", "--json"]).exits(0).json();
+    assert_eq!((&document["version"], &document["chain"]), (&1.into(), &"a".into()));
+    document["facts"].as_array().unwrap().clone()
+}
+
+fn kinds(scene: &Scene) -> Vec<String> {
+    facts(scene).iter().map(|fact| fact["fact"].as_str().unwrap().to_owned()).collect()
+}
+
+fn text_of(scene: &Scene, kind: &str) -> String {
+    let facts = facts(scene);
+    let fact = facts.iter().find(|fact| fact["fact"] == kind).unwrap_or_else(|| panic!("no {kind} in {facts:#?}"));
+    format!("{} -> {}", fact["text"].as_str().unwrap(), fact["advice"].as_str().unwrap_or("-"))
+}
+
+fn mark(scene: &Scene, seconds_ago: i64) {
+    let (here, now) = (Owner::look(), Timestamp::now());
+    let at = now.checked_sub(SignedDuration::from_secs(seconds_ago)).unwrap();
+    store(scene).set_watermarks(&here.machine, &[("a".to_owned(), at)], &here, now).unwrap();
+}
+
+#[test]
+fn nobody_has_looked_yet() {
+    let scene = scene("schedule = every 1h");
+    assert_eq!(kinds(&scene), ["nobody_looks", "never_ran", "next"]);
+    assert!(text_of(&scene, "nobody_looks").contains("-> is runner daemon running"));
+    let run = scene.run(&["why", "a"]).exits(0);
+    run.prints("a\n  nobody has looked at its schedule yet\n      -> is runner daemon").prints("it fires next, in ");
+}
+
+#[test]
+fn a_chain_in_order_has_a_next_slot_and_nothing_else() {
+    let scene = scene("schedule = every 1h");
+    mark(&scene, 0);
+    store(&scene).put_runs(&[run("r", "a", "done", 60)]).unwrap();
+    assert_eq!(kinds(&scene), ["last_run", "next"]);
+    assert_eq!(text_of(&scene, "last_run"), "its last run: done (run r) -> -");
+}
+
+#[test]
+fn a_slot_that_nobody_looked_at() {
+    let scene = scene("schedule = every 1h");
+    mark(&scene, 7200);
+    assert!(text_of(&scene, "nobody_looks").starts_with("this slot has passed and nobody has looked at it (missed = last)"));
+}
+
+#[test]
+fn it_is_not_enabled_or_has_no_schedule() {
+    let off = scene("schedule = every 1h\nenabled = no");
+    let fact = text_of(&off, "disabled");
+    assert!(fact.contains("runner.cfg:4 -> write enabled = yes; once and now: runner now a"), "{fact}");
+    assert!(!kinds(&off).contains(&"next".to_owned()));
+    assert!(text_of(&scene(""), "no_schedule").starts_with("it has no schedule ->"));
+    let main = Scene::new().tasks(["1-a.sh"]);
+    main.run(&["why", "main"]).exits(0).prints("it runs when runner is called");
+}
+
+#[test]
+fn it_would_be_refused_now() {
+    let scene = scene("schedule = every 1h\n[task:a/a]\ndepends_on = nobody");
+    assert!(text_of(&scene, "refused").contains("runner.cfg:5"), "{}", text_of(&scene, "refused"));
+    std::fs::remove_dir_all(scene.path("a")).unwrap();
+    assert!(text_of(&scene, "refused").contains("the task directory"));
+    let wrong = scene.raw_config("[chain:a]\ntask_dir = b\nschedule = 61 * * * *\n");
+    assert!(text_of(&wrong, "wrong").contains("runner.cfg:3: schedule: minute `61`"));
+}
+
+#[test]
+fn slots_that_were_given_up_and_the_run_that_failed() {
+    let scene = scene("schedule = every 1h");
+    let skipped = |id: &str, ago| RunRecord {
+        scheduled_at: Some(Timestamp::UNIX_EPOCH),
+        message: Some("the chain still runs: run x of process 1".into()),
+        ..run(id, "a", "skipped", ago)
+    };
+    let failed = RunRecord { failed_task: Some("1-a.sh".into()), message: Some("exit 7".into()), ..run("f", "a", "gave_up", 90) };
+    store(&scene).put_runs(&[failed, skipped("s1", 60), skipped("s2", 30)]).unwrap();
+    let kinds = kinds(&scene);
+    assert_eq!(kinds.iter().filter(|kind| *kind == "slot_not_run").count(), 2, "{kinds:?}");
+    assert!(text_of(&scene, "slot_not_run").starts_with("the slot 1970-01-01T00:00:00+00:00 was not run: the chain still runs"));
+    assert_eq!(text_of(&scene, "last_run"), "its last run: gave up, 1-a.sh, exit 7 (run f) -> runner show f");
+}
+
+#[test]
+fn it_runs() {
+    let scene = scene("schedule = every 1h").task_at("a/1-a.sh", "play touch begun wait-file go");
+    let mut running = scene.start(&["now", "a"]);
+    running.wait_for_file("begun");
+    let fact = text_of(&scene, "running");
+    assert!(fact.starts_with("it runs: run ") && fact.contains("(overlap = skip) -> runner show "), "{fact}");
+    std::fs::write(running.path("go"), "").unwrap();
+    running.finish().exits(0);
+    assert!(!kinds(&scene).contains(&"running".to_owned()));
+}
+
+#[test]
+fn a_clock_that_is_none() {
+    let scene = scene("schedule = every 1h");
+    let (here, later) = (Owner::look(), Timestamp::now().checked_add(SignedDuration::from_hours(48)).unwrap());
+    store(&scene).set_watermarks(&here.machine, &[("a".to_owned(), later)], &here, later).unwrap();
+    assert!(text_of(&scene, "no_clock").contains("before the newest stored time"));
+}
+
+#[test]
+fn an_unknown_chain() {
+    scene("").run(&["why", "aa"]).exits(64).says("no chain is called `aa`; did you mean `a`?");
+    scene("").run(&["why"]).exits(64);
+}
