@@ -199,7 +199,6 @@ fn start(global: &args::GlobalArgs, run_args: args::RunArgs, task_dir: Option<&P
     run::run(&settings, run_args, task_dir)
 }
 
-/// The words that might have been meant.
 /// A lone word that is no directory was meant as a command, mostly.
 fn refuse_unknown_word(word: &Path) -> Result<(), Failure> {
     let text = word.to_string_lossy();
