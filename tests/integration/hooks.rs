@@ -350,3 +350,94 @@ fn no_hook_runs_for_a_look() {
         assert!(run.hook_calls().is_empty(), "{args:?}");
     }
 }
+
+// ---- the examples of failure notices -----------------------------------------------------------
+
+/// A web server that takes so many requests: their first lines and their bodies.
+fn takes_requests(count: usize) -> (u16, std::thread::JoinHandle<Vec<(String, String)>>) {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let take = move |_| {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(crate::scene::DEADLINE)).unwrap();
+        let mut reader = BufReader::new(stream);
+        let (mut first, mut length) = (String::new(), 0);
+        reader.read_line(&mut first).unwrap();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            if line.trim().is_empty() {
+                break;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        (first.trim().to_owned(), String::from_utf8(body).unwrap())
+    };
+    (port, std::thread::spawn(move || (0..count).map(take).collect()))
+}
+
+/// A scene with one of the example hooks.
+fn with_example(hook: &str, notify: &str) -> Scene {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("example-tasks.d/hooks").join(hook);
+    let config = format!("[runner]\nmax_tries = 1\nchain_hook = ./{hook}\n[notify]\n{notify}\n");
+    Scene::new().file(hook, std::fs::read(file).unwrap()).mode(hook, 0o755).config(&config)
+}
+
+fn has_curl() -> bool {
+    let found = crate::scene::succeeds(std::process::Command::new("curl").arg("--version"));
+    if !found {
+        crate::scene::skipped("curl is not installed");
+    }
+    found
+}
+
+#[test]
+fn the_example_of_a_mail_says_what_to_do() {
+    let scene = with_example("mail.sh", "mail_to = ops@example.org").script("sendmail", "cat >>\"$SCENE/mails\"");
+    let sendmail = scene.path("sendmail");
+    let scene = scene.env("SENDMAIL", sendmail).task("1-a.sh", "once && exit 7; exit 0");
+    let run = scene.run(&[]).exits(1).never_says("chain_hook");
+    let mail = run.text_of("mails");
+    assert!(mail.starts_with("To: ops@example.org\nSubject: [runner] ") && mail.contains(": chain main ended: gave_up\n\n"), "{mail}");
+    assert!(mail.contains("runner show ") && mail.contains("\"task\":\"1-a.sh\""), "{mail}");
+    let run = scene.run(&[]).exits(0).never_says("chain_hook");
+    assert_eq!(run.text_of("mails"), mail, "what is done is no news");
+    std::fs::remove_dir_all(scene.path("tasks.d")).unwrap();
+    let run = scene.run(&[]).exits(78).never_says("chain_hook");
+    assert!(run.text_of("mails")[mail.len()..].contains("chain main did not run: task_dir\n"), "{run}");
+}
+
+#[test]
+fn the_example_of_a_webhook_sends_the_message() {
+    if !has_curl() {
+        return;
+    }
+    let (port, requests) = takes_requests(1);
+    with_example("webhook.sh", &format!("webhook = http://127.0.0.1:{port}/runner"))
+        .task("1-a.sh", "exit 0")
+        .run(&[])
+        .exits(0)
+        .never_says("chain_hook");
+    let requests = requests.join().unwrap();
+    let message: serde_json::Value = serde_json::from_str(&requests[0].1).unwrap();
+    assert_eq!((requests[0].0.as_str(), &message["outcome"]), ("POST /runner HTTP/1.1", &"done".into()));
+}
+
+#[test]
+fn the_example_of_a_dead_mans_switch_pings() {
+    if !has_curl() {
+        return;
+    }
+    let (port, requests) = takes_requests(2);
+    let scene = with_example("ping.sh", &format!("ping = http://127.0.0.1:{port}/id")).task("1-a.sh", "once && exit 7; exit 0");
+    scene.run(&[]).exits(1).never_says("chain_hook");
+    scene.run(&[]).exits(0).never_says("chain_hook");
+    let lines: Vec<_> = requests.join().unwrap().into_iter().map(|(first, _)| first).collect();
+    assert_eq!(lines, ["GET /id/fail HTTP/1.1", "GET /id HTTP/1.1"]);
+}
