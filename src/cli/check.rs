@@ -30,11 +30,11 @@ pub fn check(settings: &Settings) -> Result<Exit, Failure> {
     let named = named_chains(&config, &state, &mut findings);
     // Whoever only has named chains needs no task_dir in [runner].
     let has_main = main.task_dir.is_some() || named.is_empty();
-    let mut notes = notes(&config, &main, has_main);
-    let mut setups = Vec::new();
+    let (mut told, mut setups) = (Vec::new(), Vec::new());
     let chains = has_main.then_some(main).into_iter().chain(named.into_iter().map(|named| named.chain));
     for chain in chains {
-        notes.extend(of_programs(&config, &chain));
+        told.extend(notes(&config, &chain));
+        told.extend(of_programs(&config, &chain));
         match find_task_dir(None, &chain) {
             // A named chain without one was told already, with its line.
             Err(Failure::Config(errors)) => findings.extend(errors.into_iter().filter(|_| chain.name == MAIN_CHAIN)),
@@ -48,8 +48,8 @@ pub fn check(settings: &Settings) -> Result<Exit, Failure> {
     }
     findings.extend(of_task_sections(&config, &setups));
     findings.extend(setups.iter().flatten().flat_map(left_out));
-    notes.extend(findings);
-    report(settings, &without_repeats(notes))
+    told.extend(findings);
+    report(settings, &without_repeats(told))
 }
 
 #[cfg(not(all(feature = "schedule", feature = "store")))]
@@ -122,16 +122,16 @@ fn as_json(finding: &Finding) -> serde_json::Value {
 }
 
 /// What is right, and still surprises people.
-fn notes(config: &Config, main: &ChainSettings, has_main: bool) -> Vec<Finding> {
+fn notes(config: &Config, chain: &ChainSettings) -> Vec<Finding> {
     let mut notes = Vec::new();
-    let sections = Sections::for_chain(config, MAIN_CHAIN);
+    let sections = Sections::for_chain(config, &chain.name);
     let path = sections.of_chain();
-    let verdict = |code| main.task.codes.verdict(&ExitKind::Ended(ProcessEnd::Code(code)));
+    let verdict = |code| chain.task.codes.verdict(&ExitKind::Ended(ProcessEnd::Code(code)));
     if verdict(2) == Verdict::Halt {
         let message = "a task that exits with 2 halts the chain; grep, ls, make and argparse exit with 2 as well: set halt_codes to another code if tasks end with one of them";
         notes.push(Finding::new(Severity::Note, &path.explain(&keys::HALT_CODES.info).1, message));
     }
-    if has_main && path.find(&keys::TIMES.info).is_none() {
+    if chain.name == MAIN_CHAIN && path.find(&keys::TIMES.info).is_none() {
         notes.push(Finding::about(
             Severity::Note,
             format!("the chain {MAIN_CHAIN} runs once; the old runner ran for ever: write times = 0 for that"),

@@ -138,19 +138,20 @@ impl Reader for Reporter {
             }
             Event::HaltStarted { file, reason } => {
                 let reason = reason.word();
-                warn!(event = "halt_started", chain, run_id, task = file, reason; "halt task {}: started, reason {reason}", shown(run, file));
+                warn!(event = "halt_started", chain, run_id, task = file, reason; "halt task {file}: started, reason {reason}");
             }
             Event::HaltEnded { file, exit, duration } => {
                 let (took, duration_ms) = (Seconds(*duration), u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
                 let code = exit.code().map(u64::from);
                 if code == Some(0) {
-                    info!(event = "halt_ended", chain, run_id, task = file, exit_code = code, duration_ms; "halt task {}: done in {took}", shown(run, file));
+                    info!(event = "halt_ended", chain, run_id, task = file, exit_code = code, duration_ms; "halt task {file}: done in {took}");
                 } else {
-                    error!(event = "halt_ended", chain, run_id, task = file, exit_code = code, duration_ms; "halt task {}: {exit}, in {took}; nothing has been halted by it", shown(run, file));
+                    error!(event = "halt_ended", chain, run_id, task = file, exit_code = code, duration_ms; "halt task {file}: {exit}, in {took}; nothing has been halted by it");
                 }
             }
             Event::HookFailed { key, why } => {
-                warn!(event = "hook_failed", chain, run_id, key = *key; "{}: {why}; the result stays as it is", shown(run, key))
+                let of = if chain == MAIN_CHAIN { String::new() } else { format!("chain {chain}: ") };
+                warn!(event = "hook_failed", chain, run_id, key = *key; "{of}{key}: {why}; the result stays as it is")
             }
             Event::Stopping { signal } => {
                 let name = signal_name(*signal);

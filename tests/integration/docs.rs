@@ -5,10 +5,10 @@
 //!   holds runner.cfg and example-tasks.d; both programs are found through PATH. A line that begins with `> ` goes on
 //!   with the command above it. What stands below is what comes out, standard output and standard error together. If
 //!   the last line of it is `[exit N]` the command exits so, else with 0. `...` is any part of a line, alone on a line
-//!   any number of lines. Times, lengths of time and run ids are not compared, and the directory is called /srv/runner.
+//!   any number of lines. The `ini` block above it on its page is there as page.cfg. Times, lengths of time and run ids are not compared, and the directory is called /srv/runner.
 //! - `console unordered`: the lines that come out are the same, in whatever order.
 //! - `ini`: `runner check` finds no error in it; with `refused` behind it, it does. The tasks are those of
-//!   example-tasks.d if it names no task_dir.
+//!   example-tasks.d if it names no task_dir; relative task directories that are not there are made, with one task each.
 //! - `json`: one JSON value or several; `sh`: `sh -n` takes it; `text`, `systemd`: nothing.
 
 use std::fs::{self, File};
@@ -113,13 +113,15 @@ fn every_example_is_true() {
 }
 
 fn judge_page(name: &str) -> Vec<String> {
-    blocks(name).iter().filter_map(|block| judge(block).err()).collect()
+    let blocks = blocks(name);
+    let config_above = |at: usize| blocks[..at].iter().rfind(|block| block.info == "ini");
+    blocks.iter().enumerate().filter_map(|(at, block)| judge(block, config_above(at)).err()).collect()
 }
 
-fn judge(block: &Block) -> Result<(), String> {
+fn judge(block: &Block, above: Option<&Block>) -> Result<(), String> {
     match block.info.as_str() {
-        "console" => judge_console(block, true),
-        "console unordered" => judge_console(block, false),
+        "console" => judge_console(block, above, true),
+        "console unordered" => judge_console(block, above, false),
         "ini" => judge_config(block, 0),
         "ini refused" => judge_config(block, 78),
         "json" => match serde_json::Deserializer::from_str(&block.text()).into_iter::<serde_json::Value>().find_map(Result::err) {
@@ -160,17 +162,18 @@ fn calls(block: &Block) -> Result<Vec<Call>, String> {
     Ok(calls)
 }
 
-fn judge_console(block: &Block, ordered: bool) -> Result<(), String> {
+fn judge_console(block: &Block, above: Option<&Block>, ordered: bool) -> Result<(), String> {
     let calls = calls(block)?;
-    let of_state = |call: &Call| call.command.split(' ').any(|word| ["history", "show"].contains(&word));
-    if !cfg!(feature = "store") && calls.iter().any(of_state) {
+    let needs = ["history", "show", "now", "tick", "schedule", "status", "why", "import"];
+    let of_state = |call: &Call| call.command.split(' ').any(|word| needs.contains(&word));
+    if !cfg!(all(feature = "schedule", feature = "store")) && calls.iter().any(of_state) {
         return Ok(());
     }
     if block.text().contains("checkout is at") && !succeeds(Command::new("git").arg("--version")) {
         skipped(&format!("{}: git is not installed", block.place));
         return Ok(());
     }
-    let scene = example_scene();
+    let scene = above.iter().fold(example_scene(), |scene, above| with_config(scene, "page.cfg", above));
     for (call, number) in calls.iter().zip(1..) {
         let (status, output) = shell(&scene, &call.command, number);
         let actual: Vec<String> = output.lines().map(mask).collect();
@@ -290,8 +293,18 @@ fn what_comes_out_is_compared_as_the_pages_say() {
 
 // ---- configuration, scripts --------------------------------------------------------------------
 
+/// The configuration of a block as a file, and a task in each directory that it names.
+fn with_config(scene: Scene, file: &str, block: &Block) -> Scene {
+    let dirs = block.lines.iter().filter_map(|line| line.strip_prefix("task_dir = ")).filter(|dir| !dir.starts_with('/'));
+    let wanted: Vec<&str> = dirs.filter(|dir| !scene.path(dir).exists()).collect();
+    wanted.into_iter().fold(scene.file(file, block.text()), |scene, dir| {
+        let task = format!("{dir}/10-task.sh");
+        scene.file(&task, "#!/bin/sh\necho \"$RUNNER_TRIGGER\"\n").mode(&task, 0o755)
+    })
+}
+
 fn judge_config(block: &Block, wanted: i32) -> Result<(), String> {
-    let scene = example_scene().file("block.cfg", block.text());
+    let scene = with_config(example_scene(), "block.cfg", block);
     let tasks = if block.text().contains("task_dir") { "" } else { " --set runner.task_dir=example-tasks.d" };
     let (status, output) = shell(&scene, &format!("runner --config block.cfg check{tasks}"), 1);
     if status.code() == Some(wanted) { Ok(()) } else { Err(format!("{}: ended with {status}:\n{output}", block.place)) }

@@ -168,3 +168,15 @@ fn every_command_that_lists_knows_the_chains() {
 fn runner() -> &'static std::path::Path {
     crate::scene::runner_binary()
 }
+
+#[test]
+fn lines_of_tasks_name_their_chain() {
+    let scene = chains(&["a"]).config("max_tries = 1\nhalt_task = h.sh\n").task_at("a/1-a.sh", "exit 2").task_at("a/h.sh", "exit 0");
+    let run = scene.run(&["now", "a"]).exits(3);
+    run.says("a/1-a.sh: started, try 1 of 1").says("a/1-a.sh: asks for the halt task: exit 2").says("/a/h.sh: done");
+    let events = scene.run_logged(&["now", "a"]).events("task_started");
+    assert_eq!((&events[0]["task"], &events[0]["chain"]), (&"1-a.sh".into(), &"a".into()));
+    // Of the main chain they stay as they were.
+    let main = Scene::new().tasks(["1-a.sh"]).run(&[]).exits(0);
+    assert!(main.stderr_text().lines().any(|line| line.ends_with("1-a.sh: started, try 1 of 5") && !line.contains('/')), "{main}");
+}
