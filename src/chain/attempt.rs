@@ -2,10 +2,13 @@
 
 use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::event::PollFd;
+
+use super::ears::readable;
 use super::setup::{Setup, Task, argv};
 use crate::clock::{Clock, Moment};
 use crate::config::keys::{Output, TASK_HOOK};
@@ -29,8 +32,10 @@ pub struct Kit<'a> {
     pub run: &'a RunRef,
     /// Everything we have started.
     pub family: &'a Family,
-    /// The clocks.
+    /// The clocks, for what is started: others may have taken their time since `now`.
     pub clock: &'a dyn Clock,
+    /// When what is acted on was heard.
+    pub now: Moment,
     /// The variables that are the same for all tries of the run.
     pub run_variables: &'a [CString],
     /// When the whole run is over at the latest.
@@ -90,7 +95,7 @@ enum Stage {
 impl Attempt {
     /// Begins a try: its hook first, if there is one.
     pub fn begin(kit: &Kit<'_>, place: usize, try_num: u32, max_tries: u32, reader: &mut dyn Reader) -> Self {
-        let (task, now) = (kit.setup.task_at(place), kit.clock.now());
+        let (task, now) = (kit.setup.task_at(place), kit.now);
         let mut attempt = Self {
             place,
             try_num,
@@ -109,7 +114,7 @@ impl Attempt {
         let message = || hook::before_task(kit.run, &task.name, try_num, max_tries);
         match attempt.start_hook(kit, &message, reader) {
             Some(hook) => attempt.stage = Stage::Before(hook),
-            None => attempt.start_task(kit, now, reader),
+            None => attempt.start_task(kit, reader),
         }
         attempt
     }
@@ -137,11 +142,11 @@ impl Attempt {
         }
     }
 
-    fn start_task(&mut self, kit: &Kit<'_>, now: Moment, reader: &mut dyn Reader) {
+    fn start_task(&mut self, kit: &Kit<'_>, reader: &mut dyn Reader) {
         let task = kit.setup.task_at(self.place);
         reader.tell(kit.run, &Event::TaskStarted { task: &task.name, try_num: self.try_num, max_tries: self.max_tries });
-        (self.started, self.last_sign, self.ended) = (now, now, now);
-        self.deadline = now.after(task.settings.max_time);
+        (self.started, self.last_sign, self.ended) = (kit.now, kit.now, kit.now);
+        self.deadline = kit.now.after(task.settings.max_time);
         match self.spawn(kit, task) {
             Ok(process) => self.stage = Stage::Running(process),
             Err(why) => {
@@ -212,13 +217,18 @@ impl Attempt {
     }
 
     /// Adds the descriptors that become readable when something happened to it.
-    pub fn add_fds<'a>(&'a self, fds: &mut Vec<BorrowedFd<'a>>) {
+    pub fn add_fds<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
         let process = match &self.stage {
             Stage::Before(hook) | Stage::After(hook) => Some(hook.process()),
             Stage::Running(process) => Some(process),
             Stage::Over | Stage::Told | Stage::Finished => None,
         };
-        fds.extend(process.into_iter().flat_map(Supervised::fds).chain(self.capture.iter().flat_map(Capture::fds)));
+        if let Some(process) = process {
+            fds.extend(process.fds().map(readable));
+        }
+        if let Some(capture) = &self.capture {
+            fds.extend(capture.fds().map(readable));
+        }
     }
 
     /// The next moment at which time alone changes something.
@@ -242,7 +252,7 @@ impl Attempt {
 
     /// A task has said something of itself; any word is a sign of life.
     pub fn hear(&mut self, kit: &Kit<'_>, messages: &[Message], reader: &mut dyn Reader) {
-        let (task, now) = (&kit.setup.task_at(self.place).name, kit.clock.now());
+        let (task, now) = (&kit.setup.task_at(self.place).name, kit.now);
         let (mut percent, mut status, mut result) = (None, None, None);
         for message in messages {
             self.last_sign = now;
@@ -264,7 +274,7 @@ impl Attempt {
     pub fn cancel(&mut self, kit: &Kit<'_>) {
         self.cancelled = true;
         if let Stage::Running(process) = &mut self.stage {
-            process.stop(kit.family, kit.clock.now());
+            process.stop(kit.family, kit.now);
         }
     }
 
@@ -272,32 +282,28 @@ impl Attempt {
     pub fn kill_now(&mut self, kit: &Kit<'_>) {
         self.cancelled = true;
         match &mut self.stage {
-            Stage::Running(process) => process.kill_now(kit.family, kit.clock.now()),
-            Stage::Before(hook) | Stage::After(hook) => hook.kill_now(kit.family, kit.clock.now()),
+            Stage::Running(process) => process.kill_now(kit.family, kit.now),
+            Stage::Before(hook) | Stage::After(hook) => hook.kill_now(kit.family, kit.now),
             Stage::Over | Stage::Told | Stage::Finished => {}
         }
     }
 
     /// Looks what has happened to it. Call until it has nothing more to tell.
     pub fn advance(&mut self, kit: &Kit<'_>, reader: &mut dyn Reader) -> Option<Progress> {
-        self.advance_at(kit, kit.clock.now(), reader)
-    }
-
-    fn advance_at(&mut self, kit: &Kit<'_>, now: Moment, reader: &mut dyn Reader) -> Option<Progress> {
         if let Some(capture) = &mut self.capture {
             capture.read();
         }
         match &mut self.stage {
             Stage::Before(hook) => {
-                let result = hook.advance(kit.family, now)?;
+                let result = hook.advance(kit.family, kit.now)?;
                 tell_hook(kit, reader, hook.key, result);
                 self.stage = Stage::Over;
                 if !self.cancelled {
-                    self.start_task(kit, now, reader);
+                    self.start_task(&Kit { now: kit.clock.now(), ..*kit }, reader);
                 }
-                self.advance_at(kit, now, reader)
+                self.advance(kit, reader)
             }
-            Stage::Running(_) => self.advance_process(kit, now, reader),
+            Stage::Running(_) => self.advance_process(kit, reader),
             Stage::Over => {
                 self.stage = Stage::Told;
                 let unkillable = self.end.as_ref().is_some_and(|gone| gone.unkillable);
@@ -305,7 +311,7 @@ impl Attempt {
             }
             Stage::Told => None,
             Stage::After(hook) => {
-                let result = hook.advance(kit.family, now)?;
+                let result = hook.advance(kit.family, kit.now)?;
                 tell_hook(kit, reader, hook.key, result);
                 self.stage = Stage::Finished;
                 Some(Progress::Freed)
@@ -314,7 +320,8 @@ impl Attempt {
         }
     }
 
-    fn advance_process(&mut self, kit: &Kit<'_>, now: Moment, reader: &mut dyn Reader) -> Option<Progress> {
+    fn advance_process(&mut self, kit: &Kit<'_>, reader: &mut dyn Reader) -> Option<Progress> {
+        let now = kit.now;
         let limit = self.next_limit(kit.setup).filter(|(at, _)| now >= *at);
         let settings = &kit.setup.task_at(self.place).settings;
         let Stage::Running(process) = &mut self.stage else { return None };
@@ -333,7 +340,7 @@ impl Attempt {
         }
         self.ended = now;
         self.stage = Stage::Over;
-        self.advance_at(kit, now, reader)
+        self.advance(kit, reader)
     }
 
     fn exit(&self, kit: &Kit<'_>) -> ExitKind {
@@ -417,7 +424,7 @@ fn try_variables(kit: &Kit<'_>, task: &Task, try_num: u32, max_tries: u32) -> Ow
         // May be negative: the window of an idle chain does not end its tasks.
         variables.add_number("RUNNER_TIME_LEFT", ends.as_second().saturating_sub(kit.clock.wall().as_second()));
     }
-    let run_left = kit.run_deadline.map(|end| end.since(kit.clock.now()));
+    let run_left = kit.run_deadline.map(|end| end.since(kit.now));
     add_limits(&mut variables, task.settings.max_time.duration(), run_left, kit.clock);
     variables
 }

@@ -26,6 +26,8 @@ pub struct Ears {
 /// What has happened.
 #[derive(Debug)]
 pub struct Heard {
+    /// When.
+    pub now: Moment,
     /// For each of the descriptors, whether it is ready.
     pub ready: Vec<bool>,
     /// Signals to stop that have arrived.
@@ -67,9 +69,9 @@ impl Ears {
         }
     }
 
-    /// Waits until a descriptor is ready, a signal arrives or the deadline passes; gives the watchdog its signs
+    /// Waits until one of `fds` is ready, a signal arrives or the deadline passes; gives the watchdog its signs
     /// meanwhile, and buries adopted children.
-    pub fn listen(&mut self, descriptors: &[BorrowedFd<'_>], deadline: Option<Moment>, family: &Family, clock: &dyn Clock) -> Heard {
+    pub fn listen(&mut self, fds: Vec<PollFd<'_>>, deadline: Option<Moment>, family: &Family, clock: &dyn Clock) -> Heard {
         let now = clock.now();
         self.attend(now, false, family);
         let until = if self.kept.is_empty() {
@@ -79,14 +81,13 @@ impl Ears {
         };
         // Milliseconds of a poll would end up to one too early, and spin; nanoseconds do not.
         let timeout = until.map(|until| until.since(now)).and_then(|wait| Timespec::try_from(wait).ok());
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(descriptors.len() + 1);
-        fds.push(PollFd::from_borrowed_fd(self.signals.fd(), PollFlags::IN));
-        fds.extend(descriptors.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
+        let mut fds: Vec<PollFd<'_>> = fds;
+        fds.push(readable(self.signals.fd()));
         // Interrupted by a signal handler: the signal's descriptor is ready then.
         let polled = rustix::event::poll(&mut fds, timeout.as_ref());
-        let signalled = !fds[0].revents().is_empty() || polled.is_err();
-        let ready = fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect();
+        let mut ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
+        let signalled = ready.pop() == Some(true) || polled.is_err();
         let mut stops = std::mem::take(&mut self.kept);
         if signalled {
             let arrived = self.signals.take();
@@ -98,6 +99,11 @@ impl Ears {
         let now = clock.now();
         self.attend(now, true, family);
         self.watchdog.keep_alive(now);
-        Heard { ready, stops }
+        Heard { now, ready, stops }
     }
+}
+
+/// A descriptor that is listened to until there is something to read, or its other end is closed.
+pub fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(fd, PollFlags::IN)
 }

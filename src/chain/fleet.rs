@@ -79,9 +79,7 @@ impl<'a> Fleet<'a> {
         let hooks = self.hooks.iter().flat_map(|(_, hook)| hook.process().fds());
         let all: Vec<BorrowedFd<'_>> = also.iter().copied().chain(hooks).collect();
         let deadline = self.hooks.iter().filter_map(|(_, hook)| hook.wake_at()).chain(deadline).min();
-        let mut news = self.driver.listen(&self.runs, &all, deadline);
-        news.ready.truncate(also.len());
-        news
+        self.driver.listen(&self.runs, &all, deadline)
     }
 
     /// Lets every run and hook act on what was heard; the runs that have ended.

@@ -13,12 +13,13 @@ pub mod step;
 use std::os::fd::BorrowedFd;
 
 use rand::rngs::SmallRng;
+use rustix::event::PollFd;
 
 use crate::clock::{Clock, Moment};
 use crate::event::Reader;
 use crate::hook::HookRun;
 use crate::process::Family;
-use ears::{Ears, Heard};
+use ears::{Ears, Heard, readable};
 use run::{Layout, Run};
 
 /// What all runs of a loop share.
@@ -44,39 +45,32 @@ pub struct Driver<'a> {
 /// What was heard, and which part of it is whose.
 #[derive(Debug)]
 pub struct News {
+    /// When it was heard.
+    pub now: Moment,
     /// Signals to stop that have arrived, for the caller to act on.
     pub stops: Vec<i32>,
-    /// For each of the caller's own descriptors, whether it is ready.
+    /// For each of the caller's own descriptors, whether it is ready; behind them the same of those of the runs.
     pub ready: Vec<bool>,
-    of_runs: Vec<(Layout, Vec<bool>)>,
+    of_runs: Vec<Layout>,
 }
 
 impl Driver<'_> {
     /// Waits until something happens to one of `runs`, one of `also` is ready, a signal arrives, or `deadline` passes.
     pub fn listen(&mut self, runs: &[Run], also: &[BorrowedFd<'_>], deadline: Option<Moment>) -> News {
-        let mut fds: Vec<BorrowedFd<'_>> = Vec::with_capacity(also.len() + 4 * runs.len());
-        fds.extend(also);
-        let layouts: Vec<Layout> = runs.iter().map(|run| run.add_fds(&mut fds)).collect();
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(also.len() + 4 * runs.len() + 1);
+        fds.extend(also.iter().copied().map(readable));
+        let of_runs = runs.iter().map(|run| run.add_fds(&mut fds)).collect();
         let animation = self.world.reader.wake_in().map(|wait| self.world.clock.now() + wait);
         let deadlines = runs.iter().filter_map(Run::wake_at).chain(deadline).chain(animation);
-        let Heard { mut ready, stops } = self.ears.listen(&fds, deadlines.min(), self.world.family, self.world.clock);
-        drop(fds);
+        let Heard { now, ready, stops } = self.ears.listen(fds, deadlines.min(), self.world.family, self.world.clock);
         self.world.reader.wake();
-        let mut rest = ready.split_off(also.len());
-        let of_runs = layouts
-            .into_iter()
-            .map(|layout| {
-                let after = rest.split_off(layout.len());
-                (layout, std::mem::replace(&mut rest, after))
-            })
-            .collect();
-        News { stops, ready, of_runs }
+        News { now, stops, ready, of_runs }
     }
 
     /// Lets every run act on what was heard. `runs` are those that were listened to.
     pub fn advance(&mut self, runs: &mut [Run], news: &News) {
-        for (run, (layout, ready)) in runs.iter_mut().zip(&news.of_runs) {
-            run.advance(layout, ready, &mut self.world);
+        for (run, layout) in runs.iter_mut().zip(&news.of_runs) {
+            run.advance(layout, news, &mut self.world);
         }
     }
 
@@ -104,9 +98,8 @@ pub fn wait_for_hook(mut hook: HookRun, ears: &mut Ears, family: &Family, clock:
         if let Some(result) = hook.advance(family, clock.now()) {
             return result;
         }
-        let fds: Vec<_> = hook.process().fds().collect();
-        let heard = ears.listen(&fds, hook.wake_at(), family, clock);
-        drop(fds);
+        let fds = hook.process().fds().map(readable).collect();
+        let heard = ears.listen(fds, hook.wake_at(), family, clock);
         ears.keep(&heard.stops);
         if ears.kept() > 1 {
             hook.kill_now(family, clock.now());

@@ -3,16 +3,17 @@
 
 use std::collections::VecDeque;
 use std::ffi::CString;
-use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use rand::RngExt;
+use rustix::event::PollFd;
 
-use super::World;
 use super::attempt::{Attempt, Kit, Progress};
+use super::ears::readable;
 use super::halt::HaltRun;
 use super::setup::Setup;
 use super::step::{Action, Chain, Input, Outcome, Phase, Rules, TaskRules};
+use super::{News, World};
 use crate::clock::Moment;
 use crate::config::keys::CHAIN_HOOK;
 use crate::environment::variable;
@@ -56,24 +57,17 @@ enum Aside {
     Halt(HaltRun, Moment),
 }
 
-/// Which descriptors of a run were listened to, in their order.
+/// Where the descriptors of a run stand among all that were listened to.
 #[derive(Debug)]
 pub struct Layout {
-    /// The end of those of each attempt, counted from the first of the run.
+    /// Where those of each attempt begin, and the end of the last one's, where the inbox begins.
     attempts: Vec<usize>,
-    inbox: usize,
-    len: usize,
+    end: usize,
 }
 
 impl Layout {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+    fn inbox(&self) -> usize {
+        self.attempts.last().copied().unwrap_or(self.end)
     }
 }
 
@@ -139,23 +133,21 @@ impl Run {
     }
 
     /// Adds the descriptors that become readable when something has happened.
-    pub fn add_fds<'a>(&'a self, fds: &mut Vec<BorrowedFd<'a>>) -> Layout {
-        let from = fds.len();
+    pub fn add_fds<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) -> Layout {
         match &self.aside {
-            Some(Aside::StartHook(hook) | Aside::EndHook(hook)) => fds.extend(hook.process().fds()),
-            Some(Aside::Halt(halt, _)) => fds.extend(halt.process().fds()),
+            Some(Aside::StartHook(hook) | Aside::EndHook(hook)) => fds.extend(hook.process().fds().map(readable)),
+            Some(Aside::Halt(halt, _)) => fds.extend(halt.process().fds().map(readable)),
             None => {}
         }
         let mut attempts = Vec::with_capacity(self.attempts.len() + 1);
-        attempts.push(fds.len() - from);
+        attempts.push(fds.len());
         for attempt in &self.attempts {
             attempt.add_fds(fds);
-            attempts.push(fds.len() - from);
+            attempts.push(fds.len());
         }
-        let inbox = fds.len() - from;
-        fds.extend(self.inbox.iter().map(Inbox::fd));
-        fds.extend(self.leaked.iter().flat_map(Capture::fds));
-        Layout { attempts, inbox, len: fds.len() - from }
+        fds.extend(self.inbox.iter().map(|inbox| readable(inbox.fd())));
+        fds.extend(self.leaked.iter().flat_map(Capture::fds).map(readable));
+        Layout { attempts, end: fds.len() }
     }
 
     /// The next moment at which time alone changes something.
@@ -192,33 +184,41 @@ impl Run {
         self.act(world);
     }
 
-    /// Looks what has happened, asks `step` what it means, and does it. `ready` says of each descriptor of `layout`
-    /// whether it was ready.
-    pub fn advance(&mut self, layout: &Layout, ready: &[bool], world: &mut World<'_>) {
-        if ready[layout.inbox..].contains(&true) {
+    /// Looks what has happened, asks `step` what it means, and does it. `layout` says what of the news is about this run.
+    pub fn advance(&mut self, layout: &Layout, news: &News, world: &mut World<'_>) {
+        let now = news.now;
+        let is_ready = |from: usize, end: usize| news.ready[from..end].contains(&true);
+        if !self.leaked.is_empty() && is_ready(layout.inbox(), layout.end) {
             self.leaked.iter_mut().for_each(Capture::read);
             self.leaked.retain(Capture::is_open);
         }
-        self.advance_aside(world);
-        let now = world.clock.now();
-        let deadline = self.deadline();
-        let Self { setup, run, variables, attempts, inbox, chain, pending, .. } = self;
-        let kit = Kit { setup, run, family: world.family, clock: world.clock, run_variables: variables, run_deadline: deadline };
+        self.advance_aside(now, world);
+        let kit = Kit {
+            setup: &self.setup,
+            run: &self.run,
+            family: world.family,
+            clock: world.clock,
+            now,
+            run_variables: &self.variables,
+            run_deadline: self.deadline(),
+        };
         // Letters before endings: what a task said last belongs to it.
-        if let Some(inbox) = inbox
-            && ready.get(layout.inbox) == Some(&true)
+        if let Some(inbox) = &self.inbox
+            && is_ready(layout.inbox(), layout.end)
         {
-            deliver(inbox, attempts, &kit, world.reader);
+            deliver(inbox, &mut self.attempts, &kit, world.reader);
         }
-        for (at, attempt) in attempts.iter_mut().enumerate() {
-            let spans = layout.attempts.get(at..at + 2);
-            let is_ready = spans.is_none_or(|ends| ready[ends[0]..ends[1]].contains(&true));
-            if is_ready || attempt.wake_at(kit.setup).is_some_and(|wake| wake <= now) {
-                pending.extend(advance_attempt(attempt, chain, &kit, world));
+        let mut finished = false;
+        for (at, attempt) in self.attempts.iter_mut().enumerate() {
+            let heard = layout.attempts.get(at..at + 2).is_none_or(|ends| is_ready(ends[0], ends[1]));
+            if heard || attempt.wake_at(kit.setup).is_some_and(|wake| wake <= now) {
+                advance_attempt(attempt, &mut self.chain, &kit, &mut self.pending, world);
+                finished |= attempt.is_finished();
             }
         }
-        for finished in attempts.extract_if(.., |attempt| attempt.is_finished()) {
-            self.leaked.extend(finished.into_leaked_output());
+        if finished {
+            let gone = self.attempts.extract_if(.., |attempt| attempt.is_finished());
+            self.leaked.extend(gone.filter_map(Attempt::into_leaked_output));
         }
         if self.aside.is_none() && self.outcome.is_none() {
             self.pending.extend(self.chain.step(Input::Woke, now));
@@ -230,8 +230,7 @@ impl Run {
         self.began.after(self.setup.chain.chain_max_time)
     }
 
-    fn advance_aside(&mut self, world: &mut World<'_>) {
-        let now = world.clock.now();
+    fn advance_aside(&mut self, now: Moment, world: &mut World<'_>) {
         match self.aside.take() {
             None => {}
             Some(Aside::StartHook(mut hook)) => match hook.advance(world.family, now) {
@@ -319,14 +318,30 @@ impl Run {
         self.started += 1;
         let deadline = self.deadline();
         let Self { setup, run, variables, attempts, .. } = self;
-        let kit = Kit { setup, run, family: world.family, clock: world.clock, run_variables: variables, run_deadline: deadline };
+        let kit = Kit {
+            setup,
+            run,
+            family: world.family,
+            clock: world.clock,
+            now: world.clock.now(),
+            run_variables: variables,
+            run_deadline: deadline,
+        };
         attempts.push(Attempt::begin(&kit, task, try_num, max_tries, world.reader));
     }
 
     fn for_attempts(&mut self, world: &mut World<'_>, act: fn(&mut Attempt, &Kit<'_>)) {
         let deadline = self.deadline();
         let Self { setup, run, variables, attempts, .. } = self;
-        let kit = Kit { setup, run, family: world.family, clock: world.clock, run_variables: variables, run_deadline: deadline };
+        let kit = Kit {
+            setup,
+            run,
+            family: world.family,
+            clock: world.clock,
+            now: world.clock.now(),
+            run_variables: variables,
+            run_deadline: deadline,
+        };
         attempts.iter_mut().for_each(|attempt| act(attempt, &kit));
     }
 
@@ -429,24 +444,23 @@ fn run_variables(run: &RunRef, program_variables: &[CString]) -> Vec<CString> {
 }
 
 /// Looks what has become of a try, asks `step` what that means, and tells the try.
-fn advance_attempt(attempt: &mut Attempt, chain: &mut Chain, kit: &Kit<'_>, world: &mut World<'_>) -> Vec<Action> {
-    let (task, mut actions) = (attempt.place, Vec::new());
+fn advance_attempt(attempt: &mut Attempt, chain: &mut Chain, kit: &Kit<'_>, pending: &mut VecDeque<Action>, world: &mut World<'_>) {
+    let task = attempt.place;
     while let Some(progress) = attempt.advance(kit, world.reader) {
         match progress {
             Progress::Judged(judged) => {
                 let jitter = world.rng.random();
                 let input = Input::Judged { task, verdict: judged.verdict, jitter, unkillable: judged.unkillable };
-                let told = chain.step(input, kit.clock.now());
+                let told = chain.step(input, kit.now);
                 attempt.conclude(kit, told.contains(&Action::Final { task }), world.reader);
-                actions.extend(told);
+                pending.extend(told);
             }
             Progress::Freed => {
-                actions.extend(chain.step(Input::Freed { task }, kit.clock.now()));
+                pending.extend(chain.step(Input::Freed { task }, kit.now));
                 break;
             }
         }
     }
-    actions
 }
 
 /// Hands letters to the tasks whose processes they came from. One that comes from elsewhere is dropped. There is a
