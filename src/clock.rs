@@ -7,6 +7,8 @@ use std::fmt;
 use std::ops::Add;
 use std::time::Duration;
 
+use crate::names::Decimal;
+
 /// A point of the monotonic clock, as the time since its zero; the machine's begins with its start (clock_gettime(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment(Duration);
@@ -111,10 +113,14 @@ pub struct Seconds(pub Duration);
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, millis) = (self.0.as_secs(), self.0.subsec_millis());
+        let (whole, millis) = (i64::try_from(self.0.as_secs()).unwrap_or(i64::MAX), self.0.subsec_millis());
         match whole {
-            0..10 => write!(f, "{whole}.{millis:03} s"),
-            10..120 => write!(f, "{whole}.{} s", millis / 100),
+            // By hand: most tasks take so long, and the formatter of the language costs several times as much.
+            0..120 => {
+                let (whole, millis) = (Decimal::of(whole), Decimal::of(millis).padded(3));
+                let places = if self.0 < Duration::from_secs(10) { 3 } else { 1 };
+                [whole.as_str(), ".", &millis.as_str()[..places], " s"].into_iter().try_for_each(|part| f.write_str(part))
+            }
             120..7200 => write!(f, "{}min {}s", whole / 60, whole % 60),
             7200..172_800 => write!(f, "{}h {}min", whole / 3600, whole / 60 % 60),
             _ => write!(f, "{}d {}h", whole / 86400, whole / 3600 % 24),
@@ -149,9 +155,11 @@ impl Clock for SystemClock {
         Moment(Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0)))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this file owns the clocks")]
+    /// Asked several times for each task, too.
     fn wall(&self) -> jiff::Timestamp {
-        jiff::Timestamp::now()
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        // No kernel lets the date be set past the year 8000, which is in the range of dates (timekeeping.c, KTIME_SEC_MAX).
+        jiff::Timestamp::new(time.tv_sec, i32::try_from(time.tv_nsec).unwrap_or(0)).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 }
 

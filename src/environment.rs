@@ -6,6 +6,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::config::Entry;
+use crate::names::Decimal;
 
 /// Variables of ours that are between us and whoever started us; a task that saw them could speak in our name
 /// (sd_notify(3), sd_listen_fds(3), systemd.exec(5)).
@@ -56,8 +57,6 @@ pub struct Variables {
     pub search: Option<OsString>,
 }
 
-const DIGITS: &[u8; 10] = b"0123456789";
-
 /// The few variables that one process has for itself, in one piece of memory.
 #[derive(Debug, Clone, Default)]
 pub struct OwnVariables {
@@ -76,27 +75,18 @@ impl OwnVariables {
     /// Adds one. A value with a NUL byte, which the kernel could not take, is left out.
     pub fn add(&mut self, name: &str, value: &[u8]) {
         if !value.contains(&0) {
-            for part in [name.as_bytes(), b"=", value, b"\0"] {
-                self.bytes.extend_from_slice(part);
-            }
+            self.bytes.reserve(name.len() + value.len() + 2);
+            self.bytes.extend_from_slice(name.as_bytes());
+            self.bytes.push(b'=');
+            self.bytes.extend_from_slice(value);
+            self.bytes.push(0);
             self.ends.push(self.bytes.len());
         }
     }
 
     /// Adds one whose value is a number.
     pub fn add_number(&mut self, name: &str, number: i64) {
-        // Digits from the last to the first; the longest number has 19, and a sign.
-        let (mut text, mut at, mut rest) = ([0; 20], 20, number.unsigned_abs());
-        while at == 20 || rest > 0 {
-            at -= 1;
-            text[at] = DIGITS[usize::try_from(rest % 10).unwrap_or(0)];
-            rest /= 10;
-        }
-        if number < 0 {
-            at -= 1;
-            text[at] = b'-';
-        }
-        self.add(name, &text[at..]);
+        self.add(name, Decimal::of(number).as_str().as_bytes());
     }
 
     /// How many there are.

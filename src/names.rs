@@ -100,14 +100,16 @@ impl fmt::Display for TaskName {
 ///
 /// A machine that has just started may believe that it is 1970; two runs of it still differ,
 /// because the kernel's boot id does and the random part does.
+///
+/// Each process of the run is known by it: a clone is a counted reference.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RunId(String);
+pub struct RunId(Arc<str>);
 
 impl RunId {
     /// Puts a run id together. `boot_id` may be empty where the kernel does not tell it.
     pub fn new(boot_id: &str, counter: u32, random: u64) -> Self {
         let boot: String = boot_id.chars().filter(char::is_ascii_hexdigit).take(8).collect();
-        Self(format!("{boot:0>8}-{counter}-{random:016x}"))
+        Self(format!("{boot:0>8}-{counter}-{random:016x}").into())
     }
 
     /// The id as it is printed, exported and accepted.
@@ -141,6 +143,53 @@ impl RunIds {
         let id = RunId::new(&self.boot_id, self.counter, self.random.random());
         self.counter = self.counter.wrapping_add(1);
         id
+    }
+}
+
+/// A number in decimal digits. Each task takes a dozen of them, and the formatter of the language, which can pad and
+/// align, costs several times as much.
+#[derive(Debug, Clone, Copy)]
+pub struct Decimal {
+    /// The longest number has 19 digits, and a sign.
+    text: [u8; 20],
+    start: usize,
+}
+
+impl Decimal {
+    /// The digits of a number.
+    pub fn of(number: impl Into<i64>) -> Self {
+        const DIGITS: &[u8; 10] = b"0123456789";
+        let number = number.into();
+        // From the last to the first.
+        let (mut text, mut start, mut rest) = ([b'0'; 20], 20, number.unsigned_abs());
+        while start == 20 || rest > 0 {
+            start -= 1;
+            text[start] = DIGITS[usize::try_from(rest % 10).unwrap_or(0)];
+            rest /= 10;
+        }
+        if number < 0 {
+            start -= 1;
+            text[start] = b'-';
+        }
+        Self { text, start }
+    }
+
+    /// With zeros before it, `width` places at least, 19 at most.
+    #[must_use]
+    pub fn padded(mut self, width: usize) -> Self {
+        self.start = self.start.min(20 - width.min(19));
+        self
+    }
+
+    /// The digits, as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text[self.start..]).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -238,6 +287,15 @@ mod tests {
             [counted(1, "task"), counted(0, "task"), counted(2, "process"), counted(3, "try")],
             ["1 task", "0 tasks", "2 processes", "3 tries"]
         );
+    }
+
+    #[test]
+    fn a_number_has_its_digits() {
+        assert_eq!(
+            [i64::MIN, -1, 0, 9, 10, i64::MAX].map(|number| Decimal::of(number).to_string()),
+            ["-9223372036854775808", "-1", "0", "9", "10", "9223372036854775807"]
+        );
+        assert_eq!([7, 12, 1234].map(|number| Decimal::of(number).padded(3).to_string()), ["007", "012", "1234"]);
     }
 
     #[test]

@@ -53,6 +53,7 @@ const FLOORS: &[(&str, u8)] = &[
 
 /// Edges between modules of one floor, and why each is there.
 const BESIDE: &[(&str, &str, &str)] = &[
+    ("clock", "names", "a length of time is written in its digits"),
     ("outcome", "clock", "a time-out prints its length"),
     ("outcome", "names", "an outcome names the task whose fault it was"),
     ("event", "names", "an event names its task"),

@@ -186,7 +186,7 @@ impl Attempt {
             nice: settings.nice,
             reads: reads.as_deref(),
         };
-        let mark = Mark::new(kit.run.id.as_str(), task.name.file().as_encoded_bytes(), self.try_num);
+        let mark = Mark { run: kit.run.id.clone(), task: task.name.clone(), try_num: self.try_num };
         Supervised::start(&spec, kit.family, Some(mark), settings.kill_after, settings.sweep).map_err(|error| {
             match (&settings.user, &reads) {
                 (Some(user), Some(_)) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -246,8 +246,12 @@ impl Attempt {
 
     fn next_limit(&self, setup: &Setup) -> Option<(Moment, LimitKind)> {
         let idle = self.last_sign.after(setup.task_at(self.place).settings.idle_timeout);
-        let limits = [(self.deadline, LimitKind::MaxTime), (idle, LimitKind::Idle)];
-        limits.into_iter().filter_map(|(at, kind)| Some((at?, kind))).min_by_key(|(at, _)| *at)
+        match (self.deadline, idle) {
+            (Some(deadline), Some(idle)) if idle < deadline => Some((idle, LimitKind::Idle)),
+            (Some(deadline), Some(_) | None) => Some((deadline, LimitKind::MaxTime)),
+            (None, Some(idle)) => Some((idle, LimitKind::Idle)),
+            (None, None) => None,
+        }
     }
 
     /// A task has said something of itself; any word is a sign of life.
@@ -360,9 +364,9 @@ impl Attempt {
     }
 
     /// The chain knows now whether there is another try: tells everybody, and runs the last hook.
-    pub fn conclude(&mut self, kit: &Kit<'_>, last: bool, reader: &mut dyn Reader) {
+    pub fn conclude(&mut self, kit: &Kit<'_>, verdict: Verdict, last: bool, reader: &mut dyn Reader) {
         let task = kit.setup.task_at(self.place);
-        let (verdict, exit) = (self.verdict(kit), self.exit(kit));
+        let exit = self.exit(kit);
         let (tail, tail_lost) = self.capture.as_mut().map(Capture::take_tail).unwrap_or_default();
         let failed = !matches!(verdict, Verdict::Ok | Verdict::Skip);
         let captured = kit.setup.output_of(task) == Output::Capture;

@@ -452,7 +452,7 @@ fn advance_attempt(attempt: &mut Attempt, chain: &mut Chain, kit: &Kit<'_>, pend
                 let jitter = world.rng.random();
                 let input = Input::Judged { task, verdict: judged.verdict, jitter, unkillable: judged.unkillable };
                 let told = chain.step(input, kit.now);
-                attempt.conclude(kit, told.contains(&Action::Final { task }), world.reader);
+                attempt.conclude(kit, judged.verdict, told.contains(&Action::Final { task }), world.reader);
                 pending.extend(told);
             }
             Progress::Freed => {

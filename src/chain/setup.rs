@@ -269,10 +269,18 @@ fn judge_sections(config: &Config, setup: &Setup, findings: &mut Vec<Finding>) {
 
 /// The words a task is started with: interpreter, file, arguments. `None` when one holds a NUL byte.
 pub fn argv(program: &Path, interpreter: Option<(&Path, &CommandLine)>, arguments: &[String]) -> Option<Vec<CString>> {
-    let c = |bytes: &[u8]| CString::new(bytes).ok();
-    let path = |path: &Path| c(path.as_os_str().as_encoded_bytes());
-    let before = interpreter
-        .into_iter()
-        .flat_map(|(file, command)| std::iter::once(path(file)).chain(command.words()[1..].iter().map(|word| c(word.as_bytes()))));
-    before.chain([path(program)]).chain(arguments.iter().map(|word| c(word.as_bytes()))).collect()
+    let path = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).ok();
+    let word = |word: &String| CString::new(word.as_bytes()).ok();
+    let mut words = Vec::with_capacity(interpreter.map_or(0, |(_, command)| command.words().len()) + 1 + arguments.len());
+    if let Some((file, command)) = interpreter {
+        words.push(path(file)?);
+        for option in &command.words()[1..] {
+            words.push(word(option)?);
+        }
+    }
+    words.push(path(program)?);
+    for argument in arguments {
+        words.push(word(argument)?);
+    }
+    Some(words)
 }

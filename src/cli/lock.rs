@@ -3,7 +3,6 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::hash::{BuildHasher, Hasher};
 use std::io::IsTerminal;
-use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use anyhow::Context;
 use super::args::LockArgs;
 use super::exit::{Exit, Failure};
 use super::settings::{inherited_variables, own_variable};
-use crate::chain::ears::Ears;
+use crate::chain::ears::{Ears, readable};
 use crate::clock::{BootTime, Clock, Moment, Seconds, SystemClock};
 use crate::config::keys::Sweep;
 use crate::config::value;
@@ -22,7 +21,7 @@ use crate::lock::address::{Address, LockSettings, LockTexts};
 use crate::lock::guard::{self, Guard};
 use crate::lock::owner::TaskGroup;
 use crate::lock::{Holder, Lock, LockError, LockEvent, Refusal, here, ourselves, start_time};
-use crate::names::RunId;
+use crate::names::{RunId, TaskName};
 use crate::notify::systemd::Watchdog;
 use crate::outcome::ProcessEnd;
 use crate::process::signal::Signals;
@@ -218,8 +217,8 @@ impl Guarded<'_> {
                     LockEvent::Doubt { .. } | LockEvent::Sure | LockEvent::Stop(_) | LockEvent::Kill(_) | LockEvent::GivenBack(_) => {}
                 }
             }
-            let fds: Vec<BorrowedFd<'_>> = self.lock.fds().collect();
-            if let Some(signal) = self.ears.listen(&fds, None, self.family, self.clock).stops.first() {
+            let fds = self.lock.fds().map(readable).collect();
+            if let Some(signal) = self.ears.listen(fds, None, self.family, self.clock).stops.first() {
                 return Waited::Signal(*signal);
             }
         }
@@ -264,7 +263,7 @@ impl Guarded<'_> {
         }
         // The guard first: it knows the processes by the run id, and by their group a moment later.
         self.tell_guard(true);
-        let mark = Mark::new(self.run_id.as_str(), name.as_bytes(), 1);
+        let mark = Mark { run: self.run_id.clone(), task: TaskName::parse(name), try_num: 1 };
         let process = Supervised::start(&spec, self.family, Some(mark), self.lock.kill_after(), Sweep::OnFailure)
             .map_err(|error| no(explain_start(program, None, &error)))?;
         let pid = process.pid().as_raw_pid();
@@ -287,9 +286,9 @@ impl Guarded<'_> {
                 return self.exit(&gone, lost, signalled, &name);
             }
             let guard = self.guard.iter().flat_map(|guard| guard.process().fds());
-            let fds: Vec<BorrowedFd<'_>> = self.lock.fds().chain(process.fds()).chain(guard).collect();
+            let fds = self.lock.fds().chain(process.fds()).chain(guard).map(readable).collect();
             let deadline = process.wake_at();
-            let heard = self.ears.listen(&fds, deadline, self.family, self.clock);
+            let heard = self.ears.listen(fds, deadline, self.family, self.clock);
             for signal in heard.stops {
                 let now = self.clock.now();
                 if signalled.is_none() {
@@ -365,8 +364,8 @@ impl Guarded<'_> {
         let Some(mut guard) = self.guard.take() else { return };
         guard.dismiss(self.family, self.clock.now());
         while !guard.is_gone(self.family, self.clock.now()) {
-            let fds: Vec<BorrowedFd<'_>> = guard.process().fds().collect();
-            self.ears.listen(&fds, guard.process().wake_at(), self.family, self.clock);
+            let fds = guard.process().fds().map(readable).collect();
+            self.ears.listen(fds, guard.process().wake_at(), self.family, self.clock);
         }
     }
 
@@ -391,8 +390,8 @@ impl Guarded<'_> {
                 log::warn!("{} gave no answer when it was given back; it ends by itself", self.lock.shown());
                 return;
             }
-            let fds: Vec<BorrowedFd<'_>> = self.lock.fds().collect();
-            self.ears.listen(&fds, Some(until), self.family, self.clock);
+            let fds = self.lock.fds().map(readable).collect();
+            self.ears.listen(fds, Some(until), self.family, self.clock);
         }
     }
 }

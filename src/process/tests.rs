@@ -9,6 +9,7 @@ use rstest::rstest;
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::environment::OwnVariables;
+use crate::names::{RunId, TaskName};
 
 /// A test gives up after this; nothing waits for it in order to go on.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,7 +55,7 @@ impl Stage {
             nice: None,
             reads: None,
         };
-        let mark = Mark::new("r", b"t", 1);
+        let mark = Mark { run: RunId::new("", 0, 1), task: TaskName::parse("t"), try_num: 1 };
         let process = Supervised::start(&spec, &self.family, Some(mark), Duration::from_millis(kill_after), sweep).unwrap();
         Actor { process, lines: BufReader::new(File::from(read)).lines() }
     }

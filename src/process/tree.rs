@@ -11,28 +11,29 @@ use std::fs;
 
 use rustix::process::Pid;
 
+use crate::names::{RunId, TaskName};
+
 /// What marks the processes of one try: three variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    run_id: String,
-    task: Vec<u8>,
-    try_num: u32,
+    /// RUNNER_RUN_ID.
+    pub run: RunId,
+    /// RUNNER_TASK.
+    pub task: TaskName,
+    /// RUNNER_TRY.
+    pub try_num: u32,
 }
 
 impl Mark {
-    /// The mark of a try.
-    pub fn new(run_id: &str, task: &[u8], try_num: u32) -> Self {
-        Self { run_id: run_id.to_owned(), task: task.to_owned(), try_num }
-    }
-
     /// Whose a process is that was started with `environment` (as /proc/PID/environ has it).
     /// A hook carries the same variables and one more, which says that it is none of the task's.
     fn owner(&self, environment: &[u8]) -> Owner {
         let variables = || environment.split(|byte| *byte == 0);
         let has = |name: &[u8], value: &[u8]| variables().any(|variable| variable.strip_prefix(name) == Some(value));
         let hook = variables().any(|variable| variable.starts_with(b"RUNNER_HOOK="));
-        let run = has(b"RUNNER_RUN_ID=", self.run_id.as_bytes());
-        let this_try = has(b"RUNNER_TASK=", &self.task) && has(b"RUNNER_TRY=", self.try_num.to_string().as_bytes());
+        let run = has(b"RUNNER_RUN_ID=", self.run.as_str().as_bytes());
+        let this_try =
+            has(b"RUNNER_TASK=", self.task.file().as_encoded_bytes()) && has(b"RUNNER_TRY=", self.try_num.to_string().as_bytes());
         match (run, this_try && !hook) {
             (true, true) => Owner::ThisTry,
             (true, false) => Owner::Another,
@@ -229,11 +230,14 @@ mod tests {
 
     #[test]
     fn a_mark_is_whole_variables() {
-        let mark = Mark::new("r-1", b"10-a.sh", 2);
+        let mark = Mark { run: RunId::new("", 0, 1), task: TaskName::parse("10-a.sh"), try_num: 2 };
         let owner = |environment: &[u8]| mark.owner(environment);
-        assert_eq!(owner(b"RUNNER_TRY=2\0A=b\0RUNNER_TASK=10-a.sh\0RUNNER_RUN_ID=r-1\0"), Owner::ThisTry);
-        assert_eq!(owner(b"RUNNER_TRY=22\0RUNNER_TASK=10-a.sh\0RUNNER_RUN_ID=r-1\0"), Owner::Another);
-        assert_eq!(owner(b"RUNNER_TRY=2\0RUNNER_TASK=10-a.sh\0RUNNER_RUN_ID=r-1\0RUNNER_HOOK=task\0"), Owner::Another);
-        assert_eq!(owner(b"RUNNER_TRY=2\0RUNNER_TASK=10-a.sh\0XRUNNER_RUN_ID=r-1\0"), Owner::Unknown);
+        assert_eq!(owner(b"RUNNER_TRY=2\0A=b\0RUNNER_TASK=10-a.sh\0RUNNER_RUN_ID=00000000-0-0000000000000001\0"), Owner::ThisTry);
+        assert_eq!(owner(b"RUNNER_TRY=22\0RUNNER_TASK=10-a.sh\0RUNNER_RUN_ID=00000000-0-0000000000000001\0"), Owner::Another);
+        assert_eq!(
+            owner(b"RUNNER_TRY=2\0RUNNER_TASK=10-a.sh\0RUNNER_RUN_ID=00000000-0-0000000000000001\0RUNNER_HOOK=task\0"),
+            Owner::Another
+        );
+        assert_eq!(owner(b"RUNNER_TRY=2\0RUNNER_TASK=10-a.sh\0XRUNNER_RUN_ID=00000000-0-0000000000000001\0"), Owner::Unknown);
     }
 }

@@ -240,7 +240,9 @@ fn push_text(line: &mut String, record: &Record<'_>, settings: &LogSettings, sta
             let style = style(record.level());
             let _ = write!(line, " {style}{word}{style:#}{blanks}");
         } else {
-            line.extend([" ", word, blanks]);
+            line.push(' ');
+            line.push_str(word);
+            line.push_str(blanks);
         }
     }
     let message = line.len();

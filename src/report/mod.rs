@@ -14,7 +14,7 @@ use ::log::{error, info, warn};
 
 use crate::clock::Seconds;
 use crate::event::{Event, Reader, RunRef, TaskEnd};
-use crate::names::{MAIN_CHAIN, counted, printable};
+use crate::names::{Decimal, MAIN_CHAIN, counted, printable};
 use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
 use bars::Bars;
 use sink::Stream;
@@ -170,7 +170,10 @@ impl fmt::Display for EndWords<'_> {
         let end = self.0;
         let (exit, took) = (&end.exit, Seconds(end.duration));
         match end.verdict {
-            Verdict::Ok => write!(f, "ok in {took}"),
+            Verdict::Ok => {
+                f.write_str("ok in ")?;
+                took.fmt(f)
+            }
             Verdict::Skip => write!(f, "skipped, {exit}, in {took}"),
             Verdict::Retry => {
                 let failed = if end.last { "failed for good" } else { "failed" };
@@ -216,7 +219,12 @@ struct Tries {
 
 impl fmt::Display for Tries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "try {}", self.try_num)?;
-        if self.max_tries == u32::MAX { Ok(()) } else { write!(f, " of {}", self.max_tries) }
+        f.write_str("try ")?;
+        f.write_str(Decimal::of(self.try_num).as_str())?;
+        if self.max_tries == u32::MAX {
+            return Ok(());
+        }
+        f.write_str(" of ")?;
+        f.write_str(Decimal::of(self.max_tries).as_str())
     }
 }

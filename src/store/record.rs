@@ -1,7 +1,7 @@
 //! The record of a run: what is kept of it, as JSON and in the database. A `Recorder` hears the events of runs and
 //! gathers their records; it keeps nothing itself but hands each on to a `Keeper`. Touches nothing but the clock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::event::{Event, Reader, RunRef, TaskEnd};
-use crate::names::RunId;
+use crate::names::TaskName;
 use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
 
 /// The version of the record. Fields are only ever added; a change of meaning raises it.
@@ -214,12 +214,13 @@ pub struct Recorder {
     facts: Facts,
     clock: Box<dyn Clock>,
     keeper: Box<dyn Keeper>,
-    runs: HashMap<RunId, Gathered>,
+    /// Those that go on: few, mostly one.
+    runs: Vec<Gathered>,
 }
 
 struct Gathered {
     record: RunRecord,
-    running: Vec<(String, Timestamp)>,
+    running: Vec<(TaskName, Timestamp)>,
     tries: VecDeque<TryRecord>,
     /// The length of all tails, and how many tries from the front have none any more.
     tails: usize,
@@ -229,34 +230,34 @@ struct Gathered {
 impl Recorder {
     /// A recorder that hands its records on to `keeper`.
     pub fn new(facts: Facts, clock: Box<dyn Clock>, keeper: Box<dyn Keeper>) -> Self {
-        Self { facts, clock, keeper, runs: HashMap::new() }
+        Self { facts, clock, keeper, runs: Vec::new() }
     }
 
-    fn begin(&mut self, run: &RunRef) {
+    fn begin(&mut self, run: &RunRef, tasks: usize) {
         let trigger = &run.trigger;
         let scheduled_at = trigger.scheduled_at.as_ref().map(jiff::Zoned::timestamp);
         let occasion = Occasion { trigger: trigger.kind.word().to_owned(), scheduled_at };
         let record = RunRecord::begun(run.id.as_str(), &run.chain, occasion, &self.facts.owner, self.clock.wall());
         self.keeper.begun(&record);
-        let gathered = Gathered { record, running: Vec::new(), tries: VecDeque::new(), tails: 0, without_tail: 0 };
-        self.runs.insert(run.id.clone(), gathered);
+        let tries = VecDeque::with_capacity(tasks.min(MOST_TRIES));
+        self.runs.push(Gathered { record, running: Vec::new(), tries, tails: 0, without_tail: 0 });
     }
 }
 
 impl Reader for Recorder {
     fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
-        if let Event::RunStarted { .. } = event {
-            return self.begin(run);
+        if let Event::RunStarted { tasks } = event {
+            return self.begin(run, *tasks);
         }
-        let Some(gathered) = self.runs.get_mut(&run.id) else { return };
+        let Some(at) = self.runs.iter().position(|gathered| gathered.record.run_id == run.id.as_str()) else { return };
+        let gathered = &mut self.runs[at];
         match event {
-            Event::TaskStarted { task, .. } => gathered.running.push((task.text().to_owned(), self.clock.wall())),
+            Event::TaskStarted { task, .. } => gathered.running.push(((*task).clone(), self.clock.wall())),
             Event::TaskEnded(end) => gathered.add(end, self.clock.wall()),
             Event::RunEnded { outcome, duration, .. } => {
                 gathered.record.end(outcome, self.facts.exit_code, *duration, self.clock.wall());
-                if let Some(gathered) = self.runs.remove(&run.id) {
-                    self.keeper.ended(gathered.into_record());
-                }
+                let gathered = self.runs.swap_remove(at);
+                self.keeper.ended(gathered.into_record());
             }
             Event::RunStarted { .. }
             | Event::TaskProgress { .. }
@@ -274,7 +275,7 @@ impl Reader for Recorder {
 impl Gathered {
     fn add(&mut self, end: &TaskEnd, now: Timestamp) {
         let task = end.task.text();
-        let started = self.running.iter().position(|(running, _)| running == task).map(|at| self.running.swap_remove(at).1);
+        let started = self.running.iter().position(|(running, _)| *running == end.task).map(|at| self.running.swap_remove(at).1);
         let worked = matches!(end.verdict, Verdict::Ok | Verdict::Skip);
         let output_tail = tail_text(&end.tail, if worked { OK_TAIL } else { FAILED_TAIL });
         self.tails += output_tail.len();
@@ -319,6 +320,9 @@ impl Gathered {
 
 /// The end of an output as text of at most `most` bytes. PostgreSQL takes no NUL in a text.
 fn tail_text(tail: &[u8], most: usize) -> String {
+    if tail.is_empty() {
+        return String::new();
+    }
     let end = &tail[tail.len().saturating_sub(most)..];
     // What is cut in the middle of a character would begin with rubbish.
     let start = if end.len() < tail.len() { end.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count() } else { 0 };
