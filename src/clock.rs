@@ -158,7 +158,7 @@ impl Clock for SystemClock {
     /// Asked several times for each task, too.
     fn wall(&self) -> jiff::Timestamp {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        // No kernel lets the date be set past the year 8000, which is in the range of dates (timekeeping.c, KTIME_SEC_MAX).
+        // The kernel counts nanoseconds in 64 bits: its dates end in 2262, long before those of the type.
         jiff::Timestamp::new(time.tv_sec, i32::try_from(time.tv_nsec).unwrap_or(0)).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 }

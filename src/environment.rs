@@ -86,7 +86,7 @@ impl OwnVariables {
 
     /// Adds one whose value is a number.
     pub fn add_number(&mut self, name: &str, number: i64) {
-        self.add(name, Decimal::of(number).as_str().as_bytes());
+        self.add(name, Decimal::of(number).as_bytes());
     }
 
     /// How many there are.

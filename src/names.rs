@@ -183,7 +183,12 @@ impl Decimal {
 
     /// The digits, as text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.text[self.start..]).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The digits.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text[self.start..]
     }
 }
 

@@ -6,8 +6,7 @@ use std::rc::Rc;
 
 use super::*;
 use crate::clock::Moment;
-use crate::names::RunId;
-use crate::names::TaskName;
+use crate::names::{RunId, TaskName};
 use crate::outcome::{GiveUp, LimitKind, ProcessEnd};
 use crate::store::Owner;
 use crate::trigger::{Trigger, TriggerKind};
