@@ -2,7 +2,9 @@
 //! read or write it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "schedule")]
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 
@@ -39,6 +41,7 @@ pub struct Reading {
     /// The configuration.
     pub config: Config,
     /// The state directory that is read.
+    #[cfg(feature = "schedule")]
     pub state_dir: Option<PathBuf>,
 }
 
@@ -65,7 +68,14 @@ impl Reading {
         if let (None, [], Ok(url)) = (&store, &spooled[..], place.url()) {
             log::info!("{url}: no run has been recorded yet");
         }
-        Ok(Self { store, spooled, here: Owner::look(), config, state_dir: place.state_dir })
+        Ok(Self {
+            store,
+            spooled,
+            here: Owner::look(),
+            config,
+            #[cfg(feature = "schedule")]
+            state_dir: place.state_dir,
+        })
     }
 
     /// Runs of the past, the newest first.
