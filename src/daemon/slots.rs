@@ -1,0 +1,286 @@
+//! Which slots are due, whose they are, and what a new configuration makes of them. Starts nothing: what is ours goes to `runs`.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::book::{Book, Booked};
+use super::state::{Answer, Loaded, Watermark, begun_for_nothing};
+use super::{Daemon, Mode, Offer};
+use crate::config::keys::Missed;
+use crate::names::{RunId, counted};
+use crate::schedule::agenda::{Decision, GivenUp, Why, believe, why_unwanted};
+use crate::store::Slot;
+use crate::trigger::{Trigger, TriggerKind};
+
+impl Daemon<'_> {
+    /// Takes what is due and asks for its slots; arms the alarm for what comes next.
+    pub(super) fn fire(&mut self) {
+        if self.mode != Mode::Daemon {
+            return;
+        }
+        let now = self.parts.fleet.wall();
+        if self.parts.state.is_claiming() {
+            // One after the other: what comes due meanwhile is asked for together, and by the rules of what was missed when
+            // the state was away for long. The answer wakes us.
+            self.parts.alarm.arm(None);
+            return;
+        }
+        if self.book.as_ref().and_then(Book::next_deadline).is_some_and(|due| due <= now) && self.parts.outside.has_changed() {
+            self.reload();
+        }
+        if self.book.is_none() {
+            return;
+        }
+        if let Err(why) = believe(now, self.newest, self.parts.built) {
+            let why = why.to_string();
+            if self.no_clock.as_ref() != Some(&why) {
+                log::warn!("{why}");
+            }
+            self.no_clock = Some(why);
+            // It is set one day, which rings the alarm; or it gets there by itself.
+            self.parts.alarm.arm(self.newest.max(Some(self.parts.built)));
+            return;
+        }
+        self.no_clock = None;
+        self.take_over_lost(now);
+        let Some(book) = &mut self.book else { return };
+        let due: Vec<(Booked, Decision)> = book.take_due(now).into_iter().map(|(chain, decision)| (chain.clone(), decision)).collect();
+        self.parts.alarm.arm(book.next_deadline());
+        if !due.is_empty() {
+            self.offer_all(&due, TriggerKind::Schedule, now);
+        }
+    }
+
+    /// Asks the store for the slots of what is due.
+    pub(super) fn offer_all(&mut self, due: &[(Booked, Decision)], kind: TriggerKind, now: Timestamp) {
+        let (mut offers, mut marks) = (Vec::new(), Vec::new());
+        for (chain, decision) in due {
+            decision.given_up.iter().for_each(|given_up| tell_given_up(chain, given_up));
+            for (at, slot) in decision.run.iter().enumerate() {
+                let kind = if slot.late { TriggerKind::Missed } else { kind };
+                let missed = slot.late || slot.at < self.since;
+                let follows = at > 0 || (missed && chain.named.missed == Missed::All);
+                offers.push(self.new_offer(chain, Slot::At(slot.at), kind, follows));
+            }
+            if !decision.run.is_empty() || !decision.given_up.is_empty() {
+                marks.push((chain.slots_of(self.parts.state.machine()).to_owned(), chain.name().to_owned(), decision.watermark));
+            }
+        }
+        self.newest = self.newest.max(Some(now));
+        self.claim(offers, marks, now);
+    }
+
+    pub(super) fn new_offer(&mut self, chain: &Booked, slot: Slot, kind: TriggerKind, follows: bool) -> Offer {
+        let zone = chain.schedule.as_ref().map(|schedule| schedule.zone().clone());
+        let scheduled_at = slot.time().zip(zone).map(|(at, zone)| at.to_zoned(zone));
+        Offer {
+            chain: chain.name().to_owned(),
+            machine: chain.slots_of(self.parts.state.machine()).to_owned(),
+            slot,
+            trigger: Trigger { kind, scheduled_at, window_ends: None },
+            run: self.parts.ids.fresh(),
+            follows,
+            begun: false,
+            unwanted: None,
+        }
+    }
+
+    pub(super) fn claim(&mut self, mut offers: Vec<Offer>, marks: Vec<Watermark>, now: Timestamp) {
+        let others: HashSet<&str> = self.parts.state.taking_over().collect();
+        let mut asked: HashSet<String> = HashSet::new();
+        for offer in &mut offers {
+            // What can begin at once is written down as begun with the claim: one wait for the disk less.
+            let idle = self.booked(&offer.chain).is_some_and(|chain| chain.named.idle);
+            let busy = self.is_running(&offer.chain) || others.contains(offer.chain.as_str());
+            offer.begun = !idle && !busy && asked.insert(offer.chain.clone());
+        }
+        self.parts.state.claim(offers, marks, now);
+    }
+
+    pub(super) fn reload(&mut self) {
+        match self.parts.outside.reload() {
+            Ok(chains) => {
+                log::info!("the configuration was read again: {}", counted(chains.len(), "chain"));
+                self.refused_config = None;
+                let now = self.parts.fleet.wall();
+                match &self.book {
+                    Some(book) => {
+                        self.book = Some(book.renewed(chains, self.parts.state.machine(), now));
+                        self.save_marks(now);
+                    }
+                    None => self.chains = chains,
+                }
+            }
+            Err(why) => {
+                if self.refused_config.as_ref() != Some(&why) {
+                    log::error!("the configuration is not taken over, the old one stays: {why}");
+                }
+                self.refused_config = Some(why);
+            }
+        }
+        self.tell();
+    }
+
+    fn save_marks(&mut self, now: Timestamp) {
+        let Some(book) = &self.book else { return };
+        let stored = book.marks();
+        let machine = self.parts.state.machine();
+        let of = |chain: &Booked| Some((chain.slots_of(machine).to_owned(), chain.name().to_owned(), *stored.get(chain.name())?));
+        let marks: Vec<_> = book.chains().iter().filter_map(of).collect();
+        self.parts.state.mark(marks, now);
+    }
+
+    pub(super) fn booked(&self, chain: &str) -> Option<&Booked> {
+        self.book.as_ref()?.chain(chain)
+    }
+}
+
+fn reason(why: Why) -> &'static str {
+    match why {
+        Why::TooOld => "older than missed_window",
+        Why::Skipped => "missed = skip",
+        Why::Overtaken => "a newer one is run",
+        Why::TooMany => "at most 100 are caught up",
+    }
+}
+
+fn tell_given_up(chain: &Booked, given_up: &GivenUp) {
+    let GivenUp { first, last, count, why } = given_up;
+    let name = chain.name();
+    let why = reason(*why);
+    let slots = counted(*count, "slot");
+    let level = if chain.named.missed == Missed::Skip { log::Level::Info } else { log::Level::Warn };
+    log::log!(level, event = "slots_given_up", chain = name, count; "chain {name}: {slots} from {first} to {last} given up: {why}");
+}
+
+impl Daemon<'_> {
+    pub(super) fn answered(&mut self, answer: Answer) {
+        match answer {
+            Answer::Loaded(loaded) => self.loaded(loaded),
+            Answer::Claimed(offers) => self.claimed(offers),
+            Answer::TakenOver(offer) => {
+                // Ours and not begun, if we are told to stop: whoever comes next takes it over again.
+                if let Some(offer) = offer
+                    && !self.is_stopping()
+                {
+                    log::warn!("chain {}: its slot {} was claimed by a process that is gone", offer.chain, offer.slot);
+                    self.offer(offer);
+                }
+            }
+            Answer::Begun(offer) if self.is_stopping() => self.parts.state.give_back(vec![offer.run.as_str().to_owned()]),
+            Answer::Begun(mut offer) => {
+                self.starting.remove(&offer.chain);
+                offer.begun = true;
+                self.begin_if_newest(offer);
+            }
+            Answer::Done => {}
+            Answer::Failed(offers, why) => self.failed(&offers, why),
+            Answer::Unusable(why) => {
+                log::error!("{why}");
+                self.no_state = Some(why);
+            }
+        }
+    }
+
+    /// The store cannot do what was asked, and never will: these runs do not begin, and nobody waits for them.
+    fn failed(&mut self, offers: &[Offer], why: String) {
+        log::error!("{why}");
+        for offer in offers {
+            self.starting.remove(&offer.chain);
+            log::error!("chain {}: the slot {} is lost: it cannot be written down", offer.chain, offer.slot);
+            self.after(&offer.run, &offer.chain);
+        }
+        if self.mode == Mode::Tick {
+            self.no_state = Some(why);
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        matches!(self.mode, Mode::Stopping(_))
+    }
+
+    /// The state is known: the book is opened, and what a crash has left is taken up.
+    pub(super) fn loaded(&mut self, loaded: Loaded) {
+        let now = self.parts.fleet.wall();
+        self.newest = loaded.newest;
+        self.lost = loaded.waiting;
+        self.since = now;
+        let chains = std::mem::take(&mut self.chains);
+        let book = self.book.insert(Book::new(chains, &loaded.marks, self.parts.state.machine(), now));
+        let believed = believe(now, self.newest, self.parts.built).is_ok();
+        let due: Vec<(Booked, Decision)> = match self.mode {
+            Mode::Tick if believed => book.due_in_minute(now).into_iter().map(|(chain, decision)| (chain.clone(), decision)).collect(),
+            Mode::Tick | Mode::Daemon | Mode::Stopping(_) => Vec::new(),
+        };
+        let boot: Vec<Booked> = book.at_boot().cloned().collect();
+        match self.mode {
+            Mode::Tick => {
+                if believed {
+                    self.take_over_lost(now);
+                }
+                if let Err(why) = believe(now, self.newest, self.parts.built) {
+                    log::warn!("{why}");
+                }
+                self.offer_all(&due, TriggerKind::Tick, now);
+            }
+            Mode::Daemon => self.save_marks(now),
+            Mode::Stopping(_) => return,
+        }
+        let slot = Slot::Boot(self.parts.state.boot_id().to_owned());
+        let offers: Vec<Offer> = boot.iter().map(|chain| self.new_offer(chain, slot.clone(), TriggerKind::Boot, false)).collect();
+        if !offers.is_empty() {
+            self.claim(offers, Vec::new(), now);
+        }
+        self.tell();
+    }
+
+    /// Asks for the slots of processes that are gone: those that are still wanted by the rules of what was missed run, the others
+    /// are given up. Chains that we do not have are left alone: another configuration may share the database.
+    fn take_over_lost(&mut self, now: Timestamp) {
+        for lost in std::mem::take(&mut self.lost) {
+            let Some(chain) = self.booked(&lost.key.chain).filter(|chain| chain.named.enabled).cloned() else { continue };
+            let machine = self.parts.state.machine();
+            let unwanted = match (&lost.key.slot, &chain.schedule) {
+                (Slot::At(at), Some(schedule)) => why_unwanted(schedule, &chain.policy(machine), *at, now).map(reason),
+                (Slot::At(_), None) => Some("the chain has no schedule any more"),
+                (Slot::Boot(id), _) => (id != self.parts.state.boot_id()).then_some("it was for an earlier boot"),
+            };
+            let kind = if lost.key.slot.time().is_some() { TriggerKind::Missed } else { TriggerKind::Boot };
+            let mut offer = self.new_offer(&chain, lost.key.slot.clone(), kind, chain.named.missed == Missed::All);
+            offer.machine.clone_from(&lost.key.machine);
+            offer.unwanted = unwanted;
+            self.parts.state.take_over(lost, offer, now);
+        }
+    }
+
+    /// Slots were asked for: those that are ours go their way together.
+    pub(super) fn claimed(&mut self, offers: Vec<(Offer, bool)>) {
+        if self.is_stopping() {
+            // Whoever comes next takes them over.
+            return self.parts.state.give_back(begun_for_nothing(&offers));
+        }
+        let ours: Vec<Offer> = offers.into_iter().filter_map(|(offer, ours)| ours.then_some(offer)).collect();
+        let now = self.parts.fleet.wall();
+        let (idle, first): (Vec<_>, Vec<_>) =
+            ours.into_iter().partition(|offer| self.booked(&offer.chain).is_some_and(|chain| chain.named.idle));
+        let going: Vec<RunId> = first.iter().map(|offer| offer.run.clone()).collect();
+        for offer in first {
+            self.offer(offer);
+        }
+        let idle = idle.into_iter().map(|mut offer| {
+            let minute = offer.slot.time().filter(|_| offer.trigger.kind != TriggerKind::Missed).unwrap_or(now);
+            let minute = crate::schedule::order::minute_of(minute);
+            let window = self.booked(&offer.chain).map_or(Duration::ZERO, |chain| chain.named.window);
+            offer.trigger.window_ends = SignedDuration::try_from(window).ok().and_then(|window| minute.checked_add(window).ok());
+            (offer, minute, window)
+        });
+        let idle: Vec<_> = idle.collect();
+        if !idle.is_empty() {
+            let still: HashSet<RunId> = going.into_iter().filter(|run| self.is_on_its_way(run)).collect();
+            self.rounds.add(idle, still);
+            self.go_round();
+        }
+    }
+}
