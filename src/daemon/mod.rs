@@ -283,6 +283,8 @@ impl<'a> Daemon<'a> {
             Mode::Stopping(at) => at,
             Mode::Daemon | Mode::Tick => None,
         };
+        // Before we wait: a run without a task ends in the moment in which it begins.
+        self.parts.state.hand_over(self.parts.fleet.wall());
         let give_up_at = self.gives_up_at();
         let Parts { fleet, state, alarm, .. } = &mut self.parts;
         let news = fleet.listen(&[alarm.fd(), state.fd()], stop_at.or(give_up_at));
@@ -301,7 +303,6 @@ impl<'a> Daemon<'a> {
         for run in ended {
             self.ended(&run);
         }
-        self.parts.state.hand_over(self.parts.fleet.wall());
         if news.ready[1] {
             self.waits_since = None;
             for answer in self.parts.state.answers() {

@@ -60,7 +60,7 @@ impl Daemon<'_> {
             decision.given_up.iter().for_each(|given_up| tell_given_up(chain, given_up));
             for (at, slot) in decision.run.iter().enumerate() {
                 let kind = if slot.late { TriggerKind::Missed } else { kind };
-                let missed = slot.late || slot.at < self.since;
+                let missed = slot.late || slot.at <= self.since;
                 let follows = at > 0 || (missed && chain.named.missed == Missed::All);
                 offers.push(self.new_offer(chain, Slot::At(slot.at), kind, follows));
             }
