@@ -34,7 +34,8 @@ impl Daemon<'_> {
         if let Some(why) = offer.unwanted {
             return self.skip(&chain, &offer, why);
         }
-        let waiting = self.backlog.get(&offer.chain).map_or(0, VecDeque::len);
+        // What is caught up takes nobody's place.
+        let waiting = self.backlog.get(&offer.chain).map_or(0, |waiting| waiting.iter().filter(|waiting| !waiting.follows).count());
         let running = self.is_running(&offer.chain);
         match fate(chain.named.overlap, running, waiting, offer.follows) {
             Fate::Begin => self.write_down(offer),

@@ -45,8 +45,8 @@ fn said(scene: &Scene) -> BTreeMap<String, BTreeSet<i64>> {
 /// The slots of a chain in the history that did not run to their end, and what it says of them.
 fn told(store: &mut Sqlite, chain: &str) -> BTreeMap<i64, String> {
     let runs = store.runs(&HistoryQuery { chain: Some(chain.into()), failed: false, limit: 100_000 }).unwrap();
-    let told = runs.into_iter().filter_map(|run| Some((run.scheduled_at?.as_second(), run.outcome?)));
-    told.filter(|(_, outcome)| outcome != "done").collect()
+    let told = runs.into_iter().filter_map(|run| Some((run.scheduled_at?.as_second(), run.outcome?, run.message.unwrap_or_default())));
+    told.filter(|(_, outcome, _)| outcome != "done").map(|(second, outcome, why)| (second, format!("{outcome}: {why}"))).collect()
 }
 
 fn caught_up(scene: &Scene, until: i64) -> bool {
@@ -59,9 +59,10 @@ fn kill(rounds: u32) -> (usize, Vec<String>) {
     let state = scene.path("state");
     scene = scene.env("STATE_DIRECTORY", &state);
     for chain in CHAINS {
-        scene = scene.dir(chain).task_at(&format!("{chain}/1-a.sh"), "say \"$RUNNER_CHAIN $RUNNER_SCHEDULED_AT\"").config(&format!(
-            "[chain:{chain}]\ntask_dir = {chain}\nschedule = every 1s\ntimezone = UTC\nmissed = all\noverlap = queue\n"
-        ));
+        scene = scene
+            .dir(chain)
+            .task_at(format!("{chain}/1-a.sh"), "say \"$RUNNER_CHAIN $RUNNER_SCHEDULED_AT\"")
+            .config(&format!("[chain:{chain}]\ntask_dir = {chain}\nschedule = every 1s\ntimezone = UTC\nmissed = all\noverlap = queue\n"));
     }
     // The first sight of a chain is known from here on.
     let mut first = scene.start(&["daemon"]);
@@ -109,7 +110,8 @@ fn kill(rounds: u32) -> (usize, Vec<String>) {
 #[test]
 fn no_slot_is_used_twice_and_none_is_lost_without_a_word() {
     let (count, only_told) = kill(4);
-    assert!(only_told.len() * 10 <= count, "of {count} slots these did not run: {only_told:?}");
+    // Two daemons do not run a chain beside itself, and nobody waits for the other.
+    assert!(only_told.iter().all(|told| told.contains("skipped: the chain still runs")), "of {count}: {only_told:?}");
 }
 
 /// `cargo test --release --test integration -- --ignored --nocapture killed::two_hundred_times` takes a few minutes.
@@ -117,6 +119,7 @@ fn no_slot_is_used_twice_and_none_is_lost_without_a_word() {
 #[ignore = "takes minutes: for whoever has changed the daemon or the store"]
 fn two_hundred_times() {
     let (count, only_told) = kill(200);
-    println!("{count} slots, {} of them did not run and are in the history: {only_told:?}", only_told.len());
-    assert!(only_told.len() * 50 <= count);
+    #[expect(clippy::print_stdout, reason = "what came of it is for whoever let it run")]
+    let () = println!("{count} slots, {} of them did not run and are in the history: {only_told:#?}", only_told.len());
+    assert!(only_told.iter().filter(|told| told.contains("crashed")).count() * 50 <= count);
 }

@@ -35,6 +35,8 @@ mod hostile;
 #[cfg(feature = "http")]
 mod http;
 mod ini_reference;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod killed;
 mod loops;
 #[cfg(feature = "schedule")]
 mod now;
