@@ -49,7 +49,10 @@ impl Alarm for ClockAlarm {
         let value = Timespec { tv_sec: tv_sec.max(1), tv_nsec: tv_nsec.max(0) };
         let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
         let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
-        match timerfd_settime(&self.timer, flags, &spec) {
+        // The clock may have been set since the timer was read: it says so once, and is set by the next call.
+        let set = timerfd_settime(&self.timer, flags, &spec);
+        let set = if matches!(set, Err(rustix::io::Errno::CANCELED)) { timerfd_settime(&self.timer, flags, &spec) } else { set };
+        match set {
             Ok(_) => self.armed = Some(at),
             Err(error) => log::error!("the alarm cannot be set: {error}"),
         }

@@ -13,6 +13,11 @@ use crate::names::RunId;
 /// The directory in the state directory where the marks are.
 const DIR_NAME: &str = "running";
 
+/// How many runs a mark remembers: who looks whether a run had it comes after a crash, and few can have had it since.
+const REMEMBERED: usize = 16;
+/// More of a mark is never read: it is some lines.
+const LONGEST: u64 = 16 * 1024;
+
 /// The mark, given back when it is dropped; nothing where there is no state directory to keep it in.
 pub type Mark = Option<File>;
 
@@ -38,16 +43,39 @@ fn take_in(dir: &Path, chain: &str, run: &RunId) -> io::Result<Result<File, Stri
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder)?;
-            return Ok(Err(holder.trim().to_owned()));
+            let had = read(&mut file)?;
+            return Ok(Err(had.lines().next().unwrap_or_default().trim().to_owned()));
         }
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    file.set_len(0)?;
+    let had = read(&mut file)?;
+    let mut text = line(run.as_str());
+    text.push_str(&format!(" of process {}\n", std::process::id()));
+    text.extend(had.lines().take(REMEMBERED - 1).flat_map(|line| [line, "\n"]));
     file.rewind()?;
-    file.write_all(format!("run {run} of process {}\n", std::process::id()).as_bytes())?;
+    // In one piece, and cut afterwards: whoever is killed here leaves the run in it or not, but nothing else.
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)?;
     Ok(Ok(file))
+}
+
+fn line(run: &str) -> String {
+    format!("run {run}")
+}
+
+fn read(file: &mut File) -> io::Result<String> {
+    let mut had = Vec::new();
+    file.take(LONGEST).read_to_end(&mut had)?;
+    Ok(String::from_utf8_lossy(&had).into_owned())
+}
+
+/// Whether it is sure that a run never had the mark of its chain, and so that nothing of it was started. Only of runs of this
+/// boot, and only where marks can be kept: otherwise nobody knows.
+pub fn never_had(state_dir: Option<&Path>, chain: &str, run: &str) -> bool {
+    let Some(path) = state_dir.map(|dir| dir.join(DIR_NAME).join(chain)) else { return false };
+    let Ok(had) = OpenOptions::new().read(true).write(true).open(path).and_then(|mut file| read(&mut file)) else { return false };
+    let wanted = line(run);
+    !had.lines().any(|line| line.strip_prefix(&wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))
 }
 
 /// A run that has the mark of its chain.
@@ -66,7 +94,7 @@ pub struct Holder {
 pub fn look(state_dir: &Path, chain: &str) -> Option<Holder> {
     let path = state_dir.join(DIR_NAME).join(chain);
     let text = fs::read_to_string(&path).ok()?;
-    let (run_id, pid) = text.trim().strip_prefix("run ")?.split_once(" of process ")?;
+    let (run_id, pid) = text.lines().next()?.trim().strip_prefix("run ")?.split_once(" of process ")?;
     let file = fs::metadata(&path).ok()?;
     // The file stays when its run has ended; the kernel knows whether it is locked (proc_locks(5)). The device is not
     // compared: file systems that lie over others show another one there.
@@ -93,11 +121,14 @@ mod tests {
         assert!(first.is_some());
         assert_eq!(take("a", 2).unwrap_err(), format!("run 00000000-1-0000000000000000 of process {}", std::process::id()));
         assert!(take("b", 3).is_ok());
+        assert!(never_had(Some(dir.path()), "a", &RunId::new("", 2, 0).to_string()), "it was refused");
         let seen = look(dir.path(), "a").unwrap();
         assert_eq!((seen.run_id.as_str(), seen.pid), ("00000000-1-0000000000000000", std::process::id().try_into().unwrap()));
         drop(first);
         assert_eq!((look(dir.path(), "a"), look(dir.path(), "b"), look(dir.path(), "c")), (None, None, None));
         assert!(take("a", 4).is_ok());
+        assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()), "it is remembered");
+        assert!(!never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "nobody knows");
         assert!(super::take(None, "a", &RunId::new("", 5, 0)).unwrap().is_none());
     }
 }

@@ -45,7 +45,9 @@ pub fn daemon(settings: &Settings) -> Result<Exit, Failure> {
     let opened = place.clone();
     let open = move || opened.open(now());
     log::info!("daemon of {}, process {}", counted(ready.chains.len(), "chain"), owner.pid);
-    ready.drive(settings, open, true, |daemon| daemon.run()).map(|_| Exit::Done)
+    let ended = ready.drive(settings, open, true, |daemon| daemon.run())?;
+    // Only at its beginning, and only what does not pass by itself, such as the database of a newer version.
+    ended.no_state.map_or(Ok(Exit::Done), |why| Err(Failure::State(why)))
 }
 
 /// Fires what is due in this minute, waits for it, and tells how it ended.
@@ -127,6 +129,7 @@ impl Ready {
         stage.be_silent_about_runs();
         let (driver, ids) = stage.driver();
         let state = State::new(open, owner, place.keep, outbox).context("the thread of the store cannot be started")?;
+        let state = state.with_marks(place.state_dir.clone());
         let mut alarm = ClockAlarm::new().context("the kernel gives no timer")?;
         let built = BUILT.parse().context("the build date")?;
         let mut surroundings = Surroundings::new(settings, self.config, place.state_dir, managed, audience);

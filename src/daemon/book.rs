@@ -27,6 +27,7 @@ pub struct Booked {
 pub struct Book {
     chains: Vec<Booked>,
     agenda: Agenda,
+    by_name: HashMap<String, usize>,
     /// For each entry of the agenda its place in `chains`.
     places: Vec<usize>,
     /// For each entry of the agenda the watermark that was stored.
@@ -77,6 +78,13 @@ impl Booked {
         }
     }
 
+    /// Whether both ask for the same moments, by what is written and by the zone it means.
+    fn has_schedule_of(&self, other: &Self) -> bool {
+        let written = |chain: &Self| chain.named.schedule.as_ref().map(|(text, _)| text.clone());
+        let zone = |chain: &Self| chain.schedule.as_ref().map(|schedule| schedule.zone().clone());
+        written(self) == written(other) && zone(self) == zone(other)
+    }
+
     /// Which slots it takes. One delay in a cluster would be another on each machine: the nearest wins.
     pub fn policy(&self, machine: &str) -> Policy {
         let delay = stable_delay(machine, self.name(), self.named.random_delay);
@@ -95,7 +103,20 @@ impl Book {
             places.push(place);
         }
         let stored = entries.iter().map(|entry: &Entry| entry.watermark).collect();
-        Self { agenda: Agenda::new(entries, now), chains, places, stored }
+        let by_name = chains.iter().enumerate().map(|(place, chain)| (chain.name().to_owned(), place)).collect();
+        Self { agenda: Agenda::new(entries, now), chains, by_name, places, stored }
+    }
+
+    /// The book after the configuration was read again. A chain whose schedule is as it was goes on where it stood; a new or
+    /// changed one begins now.
+    pub fn renewed(&self, chains: Vec<Booked>, machine: &str, now: Timestamp) -> Self {
+        let stood = self.marks();
+        let mark = |chain: &Booked| match self.chain(chain.name()) {
+            Some(old) if old.has_schedule_of(chain) => stood.get(chain.name()).copied().unwrap_or(now),
+            Some(_) | None => now,
+        };
+        let marks = chains.iter().map(|chain| (chain.name().to_owned(), mark(chain))).collect();
+        Self::new(chains, &marks, machine, now)
     }
 
     /// The chains, in the order of the configuration.
@@ -105,7 +126,7 @@ impl Book {
 
     /// The chain of this name.
     pub fn chain(&self, name: &str) -> Option<&Booked> {
-        self.chains.iter().find(|chain| chain.name() == name)
+        self.by_name.get(name).map(|place| &self.chains[*place])
     }
 
     /// When something is due next.

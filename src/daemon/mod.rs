@@ -31,12 +31,14 @@ use crate::hook::HookRun;
 use crate::mark::Mark;
 use crate::names::{RunId, RunIds, counted};
 use crate::outcome::RunOutcome;
-use crate::store::Slot;
+use crate::store::{Slot, SlotClaim};
 use crate::trigger::Trigger;
 use book::{Book, Booked};
 use rounds::Rounds;
 pub use state::{Outbox, State};
 
+/// So long a tick waits for a state that does not answer, when there is nothing else to wait for.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The signal by which a run is stopped for a newer slot.
 const SIGTERM: i32 = 15;
 /// The signal that asks for the configuration to be read again.
@@ -116,6 +118,8 @@ struct Offer {
     follows: bool,
     /// The store knows that its run has begun.
     begun: bool,
+    /// Why it is not to run: it is taken over from a process that is gone in order to be given up.
+    unwanted: Option<&'static str>,
 }
 
 impl Offer {
@@ -170,6 +174,16 @@ pub struct Daemon<'a> {
     trouble: Trouble,
     outcomes: Vec<(RunRef, RunOutcome)>,
     refused: usize,
+    /// Runs that were told to stop for a newer slot.
+    replaced: HashSet<RunId>,
+    /// Slots of processes that are gone, until the clock can be believed.
+    lost: Vec<SlotClaim>,
+    /// When the state was known: what was due before it was missed.
+    since: Timestamp,
+    /// The state cannot be used: why.
+    no_state: Option<String>,
+    /// Since when a tick has nothing to wait for but the state.
+    waits_since: Option<Moment>,
 }
 
 /// What keeps us from what we are to do.
@@ -206,20 +220,56 @@ impl<'a> Daemon<'a> {
             trouble: Trouble::default(),
             outcomes: Vec::new(),
             refused: 0,
+            replaced: HashSet::new(),
+            lost: Vec::new(),
+            since: Timestamp::MIN,
+            no_state: None,
+            waits_since: None,
         }
     }
 
     /// Runs until it is told to stop.
     pub fn run(&mut self) -> Ended {
-        self.parts.state.load(self.parts.fleet.wall());
+        self.load();
         self.work()
     }
 
     /// Runs what is due in this minute, waits for it, and ends.
     pub fn tick(&mut self) -> Ended {
+        self.become_tick();
+        self.run()
+    }
+
+    /// Ends when what is due in this minute has ended, instead of going on: before the state is known.
+    pub fn become_tick(&mut self) {
         self.mode = Mode::Tick;
+    }
+
+    /// Asks for the state: before the first [`Daemon::turn`].
+    pub fn load(&mut self) {
         self.parts.state.load(self.parts.fleet.wall());
-        self.work()
+        self.tell();
+    }
+
+    /// Whether nothing is under way: the next to happen is a deadline, a signal, or a word from outside.
+    pub fn is_settled(&self) -> bool {
+        self.parts.fleet.is_quiet() && self.parts.state.is_settled()
+    }
+
+    /// Whether neither a run nor a hook goes on.
+    pub fn is_quiet(&self) -> bool {
+        self.parts.fleet.is_quiet()
+    }
+
+    /// Whether slots were asked for, and nobody knows yet whose they are.
+    pub fn is_claiming(&self) -> bool {
+        self.parts.state.is_claiming()
+    }
+
+    /// How many runs something is remembered of: those that go on or wait, when all is well.
+    pub fn remembered(&self) -> usize {
+        let waiting: usize = self.backlog.values().map(VecDeque::len).sum();
+        waiting + self.marks.len() + self.starting.len() + self.replaced.len() + self.outcomes.len()
     }
 
     /// Waits until the newest records are written, but not longer than `limit`.
@@ -229,45 +279,55 @@ impl<'a> Daemon<'a> {
     }
 
     fn work(&mut self) -> Ended {
-        self.tell();
         loop {
-            self.fire();
-            if self.is_done() {
-                return Ended { outcomes: std::mem::take(&mut self.outcomes), refused: self.refused, no_state: None };
-            }
-            if let Some(why) = self.listen() {
-                return Ended { outcomes: std::mem::take(&mut self.outcomes), refused: self.refused, no_state: Some(why) };
+            if let Some(ended) = self.turn() {
+                return ended;
             }
         }
+    }
+
+    /// One turn of the loop: fires what is due, waits for something to happen, and acts on it.
+    pub fn turn(&mut self) -> Option<Ended> {
+        self.fire();
+        if self.is_done() {
+            let outcomes = std::mem::take(&mut self.outcomes);
+            return Some(Ended { outcomes, refused: self.refused, no_state: self.no_state.take() });
+        }
+        self.listen();
+        None
     }
 
     fn is_done(&self) -> bool {
-        let quiet = self.parts.fleet.is_quiet() && self.starting.is_empty();
+        let quiet = self.parts.fleet.is_quiet();
         match self.mode {
-            Mode::Daemon => false,
+            Mode::Daemon => quiet && self.no_state.is_some(),
+            // What is only ours on paper is given back by whoever waits for the last records.
             Mode::Stopping(_) => quiet,
-            Mode::Tick => {
-                quiet && self.book.is_some() && self.parts.state.is_settled() && self.rounds.is_empty() && self.backlog.is_empty()
-            }
+            Mode::Tick if self.no_state.is_some() => quiet,
+            Mode::Tick => self.book.is_some() && self.is_settled() && self.rounds.is_empty() && self.backlog.is_empty(),
         }
     }
 
-    /// Waits for something to happen, and acts on it. Tells when a tick cannot be done for want of a state.
-    fn listen(&mut self) -> Option<String> {
+    /// Waits for something to happen, and acts on it.
+    fn listen(&mut self) {
         let stop_at = match self.mode {
             Mode::Stopping(at) => at,
             Mode::Daemon | Mode::Tick => None,
         };
+        // Before we wait: a run without a task ends in the moment in which it begins.
+        self.parts.state.hand_over(self.parts.fleet.wall());
+        let give_up_at = self.gives_up_at();
         let Parts { fleet, state, alarm, outside, .. } = &mut self.parts;
         let also: Vec<BorrowedFd<'_>> = [alarm.fd(), state.fd()].into_iter().chain(outside.ears()).collect();
-        let news = fleet.listen(&also, stop_at);
+        let news = fleet.listen(&also, stop_at.or(give_up_at));
         if news.ready[0] {
             alarm.silence();
         }
         for signal in &news.stops {
             self.hear(*signal);
         }
-        if stop_at.is_some_and(|at| self.parts.fleet.now() >= at) {
+        let now = self.parts.fleet.now();
+        if stop_at.is_some_and(|at| now >= at) {
             self.mode = Mode::Stopping(None);
             self.parts.fleet.stop(None, SIGTERM);
         }
@@ -275,30 +335,39 @@ impl<'a> Daemon<'a> {
         for run in ended {
             self.ended(&run);
         }
-        self.parts.state.hand_over(self.parts.fleet.wall());
         if news.ready.get(2) == Some(&true) {
             self.attend();
         }
         if news.ready[1] {
+            self.waits_since = None;
             for answer in self.parts.state.answers() {
-                match answer {
-                    Err(why) if self.mode == Mode::Tick => return Some(why),
-                    Err(why) => log::error!("{why}"),
-                    Ok(answer) => self.answered(answer),
-                }
+                self.answered(answer);
             }
+        } else if give_up_at.is_some_and(|at| now >= at) {
+            self.no_state = Some(self.parts.state.why_slow());
         }
-        None
     }
 
-    fn hear(&mut self, signal: i32) {
+    /// A tick that waits for nothing but the state does not wait for ever: cron starts the next one soon.
+    fn gives_up_at(&mut self) -> Option<Moment> {
+        if self.mode != Mode::Tick || !self.parts.fleet.is_quiet() || self.parts.state.is_settled() {
+            self.waits_since = None;
+            return None;
+        }
+        let now = self.parts.fleet.now();
+        Some(*self.waits_since.get_or_insert(now) + PATIENCE)
+    }
+
+    /// Acts on a signal: it stops us, or has the configuration read again.
+    pub fn hear(&mut self, signal: i32) {
         match self.mode {
             Mode::Daemon if signal == SIGHUP => self.reload(),
+            // It would count as the second signal, which kills at once: nobody who asks for a reload wants that.
+            Mode::Stopping(_) if signal == SIGHUP => log::info!("the configuration is not read again: we are told to stop"),
             Mode::Daemon => {
                 let going = self.parts.fleet.runs().len();
                 log::warn!("told to stop; {} still", counted(going, "run"));
-                self.backlog.clear();
-                self.rounds = Rounds::default();
+                self.leave_the_rest();
                 if self.parts.stop_time.is_zero() {
                     self.mode = Mode::Stopping(None);
                     self.parts.fleet.stop(None, signal);
@@ -307,13 +376,21 @@ impl<'a> Daemon<'a> {
                 }
             }
             Mode::Tick | Mode::Stopping(_) => {
-                self.backlog.clear();
-                self.rounds = Rounds::default();
+                self.leave_the_rest();
                 self.mode = Mode::Stopping(None);
                 self.parts.fleet.stop(None, signal);
             }
         }
         self.tell();
+    }
+
+    /// Slots that wait for their turn are left to whoever comes next.
+    fn leave_the_rest(&mut self) {
+        let waiting = std::mem::take(&mut self.backlog).into_values().flatten();
+        let begun = waiting.filter(|offer| offer.begun).map(|offer| offer.run.as_str().to_owned()).collect();
+        self.parts.state.give_back(begun);
+        self.rounds = Rounds::default();
+        self.starting.clear();
     }
 
     /// Somebody outside asks for something.

@@ -7,8 +7,11 @@ use super::overlap::{Fate, fate};
 use super::rounds::Step;
 use super::{Daemon, Mode, Offer, Refused, SIGTERM};
 use crate::chain::run::Run;
+use crate::config::keys::Overlap;
 use crate::names::RunId;
 use crate::store::record::SKIPPED;
+
+const REPLACED: &str = "a newer slot takes its place (overlap = replace)";
 
 impl Daemon<'_> {
     pub(super) fn is_running(&self, chain: &str) -> bool {
@@ -26,21 +29,58 @@ impl Daemon<'_> {
 
     /// A slot is ours: its run begins, waits, or is given up.
     pub(super) fn offer(&mut self, offer: Offer) {
-        let Some(chain) = self.booked(&offer.chain).cloned() else { return };
-        let waiting = self.backlog.get(&offer.chain).map_or(0, VecDeque::len);
+        let Some(chain) = self.chain_of(&offer) else { return };
+        if let Some(why) = offer.unwanted {
+            return self.skip(&chain, &offer, why);
+        }
+        // What is caught up takes nobody's place.
+        let waiting = self.backlog.get(&offer.chain).map_or(0, |waiting| waiting.iter().filter(|waiting| !waiting.follows).count());
         let running = self.is_running(&offer.chain);
         match fate(chain.named.overlap, running, waiting, offer.follows) {
             Fate::Begin => self.write_down(offer),
             Fate::Wait => self.backlog.entry(offer.chain.clone()).or_default().push_back(offer),
             Fate::Replace => {
-                log::warn!("chain {}: its run is stopped for the slot {} (overlap = replace)", offer.chain, offer.slot);
-                self.parts.fleet.stop(Some(&offer.chain), SIGTERM);
+                self.stop_for(&offer);
                 for replaced in self.backlog.insert(offer.chain.clone(), VecDeque::from([offer])).into_iter().flatten() {
-                    self.skip(&chain, &replaced, "a newer slot takes its place (overlap = replace)");
+                    self.skip(&chain, &replaced, REPLACED);
                 }
             }
             Fate::GiveUp => self.skip(&chain, &offer, "the chain still runs"),
         }
+    }
+
+    /// The chain of a slot, if it is still there and enabled; otherwise the slot is given up, and told so.
+    fn chain_of(&mut self, offer: &Offer) -> Option<Booked> {
+        let found = self.booked(&offer.chain).filter(|chain| chain.named.enabled).cloned();
+        if found.is_none() {
+            let why = "the chain is not in the configuration any more, or not enabled";
+            log::warn!(event = "slot_skipped", chain = offer.chain.as_str(); "chain {}: the slot {} is given up: {why}", offer.chain, offer.slot);
+            self.parts.state.not_begun(offer, SKIPPED, why, self.parts.fleet.wall());
+            self.after(&offer.run, &offer.chain);
+        }
+        found
+    }
+
+    /// Stops the run of the chain for a newer slot. Once: a second signal would kill it at once.
+    fn stop_for(&mut self, offer: &Offer) {
+        let going = self.parts.fleet.runs().iter().map(Run::run_ref).find(|run| run.chain == offer.chain).map(|run| run.id.clone());
+        if let Some(run) = going
+            && self.replaced.insert(run)
+        {
+            log::warn!("chain {}: its run is stopped for the slot {} (overlap = replace)", offer.chain, offer.slot);
+            self.parts.fleet.stop(Some(&offer.chain), SIGTERM);
+        }
+    }
+
+    /// It is written down that a run begins: it does, unless a newer slot has come to replace it meanwhile.
+    pub(super) fn begin_if_newest(&mut self, offer: Offer) {
+        let newer = |waiting: &VecDeque<Offer>| waiting.iter().any(|waiting| !waiting.follows);
+        if self.backlog.get(&offer.chain).is_some_and(newer)
+            && let Some(chain) = self.booked(&offer.chain).filter(|chain| chain.named.overlap == Overlap::Replace).cloned()
+        {
+            return self.skip(&chain, &offer, REPLACED);
+        }
+        self.begin(offer);
     }
 
     /// A run that the store does not know yet is written down before it begins.
@@ -53,14 +93,15 @@ impl Daemon<'_> {
     }
 
     pub(super) fn begin(&mut self, offer: Offer) {
-        let Some(chain) = self.booked(&offer.chain).cloned() else { return };
+        let Some(chain) = self.chain_of(&offer) else { return };
         let run = offer.run_ref();
-        let mark = match self.parts.outside.mark(&offer.chain, &offer.run) {
-            Ok(mark) => mark,
-            Err(holder) => return self.skip(&chain, &offer, &format!("the chain still runs: {holder}")),
-        };
         match self.parts.outside.prepare(&chain) {
             Ok((setup, variables)) => {
+                // The last thing before it starts: whoever comes after a crash sees by the mark whether it may have.
+                let mark = match self.parts.outside.mark(&offer.chain, &offer.run) {
+                    Ok(mark) => mark,
+                    Err(holder) => return self.skip(&chain, &offer, &format!("the chain still runs: {holder}")),
+                };
                 self.marks.insert(offer.run, mark);
                 self.parts.fleet.begin(setup, run, &variables);
                 for ended in self.parts.fleet.take_ended() {
@@ -95,6 +136,7 @@ impl Daemon<'_> {
     pub(super) fn ended(&mut self, run: &Run) {
         let of = run.run_ref();
         self.marks.remove(&of.id);
+        self.replaced.remove(&of.id);
         // A daemon does not end for weeks: only a tick adds up what its runs came to.
         if let Some(outcome) = run.outcome()
             && self.mode != Mode::Daemon
@@ -106,7 +148,7 @@ impl Daemon<'_> {
     }
 
     /// A place is free: whoever waited for the chain, or for the round, has its turn.
-    fn after(&mut self, run: &RunId, chain: &str) {
+    pub(super) fn after(&mut self, run: &RunId, chain: &str) {
         if !self.is_running(chain)
             && let Some(waiting) = self.backlog.get_mut(chain)
         {
@@ -128,7 +170,7 @@ impl Daemon<'_> {
             match step {
                 Step::Start(offer) => self.offer(offer),
                 Step::NoTime(offer, left) => {
-                    if let Some(chain) = self.booked(&offer.chain).cloned() {
+                    if let Some(chain) = self.chain_of(&offer) {
                         self.skip(&chain, &offer, &format!("no time is left in its window ({} s)", left.as_secs()));
                     }
                 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::book::{Book, Booked};
-use super::state::{Answer, Loaded};
+use super::state::{Answer, Loaded, begun_for_nothing};
 use super::{Daemon, Mode, Offer, TickAnswer};
 use crate::config::keys::Missed;
 use crate::names::{RunId, counted};
-use crate::schedule::agenda::{Decision, GivenUp, Why, believe};
+use crate::schedule::agenda::{Decision, GivenUp, Why, believe, why_unwanted};
 use crate::store::Slot;
 use crate::trigger::{Trigger, TriggerKind};
 
@@ -21,10 +21,18 @@ impl Daemon<'_> {
             return;
         }
         let now = self.parts.fleet.wall();
+        if self.parts.state.is_claiming() {
+            // One after the other: what comes due meanwhile is asked for together, and by the rules of what was missed when
+            // the state was away for long. The answer wakes us.
+            self.parts.alarm.arm(None);
+            return;
+        }
         if self.book.as_ref().and_then(Book::next_deadline).is_some_and(|due| due <= now) && self.parts.outside.has_changed() {
             self.reload();
         }
-        let Some(book) = &mut self.book else { return };
+        if self.book.is_none() {
+            return;
+        }
         if let Err(why) = believe(now, self.newest, self.parts.built) {
             let why = why.to_string();
             if self.trouble.no_clock.as_ref() != Some(&why) {
@@ -32,10 +40,12 @@ impl Daemon<'_> {
             }
             self.trouble.no_clock = Some(why);
             // It is set one day, which rings the alarm; or it gets there by itself.
-            self.parts.alarm.arm(self.newest);
+            self.parts.alarm.arm(self.newest.max(Some(self.parts.built)));
             return;
         }
         self.trouble.no_clock = None;
+        self.take_over_lost(now);
+        let Some(book) = &mut self.book else { return };
         let due: Vec<(Booked, Decision)> = book.take_due(now).into_iter().map(|(chain, decision)| (chain.clone(), decision)).collect();
         self.parts.alarm.arm(book.next_deadline());
         if !due.is_empty() {
@@ -60,7 +70,9 @@ impl Daemon<'_> {
             decision.given_up.iter().for_each(|given_up| tell_given_up(chain, given_up));
             for (at, slot) in decision.run.iter().enumerate() {
                 let kind = if slot.late { TriggerKind::Missed } else { kind };
-                offers.push(self.new_offer(chain, Slot::At(slot.at), kind, at > 0));
+                let missed = slot.late || slot.at <= self.since;
+                let follows = at > 0 || (missed && chain.named.missed == Missed::All);
+                offers.push(self.new_offer(chain, Slot::At(slot.at), kind, follows));
             }
             if !decision.run.is_empty() || !decision.given_up.is_empty() {
                 marks.push((chain.slots_of(self.parts.state.machine()).to_owned(), chain.name().to_owned(), decision.watermark));
@@ -82,6 +94,7 @@ impl Daemon<'_> {
             run: self.parts.ids.fresh(),
             follows,
             begun: false,
+            unwanted: None,
         }
     }
 
@@ -89,10 +102,13 @@ impl Daemon<'_> {
         if offers.is_empty() {
             return answer.into_iter().for_each(|answer| answer(&[]));
         }
+        let others: HashSet<&str> = self.parts.state.taking_over().collect();
+        let mut asked: HashSet<String> = HashSet::new();
         for offer in &mut offers {
             // What can begin at once is written down as begun with the claim: one wait for the disk less.
             let idle = self.booked(&offer.chain).is_some_and(|chain| chain.named.idle);
-            offer.begun = !idle && !offer.follows && !self.is_running(&offer.chain);
+            let busy = self.is_running(&offer.chain) || others.contains(offer.chain.as_str());
+            offer.begun = !idle && !busy && asked.insert(offer.chain.clone());
         }
         self.parts.state.claim(offers, now, answer);
     }
@@ -104,10 +120,8 @@ impl Daemon<'_> {
                 self.trouble.refused_config = None;
                 let now = self.parts.fleet.wall();
                 match &self.book {
-                    // What was due by the old book is decided; a new or changed schedule begins now.
-                    Some(_) => {
-                        let marks = chains.iter().map(|chain| (chain.name().to_owned(), now)).collect();
-                        self.book = Some(Book::new(chains, &marks, self.parts.state.machine(), now));
+                    Some(book) => {
+                        self.book = Some(book.renewed(chains, self.parts.state.machine(), now));
                         self.save_marks(now);
                     }
                     None => self.chains = chains,
@@ -137,15 +151,19 @@ impl Daemon<'_> {
     }
 }
 
-fn tell_given_up(chain: &Booked, given_up: &GivenUp) {
-    let GivenUp { first, last, count, why } = given_up;
-    let name = chain.name();
-    let why = match why {
-        Why::TooOld => "they are older than missed_window",
+fn reason(why: Why) -> &'static str {
+    match why {
+        Why::TooOld => "older than missed_window",
         Why::Skipped => "missed = skip",
         Why::Overtaken => "a newer one is run",
         Why::TooMany => "at most 100 are caught up",
-    };
+    }
+}
+
+fn tell_given_up(chain: &Booked, given_up: &GivenUp) {
+    let GivenUp { first, last, count, why } = given_up;
+    let name = chain.name();
+    let why = reason(*why);
     let slots = counted(*count, "slot");
     let level = if chain.named.missed == Missed::Skip { log::Level::Info } else { log::Level::Warn };
     log::log!(level, event = "slots_given_up", chain = name, count; "chain {name}: {slots} from {first} to {last} given up: {why}");
@@ -157,23 +175,52 @@ impl Daemon<'_> {
             Answer::Loaded(loaded) => self.loaded(loaded),
             Answer::Claimed(offers, answer) => self.claimed(offers, answer),
             Answer::TakenOver(offer) => {
-                if let Some(offer) = offer {
-                    log::warn!("chain {}: its slot {} was claimed by a process that is gone; it is run now", offer.chain, offer.slot);
+                // Ours and not begun, if we are told to stop: whoever comes next takes it over again.
+                if let Some(offer) = offer
+                    && !self.is_stopping()
+                {
+                    log::warn!("chain {}: its slot {} was claimed by a process that is gone", offer.chain, offer.slot);
                     self.offer(offer);
                 }
             }
-            Answer::Begun(offer) => {
+            Answer::Begun(offer) if self.is_stopping() => self.parts.state.give_back(vec![offer.run.as_str().to_owned()]),
+            Answer::Begun(mut offer) => {
                 self.starting.remove(&offer.chain);
-                self.begin(offer);
+                offer.begun = true;
+                self.begin_if_newest(offer);
             }
             Answer::Done => {}
+            Answer::Failed(offers, why) => self.failed(&offers, why),
+            Answer::Unusable(why) => {
+                log::error!("{why}");
+                self.no_state = Some(why);
+            }
         }
+    }
+
+    /// The store cannot do what was asked, and never will: these runs do not begin, and nobody waits for them.
+    fn failed(&mut self, offers: &[Offer], why: String) {
+        log::error!("{why}");
+        for offer in offers {
+            self.starting.remove(&offer.chain);
+            log::error!("chain {}: the slot {} is lost: it cannot be written down", offer.chain, offer.slot);
+            self.after(&offer.run, &offer.chain);
+        }
+        if self.mode == Mode::Tick {
+            self.no_state = Some(why);
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        matches!(self.mode, Mode::Stopping(_))
     }
 
     /// The state is known: the book is opened, and what a crash has left is taken up.
     pub(super) fn loaded(&mut self, loaded: Loaded) {
         let now = self.parts.fleet.wall();
         self.newest = loaded.newest;
+        self.lost = loaded.waiting;
+        self.since = now;
         let chains = std::mem::take(&mut self.chains);
         let book = self.book.insert(Book::new(chains, &loaded.marks, self.parts.state.machine(), now));
         let believed = believe(now, self.newest, self.parts.built).is_ok();
@@ -184,6 +231,9 @@ impl Daemon<'_> {
         let boot: Vec<Booked> = book.at_boot().cloned().collect();
         match self.mode {
             Mode::Tick => {
+                if believed {
+                    self.take_over_lost(now);
+                }
                 if let Err(why) = believe(now, self.newest, self.parts.built) {
                     log::warn!("{why}");
                 }
@@ -195,23 +245,37 @@ impl Daemon<'_> {
         let slot = Slot::Boot(self.parts.state.boot_id().to_owned());
         let offers: Vec<Offer> = boot.iter().map(|chain| self.new_offer(chain, slot.clone(), TriggerKind::Boot, false)).collect();
         self.claim(offers, now, None);
-        for waiting in loaded.waiting {
-            let Some(chain) = self.booked(&waiting.key.chain).cloned() else { continue };
-            let offer = self.new_offer(&chain, waiting.key.slot.clone(), TriggerKind::Missed, false);
-            self.parts.state.take_over(waiting, offer, now);
-        }
         self.tell();
+    }
+
+    /// Asks for the slots of processes that are gone: those that are still wanted by the rules of what was missed run, the others
+    /// are given up. Chains that we do not have are left alone: another configuration may share the database.
+    fn take_over_lost(&mut self, now: Timestamp) {
+        for lost in std::mem::take(&mut self.lost) {
+            let Some(chain) = self.booked(&lost.key.chain).filter(|chain| chain.named.enabled).cloned() else { continue };
+            let machine = self.parts.state.machine();
+            let unwanted = match (&lost.key.slot, &chain.schedule) {
+                (Slot::At(at), Some(schedule)) => why_unwanted(schedule, &chain.policy(machine), *at, now).map(reason),
+                (Slot::At(_), None) => Some("the chain has no schedule any more"),
+                (Slot::Boot(id), _) => (id != self.parts.state.boot_id()).then_some("it was for an earlier boot"),
+            };
+            let kind = if lost.key.slot.time().is_some() { TriggerKind::Missed } else { TriggerKind::Boot };
+            let mut offer = self.new_offer(&chain, lost.key.slot.clone(), kind, chain.named.missed == Missed::All);
+            offer.machine.clone_from(&lost.key.machine);
+            offer.unwanted = unwanted;
+            self.parts.state.take_over(lost, offer, now);
+        }
     }
 
     /// Slots were asked for: those that are ours go their way together.
     fn claimed(&mut self, offers: Vec<(Offer, bool)>, answer: Option<TickAnswer>) {
+        if self.is_stopping() {
+            // Whoever comes next takes them over.
+            return self.parts.state.give_back(begun_for_nothing(&offers));
+        }
         let ours: Vec<Offer> = offers.into_iter().filter_map(|(offer, ours)| ours.then_some(offer)).collect();
         if let Some(answer) = answer {
             answer(&ours.iter().map(Offer::run_ref).collect::<Vec<_>>());
-        }
-        if matches!(self.mode, Mode::Stopping(_)) {
-            // Claimed and not begun: whoever comes next takes them over.
-            return;
         }
         let now = self.parts.fleet.wall();
         let (idle, first): (Vec<_>, Vec<_>) =

@@ -4,12 +4,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::rounds::HasRun;
 use super::{Offer, TickAnswer};
+use crate::mark;
 use crate::names::RunId;
 use crate::store::desk::{Desk, Health, Ticket};
 use crate::store::record::{Keeper, Occasion, RunRecord};
@@ -33,6 +35,8 @@ pub struct State {
     pending: HashMap<Ticket, Pending>,
     outbox: Outbox,
     kept: u32,
+    /// Where runs leave their marks.
+    marks: Option<PathBuf>,
 }
 
 /// What the store's thread sends back.
@@ -46,6 +50,7 @@ pub(super) enum Reply {
 
 enum Pending {
     Nothing,
+    Load,
     Claim(Vec<Offer>, Option<TickAnswer>),
     TakeOver(Offer),
     Begin(Offer),
@@ -55,7 +60,7 @@ enum Pending {
 pub(super) enum Answer {
     /// What there was at the start.
     Loaded(Loaded),
-    /// For each slot whether it is ours; and who wants to hear of it.
+    /// For each slot whether it is ours.
     Claimed(Vec<(Offer, bool)>, Option<TickAnswer>),
     /// The slot of a process that is gone is ours now; or is not.
     TakenOver(Option<Offer>),
@@ -63,6 +68,10 @@ pub(super) enum Answer {
     Begun(Offer),
     /// Something was written down.
     Done,
+    /// It cannot be done, and that will not pass by itself: what these were asked for is lost.
+    Failed(Vec<Offer>, String),
+    /// The state cannot be read at all.
+    Unusable(String),
 }
 
 /// What the store knew at the start.
@@ -105,7 +114,14 @@ impl State {
         keep: Retention,
         outbox: Outbox,
     ) -> io::Result<Self> {
-        Ok(Self { desk: Desk::new(open)?, owner, keep, pending: HashMap::new(), outbox, kept: 0 })
+        Ok(Self { desk: Desk::new(open)?, owner, keep, pending: HashMap::new(), outbox, kept: 0, marks: None })
+    }
+
+    /// Where runs on this machine leave their marks: by them it is known of a run whose process was killed whether anything
+    /// of it can have been started.
+    #[must_use]
+    pub fn with_marks(self, state_dir: Option<PathBuf>) -> Self {
+        Self { marks: state_dir, ..self }
     }
 
     /// The name of this machine among those that share the database.
@@ -128,6 +144,14 @@ impl State {
         self.desk.health()
     }
 
+    /// Why it does not answer.
+    pub fn why_slow(&self) -> String {
+        match self.health() {
+            Health::Away(why) => why,
+            Health::Opening | Health::Good => "the database does not answer".to_owned(),
+        }
+    }
+
     /// Whether everything that was asked has its answer, and every record has been handed over.
     pub fn is_settled(&self) -> bool {
         self.desk.open_requests() == 0 && self.outbox.0.borrow().is_empty()
@@ -137,7 +161,23 @@ impl State {
     pub(super) fn beginning(&self) -> impl Iterator<Item = &Offer> {
         self.pending.values().filter_map(|pending| match pending {
             Pending::Begin(offer) => Some(offer),
-            Pending::Nothing | Pending::Claim(..) | Pending::TakeOver(_) => None,
+            Pending::Nothing | Pending::Load | Pending::Claim(..) | Pending::TakeOver(_) => None,
+        })
+    }
+
+    /// Whether slots were asked for, and nobody knows yet whose they are.
+    pub(super) fn is_claiming(&self) -> bool {
+        self.pending.values().any(|pending| match pending {
+            Pending::Claim(..) | Pending::TakeOver(_) => true,
+            Pending::Nothing | Pending::Load | Pending::Begin(_) => false,
+        })
+    }
+
+    /// The chains whose slots are being taken over.
+    pub(super) fn taking_over(&self) -> impl Iterator<Item = &str> {
+        self.pending.values().filter_map(|pending| match pending {
+            Pending::TakeOver(offer) => Some(offer.chain.as_str()),
+            Pending::Nothing | Pending::Load | Pending::Claim(..) | Pending::Begin(_) => None,
         })
     }
 
@@ -148,24 +188,16 @@ impl State {
 
     /// Asks for everything that is known; runs whose process is gone are written down as crashed.
     pub(super) fn load(&mut self, now: Timestamp) {
-        let owner = self.owner.clone();
-        self.ask(Pending::Nothing, move |store| load(store, &owner, now).map(Reply::Loaded));
+        let (owner, marks) = (self.owner.clone(), self.marks.clone());
+        self.ask(Pending::Load, move |store| load(store, &owner, now, marks.as_deref()).map(Reply::Loaded));
     }
 
     /// Asks for slots; runs that can begin at once are written down with them.
     pub(super) fn claim(&mut self, offers: Vec<Offer>, now: Timestamp, answer: Option<TickAnswer>) {
         let owner = self.owner.clone();
         let claims: Vec<SlotClaim> = offers.iter().map(Offer::claim).collect();
-        let records: Vec<Option<RunRecord>> = offers.iter().map(|offer| offer.begun.then(|| offer.record(&owner, now))).collect();
-        self.ask(Pending::Claim(offers, answer), move |store| {
-            let ours = store.claim_slots(&claims, &owner, now)?;
-            let begun = records.iter().zip(&ours).filter(|(_, ours)| **ours).filter_map(|(record, _)| record.clone());
-            let begun: Vec<RunRecord> = begun.collect();
-            if !begun.is_empty() {
-                store.put_runs(&begun)?;
-            }
-            Ok(Reply::Ours(ours))
-        });
+        let begun: Vec<RunRecord> = offers.iter().filter(|offer| offer.begun).map(|offer| offer.record(&owner, now)).collect();
+        self.ask(Pending::Claim(offers, answer), move |store| store.claim_and_begin(&claims, &begun, &owner, now).map(Reply::Ours));
     }
 
     /// Writes down up to where slots are decided.
@@ -198,6 +230,13 @@ impl State {
         self.ask(Pending::Begin(offer), move |store| store.put_runs(std::slice::from_ref(&record)).map(|()| Reply::Done));
     }
 
+    /// Takes back that runs have begun: nothing of them was started, and whoever comes next may take their slots over.
+    pub(super) fn give_back(&mut self, runs: Vec<String>) {
+        if !runs.is_empty() {
+            self.ask(Pending::Nothing, move |store| store.give_back(&runs).map(|()| Reply::Done));
+        }
+    }
+
     /// Writes down that a run does not begin, and why.
     pub(super) fn not_begun(&mut self, offer: &Offer, outcome: &str, why: &str, now: Timestamp) {
         let record = offer.record(&self.owner, now).not_begun(outcome, why);
@@ -226,30 +265,46 @@ impl State {
         });
     }
 
-    /// The answers that have come. An error is one that will not pass by itself; what it was about is lost.
-    pub(super) fn answers(&mut self) -> Vec<Result<Answer, String>> {
+    /// The answers that have come.
+    pub(super) fn answers(&mut self) -> Vec<Answer> {
         let answers = self.desk.answers();
         answers.into_iter().map(|(ticket, reply)| self.answer(ticket, reply)).collect()
     }
 
-    fn answer(&mut self, ticket: Ticket, reply: Result<Reply, StoreError>) -> Result<Answer, String> {
+    fn answer(&mut self, ticket: Ticket, reply: Result<Reply, StoreError>) -> Answer {
         let pending = self.pending.remove(&ticket).unwrap_or(Pending::Nothing);
-        Ok(match (pending, reply.map_err(|error| error.to_string())?) {
-            (Pending::Claim(offers, answer), Reply::Ours(ours)) => Answer::Claimed(offers.into_iter().zip(ours).collect(), answer),
-            (Pending::TakeOver(offer), Reply::TakenOver(ours)) => Answer::TakenOver(ours.then_some(offer)),
-            (Pending::Begin(offer), Reply::Done) => Answer::Begun(offer),
-            (_, Reply::Loaded(loaded)) => Answer::Loaded(loaded),
-            (_, Reply::Ours(_) | Reply::TakenOver(_) | Reply::Done) => Answer::Done,
-        })
+        match (pending, reply.map_err(|error| error.to_string())) {
+            (Pending::Claim(offers, answer), Ok(Reply::Ours(ours))) => Answer::Claimed(offers.into_iter().zip(ours).collect(), answer),
+            (Pending::TakeOver(offer), Ok(Reply::TakenOver(ours))) => Answer::TakenOver(ours.then_some(offer)),
+            (Pending::Begin(offer), Ok(Reply::Done)) => Answer::Begun(offer),
+            (_, Ok(Reply::Loaded(loaded))) => Answer::Loaded(loaded),
+            (_, Ok(Reply::Ours(_) | Reply::TakenOver(_) | Reply::Done)) => Answer::Done,
+            (Pending::Load, Err(why)) => Answer::Unusable(why),
+            (Pending::Claim(offers, _), Err(why)) => Answer::Failed(offers, why),
+            (Pending::TakeOver(offer) | Pending::Begin(offer), Err(why)) => Answer::Failed(vec![offer], why),
+            (Pending::Nothing, Err(why)) => Answer::Failed(Vec::new(), why),
+        }
     }
 
-    /// Waits for what is still being written, but not for ever: for the end of the program.
+    /// Waits for what is still being written, but not for ever: for the end of the program. What is ours only now was too
+    /// late: it is given back.
     pub fn settle(&mut self, limit: std::time::Duration, now: Timestamp) {
         self.hand_over(now);
-        for (_, reply) in self.desk.settle(limit) {
-            if let Err(error) = reply {
-                log::error!("{error}");
+        loop {
+            let replies = self.desk.settle(limit);
+            let mut unused = Vec::new();
+            for (ticket, reply) in replies {
+                match self.answer(ticket, reply) {
+                    Answer::Claimed(offers, _) => unused.extend(begun_for_nothing(&offers)),
+                    Answer::Begun(offer) => unused.push(offer.run.as_str().to_owned()),
+                    Answer::Failed(_, why) | Answer::Unusable(why) => log::error!("{why}"),
+                    Answer::Loaded(_) | Answer::TakenOver(_) | Answer::Done => {}
+                }
             }
+            if unused.is_empty() {
+                break;
+            }
+            self.give_back(unused);
         }
         if self.desk.open_requests() > 0 {
             log::warn!("the newest records could not be written to the database");
@@ -257,14 +312,21 @@ impl State {
     }
 }
 
-fn load(store: &mut dyn Store, owner: &Owner, now: Timestamp) -> Result<Loaded, StoreError> {
+/// The runs of slots that are ours, which are written down as begun and will not begin.
+pub(super) fn begun_for_nothing(offers: &[(Offer, bool)]) -> Vec<String> {
+    offers.iter().filter(|(offer, ours)| *ours && offer.begun).map(|(offer, _)| offer.run.as_str().to_owned()).collect()
+}
+
+fn load(store: &mut dyn Store, owner: &Owner, now: Timestamp, runs: Option<&Path>) -> Result<Loaded, StoreError> {
     let mut marks: HashMap<String, Timestamp> = store.watermarks(CLUSTER)?.into_iter().collect();
     marks.extend(store.watermarks(&owner.machine)?);
     let newest = store.newest_time(owner)?;
-    let waiting = lost_slots(store, owner)?.into_iter().map(|slot| slot.claim).collect();
-    for run in end_crashed(store, owner, now)? {
+    // Only of this boot: what was in the memory of an earlier one may not have reached the disk.
+    let never_began = |run: &RunRecord| run.boot_id == owner.boot_id && mark::never_had(runs, &run.chain, &run.run_id);
+    for run in end_crashed(store, owner, now, &never_began)? {
         log::warn!("chain {}: its run {} was not finished: the process that ran it is gone", run.chain, run.run_id);
     }
+    let waiting = lost_slots(store, owner)?.into_iter().map(|slot| slot.claim).collect();
     Ok(Loaded { marks, newest, waiting })
 }
 

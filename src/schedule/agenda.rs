@@ -154,6 +154,18 @@ fn given_up(schedule: &Schedule, after: Timestamp, until: Timestamp, why: Why) -
     Some(GivenUp { first, last, count: slots().take(COUNTED).count(), why })
 }
 
+/// Why a slot that somebody has claimed and did not use is not wanted any more by `now`; `None` when it is.
+pub fn why_unwanted(schedule: &Schedule, policy: &Policy, at: Timestamp, now: Timestamp) -> Option<Why> {
+    let passed = back(now, signed(policy.delay));
+    let late = at < back(passed, MINUTE);
+    match policy.missed {
+        _ if at < back(passed, signed(policy.window).max(MINUTE)) => Some(Why::TooOld),
+        Missed::Skip if late => Some(Why::Skipped),
+        Missed::Skip | Missed::Last => (!schedule.newest(at, passed, 1).is_empty()).then_some(Why::Overtaken),
+        Missed::All => None,
+    }
+}
+
 fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }

@@ -18,6 +18,7 @@ mod slots;
 pub mod spool;
 pub mod sqlite;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -134,6 +135,24 @@ pub trait Store: Send {
     /// Nothing was claimed, or nobody knows: ask again.
     fn claim_slots(&mut self, claims: &[SlotClaim], owner: &Owner, now: Timestamp) -> Result<Vec<bool>, StoreError>;
 
+    /// Claims slots, and keeps the records of those runs that are to use one of them and got it: they begin at once.
+    ///
+    /// # Errors
+    /// Nothing was claimed and nothing kept, or nobody knows: ask again.
+    fn claim_and_begin(
+        &mut self,
+        claims: &[SlotClaim],
+        begun: &[RunRecord],
+        owner: &Owner,
+        now: Timestamp,
+    ) -> Result<Vec<bool>, StoreError>;
+
+    /// Takes back that runs have begun: nothing of them was started. Their slots wait again; whose run has ended stays used.
+    ///
+    /// # Errors
+    /// It could not be written.
+    fn give_back(&mut self, run_ids: &[String]) -> Result<(), StoreError>;
+
     /// All slots of the chain up to this one have been considered: they were claimed, given up, or the chain was seen for the first
     /// time. Never goes back. Notes that it was `now`.
     ///
@@ -219,6 +238,26 @@ impl<E: Engine> Store for E {
         write(self, "claim slots", |on| slots::claim(on, claims, owner, now))
     }
 
+    fn claim_and_begin(
+        &mut self,
+        claims: &[SlotClaim],
+        begun: &[RunRecord],
+        owner: &Owner,
+        now: Timestamp,
+    ) -> Result<Vec<bool>, StoreError> {
+        write(self, "claim slots", |on| {
+            let ours = slots::claim(on, claims, owner, now)?;
+            let holders: HashSet<&str> = claims.iter().zip(&ours).filter(|(_, ours)| **ours).map(|(claim, _)| &*claim.run_id).collect();
+            let got: Vec<RunRecord> = begun.iter().filter(|record| holders.contains(&*record.run_id)).cloned().collect();
+            runs::put(on, &got)?;
+            Ok(ours)
+        })
+    }
+
+    fn give_back(&mut self, run_ids: &[String]) -> Result<(), StoreError> {
+        write(self, "take back that a run has begun", |on| runs::give_back(on, run_ids))
+    }
+
     fn set_watermarks(&mut self, machine: &str, marks: &[(String, Timestamp)], owner: &Owner, now: Timestamp) -> Result<(), StoreError> {
         write(self, "note which slots were considered", |on| slots::set_watermarks(on, machine, marks, (owner, now)))
     }
@@ -268,14 +307,24 @@ impl<E: Engine> Store for E {
     }
 }
 
-/// Ends the runs on this host whose process is gone: nobody else will. Tells which they were.
+/// Ends the runs on this host whose process is gone: nobody else will. Tells which they were. Of some it is known that
+/// nothing was started (`never_began`): their slots wait again.
 ///
 /// # Errors
 /// The database does not answer.
-pub fn end_crashed(store: &mut dyn Store, here: &Owner, now: Timestamp) -> Result<Vec<RunRecord>, StoreError> {
+pub fn end_crashed(
+    store: &mut dyn Store,
+    here: &Owner,
+    now: Timestamp,
+    never_began: &dyn Fn(&RunRecord) -> bool,
+) -> Result<Vec<RunRecord>, StoreError> {
     let open = store.open_runs(&here.host)?;
-    let gone = |run: &RunRecord| run.owner().is_alive(here) == Some(false);
-    let crashed: Vec<RunRecord> = open.into_iter().filter(gone).map(|run| run.crashed(now)).collect();
+    let gone: Vec<RunRecord> = open.into_iter().filter(|run| run.owner().is_alive(here) == Some(false)).collect();
+    let (unused, began): (Vec<_>, Vec<_>) = gone.into_iter().partition(|run| never_began(run));
+    if !unused.is_empty() {
+        store.give_back(&unused.into_iter().map(|run| run.run_id).collect::<Vec<_>>())?;
+    }
+    let crashed: Vec<RunRecord> = began.into_iter().map(|run| run.crashed(now)).collect();
     if !crashed.is_empty() {
         store.put_runs(&crashed)?;
     }

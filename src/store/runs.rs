@@ -39,6 +39,17 @@ pub fn put(on: &mut dyn Statements, records: &[RunRecord]) -> Result<(), EngineE
     Ok(())
 }
 
+/// Nothing was started for these: they are forgotten, and their slots wait again.
+pub fn give_back(on: &mut dyn Statements, run_ids: &[String]) -> Result<(), EngineError> {
+    for run_id in run_ids {
+        let id: [Cell; 1] = [run_id.as_str().into()];
+        if on.run("DELETE FROM runs WHERE run_id = $1 AND outcome IS NULL", &id)? > 0 {
+            on.run("UPDATE slots SET begun = 0 WHERE run_id = $1", &id)?;
+        }
+    }
+    Ok(())
+}
+
 fn put_tries(on: &mut dyn Statements, record: &RunRecord) -> Result<(), EngineError> {
     let mut place = 0_i64;
     for part in record.tries.chunks(ROWS) {

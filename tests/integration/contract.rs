@@ -45,6 +45,7 @@ pub(crate) fn fulfils_the_contract(store: &mut dyn Store) {
     a_boot_is_used_once_for_each_chain(store);
     marks_never_go_back(store);
     a_slot_waits_until_its_run_begins(store);
+    a_run_that_begins_with_its_claim_may_be_given_back(store);
     a_run_is_kept_from_its_beginning_to_its_end(store);
     history_is_newest_first(store);
     a_run_is_found_by_its_beginning(store);
@@ -108,6 +109,25 @@ fn a_slot_waits_until_its_run_begins(store: &mut dyn Store) {
     let waiting = store.waiting_slots(&me.host).unwrap();
     assert_eq!((waiting[0].claim.run_id.as_str(), waiting[0].owner.pid), ("heir", 99));
     assert_eq!(store.claim_slots(&[claim("waits", "c", 3, "w3")], &me, at(7)).unwrap(), [false], "it is the heir's now");
+}
+
+fn a_run_that_begins_with_its_claim_may_be_given_back(store: &mut dyn Store) {
+    let me = owner("begins");
+    let claims = [claim("begins", "c", 1, "b1"), claim("begins", "c", 2, "b2"), claim("begins", "c", 3, "b3")];
+    store.claim_slots(&[claim("begins", "c", 2, "other")], &me, at(4)).unwrap();
+    let runs = [RunRecord { host: me.host.clone(), ..begun("b1", "c", 1) }, RunRecord { host: me.host.clone(), ..begun("b2", "c", 2) }];
+    for _ in 0..2 {
+        assert_eq!(store.claim_and_begin(&claims, &runs, &me, at(4)).unwrap(), [true, false, true], "asked again after a lost answer");
+    }
+    assert_eq!(ids(store.open_runs(&me.host).unwrap()), ["b1"], "who has no slot does not begin, and who waits has not begun");
+    let waiting =
+        |store: &mut dyn Store| store.waiting_slots(&me.host).unwrap().into_iter().map(|slot| slot.claim.run_id).collect::<Vec<_>>();
+    assert_eq!(waiting(store), ["other", "b3"]);
+    store.give_back(&["b1".into(), "b3".into(), "nobody".into()]).unwrap();
+    assert_eq!((store.run("b1").unwrap(), waiting(store).len()), (None, 3));
+    store.put_runs(&[ended(runs[0].clone(), "done")]).unwrap();
+    store.give_back(&["b1".into()]).unwrap();
+    assert_eq!(waiting(store).len(), 2, "what has ended was used");
 }
 
 fn a_run_is_kept_from_its_beginning_to_its_end(store: &mut dyn Store) {

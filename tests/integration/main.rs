@@ -43,6 +43,8 @@ mod http;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod import;
 mod ini_reference;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod killed;
 mod lock_command;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_engines;
