@@ -50,7 +50,7 @@ pub fn start(settings: LogSettings) {
     if settings.syslog {
         match syslog_logger() {
             Ok(logger) => {
-                if log::set_boxed_logger(Box::new(OneLine(logger))).is_ok() {
+                if log::set_boxed_logger(Box::new(OnlyOurs(OneLine(logger)))).is_ok() {
                     log::set_max_level(settings.level);
                 }
             }
@@ -58,6 +58,28 @@ pub fn start(settings: LogSettings) {
         }
     } else {
         start_stderr(settings, None);
+    }
+}
+
+/// The targets of our own records begin so.
+const OURS: &str = "runner";
+
+/// Hands on what is ours.
+struct OnlyOurs<L>(L);
+
+impl<L: log::Log> log::Log for OnlyOurs<L> {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().starts_with(OURS) && self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
     }
 }
 
@@ -95,7 +117,8 @@ impl<L: log::Log> log::Log for OneLine<L> {
 fn start_stderr(settings: LogSettings, syslog_error: Option<syslog::Error>) {
     let stamp = Stamp::new(&settings);
     let mut builder = Builder::new();
-    builder.filter_level(settings.level).target(Target::Pipe(Box::new(Stderr)));
+    // Libraries log what they send: statements, addresses, headers. Some of that is secret, all of it is theirs.
+    builder.filter_level(LevelFilter::Off).filter_module(OURS, settings.level).target(Target::Pipe(Box::new(Stderr)));
     builder.format(move |to, record| {
         // Put together here, and handed on in one piece: each step of the way costs as much for a word as for a line.
         let mut line = String::with_capacity(USUAL_LINE);
@@ -217,7 +240,9 @@ fn push_text(line: &mut String, record: &Record<'_>, settings: &LogSettings, sta
             let style = style(record.level());
             let _ = write!(line, " {style}{word}{style:#}{blanks}");
         } else {
-            line.extend([" ", word, blanks]);
+            line.push(' ');
+            line.push_str(word);
+            line.push_str(blanks);
         }
     }
     let message = line.len();

@@ -118,7 +118,7 @@ fn the_daemon_tells_of_its_runs_and_of_slots_it_gave_up() {
         move || has_line(&fs::read_to_string(&file).unwrap_or_default(), line)
     };
     running.wait_for_file("begun");
-    until("the slot that was given up", told("runner_last_refusal_timestamp_seconds{chain=\"a\",reason=\"overlap\"}"));
+    until("the slot that was given up", told("runner_last_refusal_timestamp_seconds{chain=\"a\",reason=\"skipped\"}"));
     fs::write(scene.path("go"), "").unwrap();
     until("the run", told("runner_last_run_exit_code{chain=\"a\"} 0"));
     running.signal(Signal::TERM);
