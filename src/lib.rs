@@ -29,6 +29,7 @@ pub mod notify;
 pub mod outcome;
 pub mod output;
 pub mod process;
+pub mod push;
 pub mod report;
 pub mod retry;
 #[cfg(feature = "schedule")]

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::status::{Chain, Date, Queue, Status};
+use crate::status::{Chain, Date, Ended, Queue, Status};
 
 /// A metric under construction: names are ours, values of labels may be anything.
 struct Family<'a> {
@@ -111,26 +111,83 @@ fn totals(text: &mut String, chains: &[Chain]) {
     }
 }
 
+/// How the last run of a chain ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LastRun<'a> {
+    /// The chain.
+    pub chain: &'a str,
+    /// How.
+    pub outcome: Ended,
+    /// The exit code of such an end.
+    pub exit_code: Option<u8>,
+    /// When, in Unix seconds.
+    pub ended_at: f64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// Tries of tasks, where they were counted: all, and those that failed.
+    pub tries: Option<(u32, u32)>,
+}
+
+/// What one program knows of the one run that it made: the same metrics as [`prometheus`], without totals, which only a
+/// program that goes on can know. A run that did not end well says nothing of the last one that did.
+pub fn of_run(run: &LastRun<'_>) -> String {
+    let mut text = String::new();
+    run_families(&mut text, &[*run]);
+    let good: Vec<_> = (run.outcome == Ended::Done).then_some((run.chain, run.ended_at)).into_iter().collect();
+    success_families(&mut text, &good);
+    text
+}
+
+/// A run of `chain` that did not begin at `at` (Unix seconds), and why in a word. Nothing else of the chain changes.
+pub fn of_refusal(chain: &str, reason: &str, at: f64) -> String {
+    let mut text = String::new();
+    family(&mut text, "runner_last_refusal_timestamp_seconds", "gauge", "When a run last did not begin, in Unix seconds.")
+        .add(&[("chain", chain), ("reason", reason)], at);
+    text
+}
+
 fn last_runs(text: &mut String, chains: &[Chain]) {
-    let ended: Vec<_> =
-        chains.iter().filter_map(|chain| chain.runs.iter().find_map(|run| Some((chain, run, run.outcome?, run.ended_at?)))).collect();
+    let last =
+        |chain: &Chain| chain.runs.iter().find_map(|run| Some((run.outcome?, run.ended_at?, run.exit_code, run.seconds(run.ended_at?))));
+    let ended: Vec<LastRun<'_>> = chains
+        .iter()
+        .filter_map(|chain| {
+            let (outcome, at, exit_code, length) = last(chain)?;
+            Some(LastRun { chain: &chain.name, outcome, exit_code, ended_at: seconds(at), seconds: length, tries: None })
+        })
+        .collect();
+    run_families(text, &ended);
+    let good: Vec<_> = chains.iter().filter_map(|chain| Some((chain.name.as_str(), seconds(chain.last_success?)))).collect();
+    success_families(text, &good);
+}
+
+fn run_families(text: &mut String, runs: &[LastRun<'_>]) {
     let mut codes = family(text, "runner_last_run_exit_code", "gauge", "The exit code of each chain's last run.");
-    for (chain, run, ..) in &ended {
+    for run in runs {
         if let Some(code) = run.exit_code {
-            codes.add(&[("chain", &chain.name)], f64::from(code));
+            codes.add(&[("chain", run.chain)], f64::from(code));
         }
     }
     let mut times = family(text, "runner_last_run_timestamp_seconds", "gauge", "When each chain's last run ended, in Unix seconds.");
-    ended.iter().for_each(|(chain, _, _, at)| times.add(&[("chain", &chain.name)], seconds(*at)));
-    let mut lengths = family(text, "job_duration_seconds", "gauge", "How long each chain's last run took, under jobslib's name.");
-    for (chain, run, outcome, at) in &ended {
-        lengths.add(&[("chain", &chain.name), ("status", outcome.of_jobslib())], run.seconds(*at));
-    }
-    let good = |chain: &Chain| chain.last_success.map(seconds);
+    runs.iter().for_each(|run| times.add(&[("chain", run.chain)], run.ended_at));
+    let mut outcomes = family(text, "runner_last_run_outcome", "gauge", "How each chain's last run ended: 1 beside the word for it.");
+    runs.iter().for_each(|run| outcomes.add(&[("chain", run.chain), ("outcome", run.outcome.word())], 1.0));
+    let mut lengths = family(text, "runner_last_run_duration_seconds", "gauge", "How long each chain's last run took.");
+    runs.iter().for_each(|run| lengths.add(&[("chain", run.chain)], run.seconds));
+    let counted = || runs.iter().filter_map(|run| Some((run.chain, run.tries?)));
+    let mut tries = family(text, "runner_last_run_tries", "gauge", "Tries of tasks in each chain's last run.");
+    counted().for_each(|(chain, (all, _))| tries.add(&[("chain", chain)], f64::from(all)));
+    let mut failed = family(text, "runner_last_run_failed_tries", "gauge", "Tries of tasks that failed in each chain's last run.");
+    counted().for_each(|(chain, (_, failures))| failed.add(&[("chain", chain)], f64::from(failures)));
+    let mut jobslib = family(text, "job_duration_seconds", "gauge", "How long each chain's last run took, under jobslib's name.");
+    runs.iter().for_each(|run| jobslib.add(&[("chain", run.chain), ("status", run.outcome.of_jobslib())], run.seconds));
+}
+
+fn success_families(text: &mut String, good: &[(&str, f64)]) {
     let mut own = family(text, "runner_last_success_timestamp_seconds", "gauge", "When a run last ended well, in Unix seconds.");
-    chains.iter().filter_map(|chain| Some((chain, good(chain)?))).for_each(|(chain, at)| own.add(&[("chain", &chain.name)], at));
+    good.iter().for_each(|(chain, at)| own.add(&[("chain", chain)], *at));
     let mut jobslib = family(text, "last_successful_run_timestamp", "gauge", "When a run last ended well, under jobslib's name.");
-    chains.iter().filter_map(|chain| Some((chain, good(chain)?))).for_each(|(chain, at)| jobslib.add(&[("chain", &chain.name)], at));
+    good.iter().for_each(|(chain, at)| jobslib.add(&[("chain", chain)], *at));
 }
 
 fn now(text: &mut String, status: &Status) {

@@ -44,6 +44,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("output", 2),
     ("report", 2),
     ("store", 2),
+    ("push", 2),
     ("chain", 3),
     ("daemon", 3),
     ("daemon::overlap", 1),

@@ -13,6 +13,7 @@ use crate::config::settings::DaemonSettings;
 use crate::daemon::View;
 #[cfg(feature = "http")]
 use crate::daemon::book::Booked;
+use crate::push::Push;
 #[cfg(feature = "http")]
 use crate::status::{self, Configuration, Date, RefusedConfiguration, Status};
 
@@ -20,6 +21,8 @@ use crate::status::{self, Configuration, Date, RefusedConfiguration, Status};
 pub struct Audience {
     /// The runs.
     pub board: Board,
+    /// Those who are told of them.
+    pub push: Push,
     /// Where we answer HTTP.
     #[cfg(feature = "http")]
     pub web: Option<Web>,
@@ -36,11 +39,12 @@ pub struct Audience {
 impl Audience {
     /// Nobody looks yet. `machine` is whose slots are shown.
     #[cfg_attr(not(feature = "http"), expect(unused_variables, reason = "nobody looks in this program"))]
-    pub fn new(board: Board, machine: &str) -> Self {
+    pub fn new(board: Board, machine: &str, push: Push) -> Self {
         let clock = SystemClock::new();
         let now = clock.wall();
         Self {
             board,
+            push,
             #[cfg(feature = "http")]
             web: None,
             #[cfg(feature = "http")]

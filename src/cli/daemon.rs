@@ -11,7 +11,7 @@ use super::outside::{Surroundings, book_of, judge_daemon, local_zone};
 use super::print;
 use super::record::Record;
 use super::run::tell_findings;
-use super::settings::{Loaded, Settings, own_variable, part_findings, without_repeats};
+use super::settings::{Loaded, Settings, own_variable, part_findings, push, without_repeats};
 use super::stage::Stage;
 use super::state::{failure, own_place};
 use crate::alarm::ClockAlarm;
@@ -19,11 +19,13 @@ use crate::board::Board;
 use crate::chain::fleet::Fleet;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::config::push::PushSettings;
 use crate::config::settings::{DaemonSettings, StateSettings};
 use crate::daemon::book::Booked;
 use crate::daemon::{Daemon, Ended, Outbox, Parts, State};
 use crate::names::counted;
 use crate::notify::systemd;
+use crate::push::Waits;
 use crate::store::Owner;
 
 /// A wall clock that shows an earlier date is none: this program did not exist then.
@@ -91,11 +93,12 @@ struct Ready {
     state: StateSettings,
     chains: Vec<Booked>,
     daemon: DaemonSettings,
+    push: PushSettings,
 }
 
 impl Ready {
     fn new(settings: &Settings) -> Result<Self, Failure> {
-        let Loaded { config, state, mut findings, .. } = settings.load()?;
+        let Loaded { config, state, mut findings, push, .. } = settings.load()?;
         let chains = book_of(&config, &mut findings);
         let daemon = judge_daemon(&config, &mut findings);
         let (errors, told) = part_findings(without_repeats(findings), settings.strict);
@@ -103,7 +106,7 @@ impl Ready {
             return Err(Failure::Config(errors));
         }
         tell_findings(&told);
-        Ok(Self { config, state, chains, daemon })
+        Ok(Self { config, state, chains, daemon, push })
     }
 
     fn drive(
@@ -120,13 +123,14 @@ impl Ready {
         let owner = Owner::look();
         let board = Board::new(Box::new(SystemClock::new()), local_zone());
         let record = Record::of_daemon(&owner, outbox.clone(), board.clone());
-        let mut audience = Audience::new(board, &owner.machine);
+        let mut audience = Audience::new(board, &owner.machine, push(self.push, Waits::TheEnd));
         if listens {
             audience.listen(&self.daemon)?;
         }
         // The manager hears of the daemon as a whole; what each run does is in the log.
         let mut stage = Stage::new(managed, None, longest_stop, record)?;
         stage.be_silent_about_runs();
+        stage.tell_others(audience.push.clone());
         let (driver, ids) = stage.driver();
         let state = State::new(open, owner, place.keep, outbox).context("the thread of the store cannot be started")?;
         let state = state.with_marks(place.state_dir.clone());

@@ -13,7 +13,7 @@ use super::prepare::{prepare, refuse_errors};
 use super::print;
 use super::record::Record;
 use super::run::{refuse_nested, tell_findings};
-use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables};
+use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables, push};
 use super::stage::Stage;
 use crate::chain::fleet::Fleet;
 use crate::chain::run::Run;
@@ -21,11 +21,13 @@ use crate::chain::setup::Setup;
 use crate::config::chains;
 use crate::config::database::state_dir;
 use crate::config::keys::Output;
+use crate::config::push::PushSettings;
 use crate::config::settings::StateSettings;
 use crate::event::RunRef;
 use crate::mark;
 use crate::names::MAIN_CHAIN;
 use crate::notify::systemd::stopping;
+use crate::push::{Push, Waits};
 use crate::report::bars::Bars;
 use crate::trigger::{Trigger, TriggerKind};
 
@@ -34,7 +36,7 @@ use crate::trigger::{Trigger, TriggerKind};
 /// # Errors
 /// Nothing was started: a chain is not known, or one of them cannot be run.
 pub fn now(settings: &Settings, words: &[String]) -> Result<Exit, Failure> {
-    let (chains, state) = select(settings, words)?;
+    let (chains, state, told_others) = select(settings, words)?;
     if chains.is_empty() {
         log::warn!("there is no chain to run: no [chain:NAME] is enabled");
         return Ok(Exit::Done);
@@ -43,7 +45,9 @@ pub fn now(settings: &Settings, words: &[String]) -> Result<Exit, Failure> {
     let longest_stop = chains.iter().map(|(setup, _)| setup.longest_stop()).max().unwrap_or(Duration::ZERO);
     let state_dir = state_dir(own_variable, rustix::process::geteuid().is_root());
     let mut stage = Stage::new(managed, bars(&chains), longest_stop, Record::of_main(&state))?;
-    let (ended, refused) = drive(&mut stage, chains, state_dir.as_deref());
+    let others = push(told_others, Waits::TheEnd);
+    stage.tell_others(others.clone());
+    let (ended, refused) = drive(&mut stage, chains, state_dir.as_deref(), &others);
     stopping(managed);
     if settings.json {
         let runs: Vec<_> = ended.iter().map(as_json).collect();
@@ -55,8 +59,8 @@ pub fn now(settings: &Settings, words: &[String]) -> Result<Exit, Failure> {
 type Chain = (Rc<Setup>, Vec<CString>);
 
 /// Makes all of them ready before the first begins: a person is there to put right what is wrong with one.
-fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Chain>, StateSettings), Failure> {
-    let Loaded { config, chain: main, findings, state } = settings.load()?;
+fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Chain>, StateSettings, PushSettings), Failure> {
+    let Loaded { config, chain: main, findings, state, push } = settings.load()?;
     let mut told = findings.clone();
     let all = chains::read_all(&config, &mut told);
     let mut wanted = Vec::new();
@@ -80,10 +84,10 @@ fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Chain>, StateSet
         setup.beside_others = several;
         ready.push((Rc::new(setup), program_variables(settings, &dir)));
     }
-    Ok((ready, state))
+    Ok((ready, state, push))
 }
 
-fn drive(stage: &mut Stage, chains: Vec<Chain>, state_dir: Option<&Path>) -> (Vec<Run>, Exit) {
+fn drive(stage: &mut Stage, chains: Vec<Chain>, state_dir: Option<&Path>, others: &Push) -> (Vec<Run>, Exit) {
     let (driver, ids) = stage.driver();
     let mut fleet = Fleet::new(driver);
     let (mut marks, mut refused) = (Vec::new(), Exit::Done);
@@ -94,6 +98,7 @@ fn drive(stage: &mut Stage, chains: Vec<Chain>, state_dir: Option<&Path>) -> (Ve
             Err(holder) => {
                 let chain = setup.chain.name.as_str();
                 log::error!(event = "run_refused", chain, reason = "overlap"; "chain {chain} still runs: {holder}");
+                others.refused(chain, "overlap");
                 refused = Exit::Refused;
                 continue;
             }

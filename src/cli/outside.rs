@@ -105,6 +105,7 @@ impl Outside for Surroundings<'_> {
     fn refused(&mut self, chain: &Booked, run: &RunRef, why: Refused<'_>, driver: &mut Driver<'_>) -> Option<HookRun> {
         let Refused { reason, message } = why;
         self.audience.board.not_begun(run, message);
+        self.audience.push.refused(chain.name(), reason);
         let dir = find_task_dir(None, &chain.named.chain).ok()?;
         let variables = program_variables(self.settings, &dir);
         let refusal = Refusal { chain: &chain.named.chain, reason, message };
@@ -182,7 +183,7 @@ impl Surroundings<'_> {
     fn read_again(&mut self) -> Result<Vec<Booked>, String> {
         // Whatever comes of it: the same files are not read twice.
         let known = std::mem::replace(&mut self.stamp, stamp(&self.config));
-        let Loaded { config, mut findings, .. } = self.settings.load().map_err(|failure| failure.to_string())?;
+        let Loaded { config, mut findings, push, .. } = self.settings.load().map_err(|failure| failure.to_string())?;
         let chains = book_of(&config, &mut findings);
         judge_daemon(&config, &mut findings);
         let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
@@ -195,6 +196,7 @@ impl Surroundings<'_> {
         if let Some(web) = &mut self.audience.web {
             web.reload(&DaemonSettings::new(&config, &mut Vec::new()))?;
         }
+        self.audience.push.reload(push);
         self.audience.note_reload();
         self.stamp = stamp(&config);
         self.config = config;

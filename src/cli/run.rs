@@ -12,7 +12,7 @@ use super::exit::{Exit, Failure};
 use super::prepare::{prepare, refuse_errors};
 use super::record::Record;
 use super::refused::{Refusal, start_hook};
-use super::settings::{Loaded, Settings, apply_run_args, find_task_dir, own_variable, program_variables};
+use super::settings::{Loaded, Settings, apply_run_args, find_task_dir, own_variable, program_variables, push};
 use super::stage::Stage;
 use super::{dry_run, filter};
 use crate::chain::ears::Ears;
@@ -31,6 +31,7 @@ use crate::outcome::{RunOutcome, signal_name};
 use crate::process::Family;
 use crate::process::signal::Signals;
 use crate::process::unix::WaitMethod;
+use crate::push::Waits;
 use crate::report::bars::Bars;
 use crate::trigger::{Trigger, TriggerKind};
 
@@ -43,7 +44,7 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
     apply_run_args(&mut loaded.chain, &args)?;
     let dir = find_task_dir(typed_dir, &loaded.chain).map_err(|failure| with_findings(failure, &loaded.findings))?;
     refuse_nested(settings, MAIN_CHAIN, &dir)?;
-    let Loaded { config, chain, state, findings } = loaded;
+    let Loaded { config, chain, state, push: told_others, findings } = loaded;
     let (hook_settings, hook_allowed) = (chain.clone(), findings.iter().all(|finding| finding.severity != Severity::Error));
     let prepared = prepare(&config, chain, findings, &dir);
     let variables = program_variables(settings, &dir);
@@ -51,6 +52,7 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
         Ok(told) => told,
         Err(failure) => {
             if hook_allowed && !prepared.untrusted {
+                push(told_others, Waits::EachRun).refused(MAIN_CHAIN, "task_dir");
                 tell_refused(&config, &hook_settings, &variables, "task_dir", &failure.to_string());
             }
             return Err(failure);
@@ -64,7 +66,9 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
         return Ok(Exit::Done);
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
-    let exit = drive(setup, &args, &variables, managed, Record::of_main(&state))?;
+    let mut stage = Stage::new(managed, bars(&setup), setup.longest_stop(), Record::of_main(&state))?;
+    stage.tell_others(push(told_others, Waits::EachRun));
+    let exit = drive(stage, setup, &args, &variables)?;
     stopping(managed);
     Ok(exit)
 }
@@ -97,8 +101,7 @@ pub fn tell_findings(findings: &[Finding]) {
     }
 }
 
-fn drive(setup: Setup, args: &RunArgs, variables: &[CString], managed: bool, record: Record) -> anyhow::Result<Exit> {
-    let mut stage = Stage::new(managed, bars(&setup), setup.longest_stop(), record)?;
+fn drive(mut stage: Stage, setup: Setup, args: &RunArgs, variables: &[CString]) -> anyhow::Result<Exit> {
     let (mut driver, ids) = stage.driver();
     let repeat = Repeat { times: setup.chain.times, interval: interval(&setup) };
     let setup = Rc::new(setup);

@@ -9,15 +9,19 @@ use std::path::{Path, PathBuf};
 use log::LevelFilter;
 
 use super::args::{GlobalArgs, RunArgs, When};
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
+use crate::clock::SystemClock;
 use crate::config::chains::{self, NamedChain};
 use crate::config::load::{DEFAULT_FILE, LoadError, Override, load};
+use crate::config::push::PushSettings;
 use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, StateSettings, judge_env, judge_keys};
 use crate::config::{Config, Finding, Severity, value};
 use crate::environment::{Environment, variable};
 use crate::names::{MAIN_CHAIN, suggestion};
+use crate::outcome::RunOutcome;
 use crate::process::find_program;
+use crate::push::{Push, Waits};
 use crate::report::log::LogSettings;
 
 /// What holds for every command.
@@ -68,7 +72,8 @@ impl Settings {
         judge_env(&config, &mut findings);
         let chain = ChainSettings::of_chain(&config, MAIN_CHAIN, &mut findings);
         let state = StateSettings::new(&config, &mut findings);
-        Ok(Loaded { config, chain, state, findings })
+        let push = PushSettings::new(&config, &mut findings);
+        Ok(Loaded { config, chain, state, push, findings })
     }
 }
 
@@ -81,8 +86,16 @@ pub struct Loaded {
     pub chain: ChainSettings,
     /// What they mean for the state.
     pub state: StateSettings,
+    /// Who is told of runs.
+    pub push: PushSettings,
     /// What is wrong with them.
     pub findings: Vec<Finding>,
+}
+
+/// Those who are told of runs. `waits` is who waits for them.
+pub fn push(settings: PushSettings, waits: Waits) -> Push {
+    let exit_code = |outcome: &RunOutcome| Exit::of_run(outcome).code();
+    Push::new(settings, waits, exit_code, Box::new(SystemClock::new()), || crate::zone::local(own_variable("TZ").as_deref()))
 }
 
 /// A file that cannot be read is the configuration's fault, whatever the file system's reason.

@@ -17,6 +17,7 @@ use crate::notify::systemd::{Status, Watchdog};
 use crate::process::signal::Signals;
 use crate::process::unix::WaitMethod;
 use crate::process::{Family, close_stdin};
+use crate::push::Push;
 use crate::report::Reporter;
 use crate::report::bars::Bars;
 
@@ -42,10 +43,15 @@ impl Stage {
         let family = Family::new(WaitMethod::detect());
         let signals = Signals::install().context("signals cannot be heard")?;
         let ears = Ears::new(signals, Watchdog::new(managed, clock.now()));
-        let readers = Readers { reporter: Reporter::new(bars), status: Status::new(managed, longest_stop), record };
+        let readers = Readers { reporter: Reporter::new(bars), status: Status::new(managed, longest_stop), record, push: Push::default() };
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let ids = RunIds::new(boot_id, random());
         Ok(Self { clock, family, ears, readers, rng: SmallRng::seed_from_u64(random()), ids })
+    }
+
+    /// Others are told of runs, too.
+    pub fn tell_others(&mut self, push: Push) {
+        self.readers.push = push;
     }
 
     /// The service manager does not hear what each run does: somebody else tells it how things stand.
@@ -72,6 +78,7 @@ struct Readers {
     reporter: Reporter,
     status: Status,
     record: Record,
+    push: Push,
 }
 
 impl Reader for Readers {
@@ -79,6 +86,7 @@ impl Reader for Readers {
         self.reporter.tell(run, event);
         self.status.tell(run, event);
         self.record.tell(run, event);
+        self.push.tell(run, event);
     }
 
     fn wake_in(&self) -> Option<std::time::Duration> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::database::DatabaseUrl;
+use super::endpoint::{self, Endpoint, Influx};
 use super::value::{self, CommandLine, Parsed, Tries};
 use crate::clock::Limit;
 
@@ -98,6 +99,10 @@ impl Scope {
     pub const INHERITED: Self = Self(16);
     /// `[daemon]`.
     pub const DAEMON: Self = Self(32);
+    /// `[metrics]`.
+    pub const METRICS: Self = Self(64);
+    /// `[liveness]`.
+    pub const LIVENESS: Self = Self(128);
     const EACH_CHAIN: Self = Self(Self::RUNNER.0 | Self::CHAIN.0);
     const SHARED: Self = Self(Self::EACH_CHAIN.0 | Self::INHERITED.0);
     const SHARED_AND_TASK: Self = Self(Self::SHARED.0 | Self::TASK.0);
@@ -199,6 +204,12 @@ keys! {
     ALLOW: String = "allow", "", DAEMON, |text, _| Ok(text.to_owned()), "who may ask: addresses and networks, and host names it is called by; this machine without one";
     TOKEN_FILE: PathBuf = "token_file", "", DAEMON, value::path, "file with the token that those who ask must have";
     STOP_TIME: Duration = "stop_time", "0", DAEMON, |text, _| value::duration(text), "how long running chains may go on when the daemon is told to stop";
+    TEXTFILE: PathBuf = "textfile", "", METRICS, value::path, "file for node exporter's textfile collector, written after each run";
+    INFLUXDB: Influx = "influxdb", "", METRICS, endpoint::influxdb, "InfluxDB that gets a point of each run";
+    PUSHGATEWAY: Endpoint = "pushgateway", "", METRICS, endpoint::pushgateway, "Pushgateway that gets the last run of each chain";
+    FILE: PathBuf = "file", "", LIVENESS, value::path, "file that tells when a run last ended well";
+    CONSUL: Endpoint = "consul", "", LIVENESS, endpoint::consul, "key in Consul that tells the same";
+    ETCD: Endpoint = "etcd", "", LIVENESS, endpoint::etcd, "key in etcd that tells the same";
     ENABLED: bool = "enabled", "yes", CHAIN, |text, _| value::boolean(text), "whether the schedule counts";
 }
 

@@ -3,9 +3,11 @@
 
 pub mod chains;
 pub mod database;
+pub mod endpoint;
 pub mod ini;
 pub mod keys;
 pub mod load;
+pub mod push;
 pub mod sections;
 pub mod settings;
 pub mod value;

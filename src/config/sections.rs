@@ -16,13 +16,17 @@ pub const RUNNER_SECTION: &str = "runner";
 pub const CHAIN_PREFIX: &str = "chain:";
 /// The section of the daemon.
 pub const DAEMON_SECTION: &str = "daemon";
+/// The section of those who get metrics.
+pub const METRICS_SECTION: &str = "metrics";
+/// The section of those who get a sign of life.
+pub const LIVENESS_SECTION: &str = "liveness";
 /// The section of variables for all tasks.
 pub const ENV_SECTION: &str = "env";
 
 /// Whether runner owns the section: its keys are judged, and it is no plain section of a task.
 pub fn is_owned(section: &str) -> bool {
     const KINDS: [&str; 4] = ["task:", "env:", "chain:", "queue:"];
-    const NAMES: [&str; 6] = [RUNNER_SECTION, ENV_SECTION, DEFAULT_SECTION, DAEMON_SECTION, "metrics", "liveness"];
+    const NAMES: [&str; 6] = [RUNNER_SECTION, ENV_SECTION, DEFAULT_SECTION, DAEMON_SECTION, METRICS_SECTION, LIVENESS_SECTION];
     NAMES.contains(&section) || KINDS.iter().any(|kind| section.starts_with(kind))
 }
 
@@ -91,7 +95,21 @@ impl<'a> Sections<'a> {
 
     /// The section `[daemon]`.
     pub fn for_daemon(config: &'a Config) -> Self {
-        let general = config.section(DAEMON_SECTION).map(|section| (Scope::DAEMON, section)).into_iter().collect();
+        Self::for_one(config, DAEMON_SECTION, Scope::DAEMON)
+    }
+
+    /// The section `[metrics]`.
+    pub fn for_metrics(config: &'a Config) -> Self {
+        Self::for_one(config, METRICS_SECTION, Scope::METRICS)
+    }
+
+    /// The section `[liveness]`.
+    pub fn for_liveness(config: &'a Config) -> Self {
+        Self::for_one(config, LIVENESS_SECTION, Scope::LIVENESS)
+    }
+
+    fn for_one(config: &'a Config, name: &str, scope: Scope) -> Self {
+        let general = config.section(name).map(|section| (scope, section)).into_iter().collect();
         Self { config, by_word: HashMap::new(), with_env: HashSet::new(), general }
     }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::database::DatabaseUrl;
 use super::keys::{self, Key, Output, RetryFrom, Scope, Sweep, Trust};
-use super::sections::{CHAIN_PREFIX, DAEMON_SECTION, ENV_SECTION, RUNNER_SECTION, SectionPath, Sections};
+use super::sections::{
+    CHAIN_PREFIX, DAEMON_SECTION, ENV_SECTION, LIVENESS_SECTION, METRICS_SECTION, RUNNER_SECTION, SectionPath, Sections,
+};
 use super::value::{self, CommandLine, Tries};
 use super::{Config, Finding, Origin, Section, Severity};
 use crate::clock::Limit;
@@ -294,6 +296,8 @@ pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
             name if name.starts_with("task:") => Scope::TASK,
             name if name.starts_with(CHAIN_PREFIX) => Scope::CHAIN,
             DAEMON_SECTION => Scope::DAEMON,
+            METRICS_SECTION => Scope::METRICS,
+            LIVENESS_SECTION => Scope::LIVENESS,
             _ => continue,
         };
         for entry in section.entries() {

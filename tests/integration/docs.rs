@@ -335,6 +335,8 @@ fn the_configuration_page_has_every_key_with_its_default_and_its_sections() {
             (Scope::OLD_TASK, "plain"),
             (Scope::CHAIN, "chain"),
             (Scope::DAEMON, "daemon"),
+            (Scope::METRICS, "metrics"),
+            (Scope::LIVENESS, "liveness"),
         ];
         let words: Vec<_> = sections.iter().filter(|(scope, _)| key.scope.covers(*scope)).map(|(_, word)| *word).collect();
         let name = format!("`{}`", key.name);

@@ -63,6 +63,8 @@ mod parallel;
 mod postgres;
 mod probes;
 mod progress;
+mod push;
+mod push_servers;
 mod retry;
 mod runner_config;
 #[cfg(feature = "schedule")]
