@@ -26,6 +26,8 @@ pub mod notify;
 pub mod outcome;
 pub mod output;
 pub mod process;
+#[cfg(feature = "store")]
+pub mod queue;
 pub mod report;
 pub mod retry;
 #[cfg(feature = "schedule")]
@@ -36,4 +38,6 @@ pub mod store;
 pub mod task;
 pub mod trigger;
 pub mod trust;
+#[cfg(feature = "store")]
+pub mod worker;
 pub mod zone;

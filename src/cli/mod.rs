@@ -6,6 +6,8 @@ mod check;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod daemon;
 mod dry_run;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod enqueue;
 pub mod exit;
 mod filter;
 mod generate;
@@ -19,6 +21,10 @@ mod now;
 mod outside;
 mod prepare;
 mod print;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue;
+#[cfg(all(feature = "schedule", feature = "store"))]
+pub mod queue_args;
 mod record;
 mod refused;
 mod run;
@@ -30,6 +36,8 @@ mod stage;
 mod state;
 #[cfg(feature = "store")]
 mod table;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod work;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -137,6 +145,17 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             let settings = Settings::resolve(&global, true)?;
             report_log::start(settings.log.clone());
             daemon::tick(&settings)
+        }
+        #[cfg(all(feature = "schedule", feature = "store"))]
+        Some(command @ (Command::Enqueue(_) | Command::Work(_) | Command::Queue { .. })) => {
+            let settings = Settings::resolve(&global, true)?;
+            report_log::start(settings.log.clone());
+            match command {
+                Command::Enqueue(args) => enqueue::enqueue(&settings, args),
+                Command::Work(args) => work::work(&settings, &args),
+                Command::Queue { command } => queue::queue(&settings, command),
+                _ => Ok(Exit::Internal),
+            }
         }
         Some(Command::Completions { shell }) => generate::completions(shell),
         Some(Command::Man { dir }) => generate::man(&dir),

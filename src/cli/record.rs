@@ -25,6 +25,12 @@ impl Record {
         Self { recorder: keeper.map(|keeper| Recorder::new(facts, Box::new(SystemClock::new()), Box::new(keeper))) }
     }
 
+    /// Keeps nothing: a job has its own record.
+    #[cfg(feature = "schedule")]
+    pub fn of_nobody() -> Self {
+        Self { recorder: None }
+    }
+
     /// Hands the records to the loop of the daemon, which writes them down.
     #[cfg(feature = "schedule")]
     pub fn of_daemon(owner: &crate::store::Owner, outbox: crate::daemon::Outbox) -> Self {

@@ -6,6 +6,7 @@ pub mod database;
 pub mod ini;
 pub mod keys;
 pub mod load;
+pub mod queues;
 pub mod sections;
 pub mod settings;
 pub mod value;

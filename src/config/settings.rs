@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::database::DatabaseUrl;
 use super::keys::{self, Key, Output, RetryFrom, Scope, Sweep, Trust};
-use super::sections::{CHAIN_PREFIX, ENV_SECTION, RUNNER_SECTION, SectionPath, Sections};
+use super::sections::{CHAIN_PREFIX, ENV_SECTION, QUEUE_PREFIX, RUNNER_SECTION, SectionPath, Sections};
 use super::value::{self, CommandLine, Tries};
 use super::{Config, Finding, Origin, Section, Severity};
 use crate::clock::Limit;
@@ -265,6 +265,7 @@ pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
             RUNNER_SECTION => Scope::RUNNER,
             name if name.starts_with("task:") => Scope::TASK,
             name if name.starts_with(CHAIN_PREFIX) => Scope::CHAIN,
+            name if name.starts_with(QUEUE_PREFIX) => Scope::QUEUE,
             "daemon" => Scope::DAEMON,
             _ => continue,
         };

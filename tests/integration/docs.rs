@@ -9,7 +9,7 @@
 //! - `console unordered`: the lines that come out are the same, in whatever order.
 //! - `ini`: `runner check` finds no error in it; with `refused` behind it, it does. The tasks are those of
 //!   example-tasks.d if it names no task_dir.
-//! - `json`: one JSON value or several; `sh`: `sh -n` takes it; `text`, `systemd`: nothing.
+//! - `json`: one JSON value or several; `sh`: `sh -n` takes it; `text`, `systemd`, `sql`, `python`: nothing.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -127,7 +127,8 @@ fn judge(block: &Block) -> Result<(), String> {
             None => Ok(()),
         },
         "sh" => judge_script(block),
-        "text" | "systemd" => Ok(()),
+        // tests/integration/queue.rs runs what is Python.
+        "text" | "systemd" | "sql" | "python" => Ok(()),
         info => Err(format!("{}: a block that is `{info}` is not understood", block.place)),
     }
 }
@@ -162,7 +163,7 @@ fn calls(block: &Block) -> Result<Vec<Call>, String> {
 
 fn judge_console(block: &Block, ordered: bool) -> Result<(), String> {
     let calls = calls(block)?;
-    let of_state = |call: &Call| call.command.split(' ').any(|word| ["history", "show"].contains(&word));
+    let of_state = |call: &Call| call.command.split(' ').any(|word| ["history", "show", "enqueue", "work", "queue"].contains(&word));
     if !cfg!(feature = "store") && calls.iter().any(of_state) {
         return Ok(());
     }
@@ -322,6 +323,7 @@ fn the_configuration_page_has_every_key_with_its_default_and_its_sections() {
             (Scope::OLD_TASK, "plain"),
             (Scope::CHAIN, "chain"),
             (Scope::DAEMON, "daemon"),
+            (Scope::QUEUE, "queue"),
         ];
         let words: Vec<_> = sections.iter().filter(|(scope, _)| key.scope.covers(*scope)).map(|(_, word)| *word).collect();
         let name = format!("`{}`", key.name);

@@ -20,6 +20,8 @@ mod config;
 mod config_values;
 #[cfg(feature = "store")]
 mod contract;
+#[cfg(feature = "store")]
+mod contract_jobs;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod daemon;
 mod depends;
@@ -48,6 +50,8 @@ mod parallel;
 mod postgres;
 mod probes;
 mod progress;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue;
 mod retry;
 mod runner_config;
 #[cfg(feature = "schedule")]
