@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -34,14 +34,13 @@ impl Alarm {
 
     fn beside(file: &Path) -> io::Result<Self> {
         let dir = dir_of(file);
-        match fs::DirBuilder::new().mode(0o700).create(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let path = dir.join(std::process::id().to_string());
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let name = std::process::id().to_string();
+        let path = dir.join(&name);
         // Of a process that had our number before.
         let _ = fs::remove_file(&path);
-        let socket = UnixDatagram::bind(&path)?;
+        let open = fs::File::open(&dir)?;
+        let socket = UnixDatagram::bind(short(&open, &name))?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket, path: Some(path) })
     }
@@ -101,10 +100,11 @@ pub struct Rang {
 pub fn ring(place: &Place, cancel: bool) {
     let word = if cancel { b"c" } else { b"j" };
     let Ok(DatabaseUrl::Sqlite(file)) = place.url() else { return };
-    let Ok(entries) = fs::read_dir(dir_of(&file)) else { return };
+    let dir = dir_of(&file);
+    let (Ok(entries), Ok(open)) = (fs::read_dir(&dir), fs::File::open(&dir)) else { return };
     let Ok(socket) = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket)) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket())) {
-        match socket.send_to(word, entry.path()) {
+        match socket.send_to(word, short(&open, &entry.file_name())) {
             // Its worker is gone, and could not take the name along.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 let _ = fs::remove_file(entry.path());
@@ -113,6 +113,12 @@ pub fn ring(place: &Place, cancel: bool) {
             Ok(_) | Err(_) => {}
         }
     }
+}
+
+/// A name in an open directory that is short whatever the directory is called: the address of a socket has 108 bytes
+/// (unix(7)).
+fn short(dir: &fs::File, name: impl AsRef<Path>) -> PathBuf {
+    Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name)
 }
 
 fn dir_of(file: &Path) -> PathBuf {
