@@ -52,6 +52,10 @@ mod probes;
 mod progress;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod queue;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue_crash;
+#[cfg(all(feature = "schedule", feature = "postgres"))]
+mod queue_server;
 mod retry;
 mod runner_config;
 #[cfg(feature = "schedule")]
