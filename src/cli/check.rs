@@ -9,7 +9,7 @@ use super::settings::{Loaded, Settings, find_task_dir, is_error, program_search,
 use crate::chain::setup::Setup;
 use crate::config::sections::Sections;
 use crate::config::value::CommandLine;
-use crate::config::{Finding, Origin, Severity, keys};
+use crate::config::{Finding, Origin, Severity, keys, queues};
 use crate::names::{MAIN_CHAIN, counted, printable};
 use crate::outcome::{ExitKind, ProcessEnd, Verdict};
 use crate::process::find_program;
@@ -21,6 +21,7 @@ use crate::process::find_program;
 pub fn check(settings: &Settings) -> Result<Exit, Failure> {
     let loaded = settings.load()?;
     let mut findings = notes(&loaded);
+    queues::read_all(&loaded.config, &mut findings);
     match find_task_dir(None, &loaded.chain) {
         Err(Failure::Config(errors)) => {
             findings.extend(loaded.findings);

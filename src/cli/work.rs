@@ -99,7 +99,10 @@ fn drive(
     let worked = worker.work();
     systemd::stopping(managed);
     worker.settle(LAST_WORDS);
-    worked.map_err(failure)
+    match worked {
+        Ok(summary) if summary.unwritten => Err(Failure::State("the state could not be written before the worker had to go".to_owned())),
+        worked => worked.map_err(failure),
+    }
 }
 
 /// The tasks of queues, looked up when a job runs. What was read of a directory is kept until it changes.

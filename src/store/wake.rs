@@ -104,7 +104,7 @@ pub fn ring(place: &Place, cancel: bool) {
     let (Ok(entries), Ok(open)) = (fs::read_dir(&dir), fs::File::open(&dir)) else { return };
     let Ok(socket) = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket)) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket())) {
-        match socket.send_to(word, short(&open, &entry.file_name())) {
+        match socket.send_to(word, short(&open, entry.file_name())) {
             // Its worker is gone, and could not take the name along.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 let _ = fs::remove_file(entry.path());

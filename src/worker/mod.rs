@@ -38,6 +38,8 @@ const LEASE: Duration = Duration::from_secs(60);
 /// The part of the lease that is left for ending jobs, besides `kill_after`.
 const SAFETY: Duration = Duration::from_secs(2);
 
+/// How long the last results may take to be written when the worker is told to stop.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How many letters of tasks are read before the rest of the world has its turn.
 const LETTERS_AT_ONCE: usize = 100;
 
@@ -76,6 +78,8 @@ pub struct Summary {
     pub failed: u64,
     /// The job that was asked for by its number was not there to be taken.
     pub not_taken: bool,
+    /// Ends of jobs that could not be written down before the worker had to go: these jobs are begun again.
+    pub unwritten: bool,
 }
 
 /// What a worker is made of.
@@ -116,6 +120,8 @@ pub struct Worker<'a> {
     safe_until: Moment,
     begun: Moment,
     stopping: Option<Moment>,
+    /// When a worker that was told to stop, and runs nothing any more, waits for the database no longer.
+    leave_at: Option<Moment>,
     drained: bool,
     broken: Option<StoreError>,
     summary: Summary,
@@ -146,6 +152,7 @@ impl<'a> Worker<'a> {
             safe_until: now + lease,
             begun: now,
             stopping: None,
+            leave_at: None,
             drained: false,
             broken: None,
             summary: Summary::default(),
@@ -160,6 +167,15 @@ impl<'a> Worker<'a> {
         self.open_inbox();
         loop {
             self.ask();
+            if self.stopping.is_some() && self.running.is_empty() {
+                let at = self.now() + LAST_WORDS;
+                self.leave_at.get_or_insert(at);
+            }
+            if self.leave_at.is_some_and(|at| self.now() >= at) {
+                log::error!("the database has not answered: how the last jobs ended is not written down, and they are begun again");
+                self.summary.unwritten = true;
+                return Ok(self.summary);
+            }
             if self.is_over() {
                 return match self.broken.take() {
                     Some(error) => Err(error),
@@ -315,7 +331,7 @@ impl<'a> Worker<'a> {
         let dead = self.dead.iter().map(|(_, leftovers)| leftovers.wake_at());
         let end = self.limits.duration.map(|duration| self.begun + duration).filter(|end| *end > self.now());
         let held = (!self.running.is_empty()).then_some([self.renew_at, self.safe_until]);
-        jobs.chain(dead).chain(end).chain(held.into_iter().flatten()).chain(self.stopping).chain([self.look_at]).min()
+        jobs.chain(dead).chain(end).chain(held.into_iter().flatten()).chain(self.stopping).chain(self.leave_at).chain([self.look_at]).min()
     }
 
     fn rung(&mut self) {
