@@ -30,6 +30,8 @@ pub mod outcome;
 pub mod output;
 pub mod process;
 pub mod push;
+#[cfg(feature = "store")]
+pub mod queue;
 pub mod report;
 pub mod retry;
 #[cfg(feature = "schedule")]
@@ -40,4 +42,6 @@ pub mod store;
 pub mod task;
 pub mod trigger;
 pub mod trust;
+#[cfg(feature = "store")]
+pub mod worker;
 pub mod zone;

@@ -112,6 +112,11 @@ impl RunId {
         Self(format!("{boot:0>8}-{counter}-{random:016x}").into())
     }
 
+    /// The id of an attempt of a job, as its worker has written it down: an id of a run, and the number of the job.
+    pub fn of_attempt(claim: &str) -> Self {
+        Self(claim.into())
+    }
+
     /// The id as it is printed, exported and accepted.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -216,19 +216,19 @@ impl Attempt {
         }
     }
 
-    /// Adds the descriptors that become readable when something happened to it.
-    pub fn add_fds<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+    /// The descriptors that become readable when something happened to it.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let process = match &self.stage {
             Stage::Before(hook) | Stage::After(hook) => Some(hook.process()),
             Stage::Running(process) => Some(process),
             Stage::Over | Stage::Told | Stage::Finished => None,
         };
-        if let Some(process) = process {
-            fds.extend(process.fds().map(readable));
-        }
-        if let Some(capture) = &self.capture {
-            fds.extend(capture.fds().map(readable));
-        }
+        process.into_iter().flat_map(Supervised::fds).chain(self.capture.iter().flat_map(Capture::fds))
+    }
+
+    /// Adds them to those that are listened to.
+    pub fn add_fds<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+        fds.extend(self.fds().map(readable));
     }
 
     /// The next moment at which time alone changes something.

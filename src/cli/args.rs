@@ -101,6 +101,19 @@ pub enum Command {
         /// The id of the run; as much of it as no other begins with is enough
         run: String,
     },
+    /// Add a job to a queue; prints its id
+    #[cfg(all(feature = "schedule", feature = "store"))]
+    Enqueue(super::queue_args::EnqueueArgs),
+    /// Work queues until told to stop
+    #[cfg(all(feature = "schedule", feature = "store"))]
+    Work(super::queue_args::WorkArgs),
+    /// Look after the jobs of queues
+    #[cfg(all(feature = "schedule", feature = "store"))]
+    Queue {
+        /// What to do.
+        #[command(subcommand)]
+        command: super::queue_args::QueueCommand,
+    },
     /// Show how chains stand: what runs, what came of the last run, what is next
     #[cfg(all(feature = "schedule", feature = "store"))]
     Status {

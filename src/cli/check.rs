@@ -16,7 +16,7 @@ use crate::config::settings::ChainSettings;
 #[cfg(not(all(feature = "schedule", feature = "store")))]
 use crate::config::settings::StateSettings;
 use crate::config::value::CommandLine;
-use crate::config::{Config, Finding, Origin, Severity, chains, keys};
+use crate::config::{Config, Finding, Origin, Severity, chains, keys, queues};
 use crate::names::{MAIN_CHAIN, counted, printable, suggestion};
 use crate::outcome::{ExitKind, ProcessEnd, Verdict};
 use crate::process::find_program;
@@ -26,8 +26,9 @@ use crate::process::find_program;
 /// # Errors
 /// The configuration cannot be read, or the result not be written.
 pub fn check(settings: &Settings) -> Result<Exit, Failure> {
-    let Loaded { config, chain: main, state, mut findings } = settings.load()?;
+    let Loaded { config, chain: main, state, mut findings, .. } = settings.load()?;
     let named = named_chains(&config, &state, &mut findings);
+    queues::read_all(&config, &mut findings);
     // Whoever only has named chains needs no task_dir in [runner].
     let has_main = main.task_dir.is_some() || named.is_empty();
     let (mut told, mut setups) = (Vec::new(), Vec::new());

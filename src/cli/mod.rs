@@ -12,6 +12,8 @@ mod crontab;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod daemon;
 mod dry_run;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod enqueue;
 pub mod exit;
 mod filter;
 mod generate;
@@ -28,6 +30,10 @@ mod now;
 mod outside;
 mod prepare;
 mod print;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue;
+#[cfg(all(feature = "schedule", feature = "store"))]
+pub mod queue_args;
 mod record;
 mod refused;
 mod run;
@@ -47,6 +53,8 @@ mod table;
 mod web;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod why;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod work;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -184,6 +192,17 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             let settings = Settings::resolve(&global, false)?;
             report_log::start(settings.log.clone());
             import::crontab(&settings, &import::Question { file, of_user: user, into })
+        }
+        #[cfg(all(feature = "schedule", feature = "store"))]
+        Some(command @ (Command::Enqueue(_) | Command::Work(_) | Command::Queue { .. })) => {
+            let settings = Settings::resolve(&global, true)?;
+            report_log::start(settings.log.clone());
+            match command {
+                Command::Enqueue(args) => enqueue::enqueue(&settings, args),
+                Command::Work(args) => work::work(&settings, &args),
+                Command::Queue { command } => queue::queue(&settings, command),
+                _ => Ok(Exit::Internal),
+            }
         }
         Some(Command::Completions { shell }) => generate::completions(shell),
         Some(Command::Man { dir }) => generate::man(&dir),

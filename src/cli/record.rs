@@ -33,6 +33,12 @@ impl Record {
         }
     }
 
+    /// Keeps nothing: a job has its own record.
+    #[cfg(feature = "schedule")]
+    pub fn of_nobody() -> Self {
+        Self { recorder: None, board: None }
+    }
+
     /// Hands the records to the loop of the daemon, which writes them down.
     #[cfg(feature = "schedule")]
     pub fn of_daemon(owner: &crate::store::Owner, outbox: crate::daemon::Outbox, board: crate::board::Board) -> Self {

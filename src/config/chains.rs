@@ -56,7 +56,7 @@ pub fn read_all(config: &Config, findings: &mut Vec<Finding>) -> Vec<NamedChain>
 }
 
 /// A name is a word that can stand in a file name, a metric and a command line.
-fn judge_name(name: &str) -> Result<(), String> {
+pub(super) fn judge_name(name: &str) -> Result<(), String> {
     if name == MAIN_CHAIN {
         return Err(format!("`{MAIN_CHAIN}` is the chain of [runner]; choose another name"));
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::database::DatabaseUrl;
 use super::endpoint::{self, Endpoint, Influx};
+use super::queues::{Keep, PriorityOrder, RetryDelay};
 use super::value::{self, CommandLine, Parsed, Tries};
 use crate::clock::Limit;
 
@@ -103,10 +104,16 @@ impl Scope {
     pub const METRICS: Self = Self(64);
     /// `[liveness]`.
     pub const LIVENESS: Self = Self(128);
+    /// `[queue:NAME]`.
+    pub const QUEUE: Self = Self(256);
     const EACH_CHAIN: Self = Self(Self::RUNNER.0 | Self::CHAIN.0);
+    const EACH_DIR: Self = Self(Self::EACH_CHAIN.0 | Self::QUEUE.0);
     const SHARED: Self = Self(Self::EACH_CHAIN.0 | Self::INHERITED.0);
+    const SHARED_BY_ALL: Self = Self(Self::SHARED.0 | Self::QUEUE.0);
     const SHARED_AND_TASK: Self = Self(Self::SHARED.0 | Self::TASK.0);
+    const HOW_TO_RUN: Self = Self(Self::SHARED_AND_TASK.0 | Self::QUEUE.0);
     const OLD: Self = Self(Self::SHARED_AND_TASK.0 | Self::OLD_TASK.0);
+    const OLD_HOW_TO_RUN: Self = Self(Self::OLD.0 | Self::QUEUE.0);
     const TASK_AND_OLD: Self = Self(Self::TASK.0 | Self::OLD_TASK.0);
 
     /// Whether a key of this scope may stand in `section`.
@@ -152,7 +159,7 @@ macro_rules! keys {
 }
 
 keys! {
-    TASK_DIR: PathBuf = "task_dir", "", EACH_CHAIN, value::path, "directory of tasks";
+    TASK_DIR: PathBuf = "task_dir", "", EACH_DIR, value::path, "directory of tasks";
     INCLUDE_DIR: PathBuf = "include_dir", "", RUNNER, value::path, "directory of drop-in configuration, `*.cfg` by name";
     SLEEP_TIME: Duration = "sleep_time", "1", OLD, |text, _| value::duration(text), "least wait before the next try";
     RETRY_JITTER: Duration = "retry_jitter", "30", OLD, |text, _| value::duration(text), "a random part of this is added to sleep_time";
@@ -161,31 +168,31 @@ keys! {
     MAX_TRIES: Tries = "max_tries", "5", OLD, |text, _| value::tries(text), "tries in all, 0 = no limit";
     RETRY_DEADLINE: Limit = "retry_deadline", "infinity", SHARED, |text, _| value::limit(text), "no try begins later than this after the first";
     RETRY_FROM: RetryFrom = "retry_from", "start", SHARED, |text, _| value::choice(text, &[("start", RetryFrom::Start), ("failed", RetryFrom::Failed)]), "where to begin again: the chain's start, or only the failed task";
-    MAX_TIME: Limit = "max_time", "600", OLD, |text, _| value::limit(text), "limit of one task";
-    KILL_AFTER: Duration = "kill_after", "10", SHARED_AND_TASK, |text, _| value::duration(text), "time from TERM to KILL";
-    IDLE_TIMEOUT: Limit = "idle_timeout", "0", SHARED_AND_TASK, |text, _| value::limit(text), "limit since the task's start or last progress";
+    MAX_TIME: Limit = "max_time", "600", OLD_HOW_TO_RUN, |text, _| value::limit(text), "limit of one task";
+    KILL_AFTER: Duration = "kill_after", "10", HOW_TO_RUN, |text, _| value::duration(text), "time from TERM to KILL";
+    IDLE_TIMEOUT: Limit = "idle_timeout", "0", HOW_TO_RUN, |text, _| value::limit(text), "limit since the task's start or last progress";
     CHAIN_MAX_TIME: Limit = "chain_max_time", "0", EACH_CHAIN, |text, _| value::limit(text), "limit of a whole run";
     HALT_TASK: PathBuf = "halt_task", "halt.sh", EACH_CHAIN, |text, _| value::path(text, Path::new("")), "a file of the task directory, or an absolute path";
     HALT_ON_GIVE_UP: bool = "halt_on_give_up", "yes", EACH_CHAIN, |text, _| value::boolean(text), "run the halt task when tries are used up, too";
-    TASK_HOOK: CommandLine = "task_hook", "", SHARED, value::command, "command run before and after each task";
+    TASK_HOOK: CommandLine = "task_hook", "", SHARED_BY_ALL, value::command, "command run before and after each task";
     CHAIN_HOOK: CommandLine = "chain_hook", "", SHARED, value::command, "command run at start and end of a run, and when one did not start";
-    HOOK_MAX_TIME: Limit = "hook_max_time", "60", SHARED, |text, _| value::limit(text), "limit of one hook";
-    INTERPRETER: CommandLine = "interpreter", "", OLD, value::command, "command put before each task file";
-    SUCCESS_CODES: Vec<u8> = "success_codes", "0", SHARED_AND_TASK, |text, _| value::codes(text), "exit codes that mean done";
-    HALT_CODES: Vec<u8> = "halt_codes", "2", SHARED_AND_TASK, |text, _| value::codes(text), "exit codes that mean: run the halt task and stop";
-    STOP_CODES: Vec<u8> = "stop_codes", "", SHARED_AND_TASK, |text, _| value::codes(text), "exit codes that mean: stop without the halt task";
-    SKIP_CODES: Vec<u8> = "skip_codes", "", SHARED_AND_TASK, |text, _| value::codes(text), "exit codes that mean: done, nothing to do";
+    HOOK_MAX_TIME: Limit = "hook_max_time", "60", SHARED_BY_ALL, |text, _| value::limit(text), "limit of one hook";
+    INTERPRETER: CommandLine = "interpreter", "", OLD_HOW_TO_RUN, value::command, "command put before each task file";
+    SUCCESS_CODES: Vec<u8> = "success_codes", "0", HOW_TO_RUN, |text, _| value::codes(text), "exit codes that mean done";
+    HALT_CODES: Vec<u8> = "halt_codes", "2", HOW_TO_RUN, |text, _| value::codes(text), "exit codes that mean: run the halt task and stop";
+    STOP_CODES: Vec<u8> = "stop_codes", "", HOW_TO_RUN, |text, _| value::codes(text), "exit codes that mean: stop without the halt task";
+    SKIP_CODES: Vec<u8> = "skip_codes", "", HOW_TO_RUN, |text, _| value::codes(text), "exit codes that mean: done, nothing to do";
     MAX_PARALLEL: usize = "max_parallel", "1", EACH_CHAIN, |text, _| value::width(text), "tasks that may run side by side";
     TIMES: u32 = "times", "1", RUNNER, |text, _| value::count(text), "how many runs, 0 = for ever";
     RUN_INTERVAL: Duration = "run_interval", "", RUNNER, |text, _| value::duration(text), "the next run begins this long after the last began";
     SLEEP_INTERVAL: Duration = "sleep_interval", "", RUNNER, |text, _| value::duration(text), "the next run begins this long after the last ended";
-    USER: String = "user", "", SHARED_AND_TASK, |text, _| Ok(text.to_owned()), "user the tasks run as";
-    UMASK: u32 = "umask", "", SHARED_AND_TASK, |text, _| value::umask(text), "file mode creation mask of tasks";
-    NICE: i32 = "nice", "", SHARED_AND_TASK, |text, _| value::nice(text), "niceness of tasks";
-    WORKING_DIR: PathBuf = "working_dir", "", SHARED_AND_TASK, value::path, "directory the tasks start in";
-    OUTPUT: Output = "output", "auto", SHARED_AND_TASK, |text, _| value::choice(text, &[("auto", Output::Auto), ("inherit", Output::Inherit), ("prefix", Output::Prefix), ("capture", Output::Capture)]), "what happens to what a task writes";
-    SWEEP: Sweep = "sweep", "on-failure", SHARED_AND_TASK, |text, _| value::choice(text, &[("never", Sweep::Never), ("on-failure", Sweep::OnFailure), ("always", Sweep::Always)]), "when processes a task left behind are ended";
-    TRUST: Trust = "trust", "refuse", SHARED, |text, _| value::choice(text, &[("refuse", Trust::Refuse), ("warn", Trust::Warn)]), "what others could write: refuse it, or only warn";
+    USER: String = "user", "", HOW_TO_RUN, |text, _| Ok(text.to_owned()), "user the tasks run as";
+    UMASK: u32 = "umask", "", HOW_TO_RUN, |text, _| value::umask(text), "file mode creation mask of tasks";
+    NICE: i32 = "nice", "", HOW_TO_RUN, |text, _| value::nice(text), "niceness of tasks";
+    WORKING_DIR: PathBuf = "working_dir", "", HOW_TO_RUN, value::path, "directory the tasks start in";
+    OUTPUT: Output = "output", "auto", HOW_TO_RUN, |text, _| value::choice(text, &[("auto", Output::Auto), ("inherit", Output::Inherit), ("prefix", Output::Prefix), ("capture", Output::Capture)]), "what happens to what a task writes";
+    SWEEP: Sweep = "sweep", "on-failure", HOW_TO_RUN, |text, _| value::choice(text, &[("never", Sweep::Never), ("on-failure", Sweep::OnFailure), ("always", Sweep::Always)]), "when processes a task left behind are ended";
+    TRUST: Trust = "trust", "refuse", SHARED_BY_ALL, |text, _| value::choice(text, &[("refuse", Trust::Refuse), ("warn", Trust::Warn)]), "what others could write: refuse it, or only warn";
     DATABASE: DatabaseUrl = "database", "", RUNNER, DatabaseUrl::parse, "where state is kept: sqlite:PATH or postgresql://...";
     KEEP_RUNS: u32 = "keep_runs", "1000", RUNNER, |text, _| value::count(text), "how many runs the history keeps";
     KEEP_DAYS: u32 = "keep_days", "90", RUNNER, |text, _| value::count(text), "how many days the history goes back";
@@ -210,6 +217,13 @@ keys! {
     FILE: PathBuf = "file", "", LIVENESS, value::path, "file that tells when a run last ended well";
     CONSUL: Endpoint = "consul", "", LIVENESS, endpoint::consul, "key in Consul that tells the same";
     ETCD: Endpoint = "etcd", "", LIVENESS, endpoint::etcd, "key in etcd that tells the same";
+    JOBS: usize = "jobs", "1", QUEUE, |text, _| value::width(text), "jobs of the queue that one worker runs side by side";
+    MAX_ATTEMPTS: Tries = "max_attempts", "25", QUEUE, |text, _| value::tries(text), "attempts of a job in all, 0 = no limit";
+    RETRY_DELAY: RetryDelay = "retry_delay", "quartic", QUEUE, |text, _| RetryDelay::parse(text), "wait before the next attempt of a job: quartic, or D xF max D";
+    POLL: Duration = "poll", "5", QUEUE, |text, _| value::duration(text), "how often a worker looks although nothing has woken it";
+    PRIORITY_ORDER: PriorityOrder = "priority_order", "desc", QUEUE, |text, _| value::choice(text, &[("desc", PriorityOrder::Descending), ("asc", PriorityOrder::Ascending)]), "which priority goes first: the highest, or the lowest (as niceness)";
+    KEEP_DONE: Keep = "keep_done", "1000 30d", QUEUE, |text, _| Keep::parse(text), "how many jobs that are done or cancelled are kept, and how long";
+    KEEP_FAILED: Keep = "keep_failed", "10000 90d", QUEUE, |text, _| Keep::parse(text), "how many jobs that failed for good are kept, and how long";
     ENABLED: bool = "enabled", "yes", CHAIN, |text, _| value::boolean(text), "whether the schedule counts";
 }
 

@@ -8,6 +8,7 @@ pub mod ini;
 pub mod keys;
 pub mod load;
 pub mod push;
+pub mod queues;
 pub mod sections;
 pub mod settings;
 pub mod value;

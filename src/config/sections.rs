@@ -20,6 +20,8 @@ pub const DAEMON_SECTION: &str = "daemon";
 pub const METRICS_SECTION: &str = "metrics";
 /// The section of those who get a sign of life.
 pub const LIVENESS_SECTION: &str = "liveness";
+/// What the section of a queue begins with. A queue is asked for as if it were a chain of this whole name, which no chain can have.
+pub const QUEUE_PREFIX: &str = "queue:";
 /// The section of variables for all tasks.
 pub const ENV_SECTION: &str = "env";
 
@@ -83,11 +85,14 @@ impl<'a> Sections<'a> {
     /// The sections as the chain itself sees them; no task is found in these. A named chain takes from `[runner]` only
     /// what is inherited.
     pub fn for_chain(config: &'a Config, chain: &str) -> Self {
-        let own = format!("{CHAIN_PREFIX}{chain}");
+        let (own, scope) = match chain.strip_prefix(QUEUE_PREFIX) {
+            Some(_) => (chain.to_owned(), Scope::QUEUE),
+            None => (format!("{CHAIN_PREFIX}{chain}"), Scope::CHAIN),
+        };
         let places = if chain == MAIN_CHAIN {
             vec![(RUNNER_SECTION, Scope::RUNNER), (DEFAULT_SECTION, Scope::RUNNER)]
         } else {
-            vec![(own.as_str(), Scope::CHAIN), (RUNNER_SECTION, Scope::INHERITED), (DEFAULT_SECTION, Scope::CHAIN)]
+            vec![(own.as_str(), scope), (RUNNER_SECTION, Scope::INHERITED), (DEFAULT_SECTION, scope)]
         };
         let general = places.into_iter().filter_map(|(name, scope)| Some((scope, config.section(name)?))).collect();
         Self { config, by_word: HashMap::new(), with_env: HashSet::new(), general }

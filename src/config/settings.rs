@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::database::DatabaseUrl;
 use super::keys::{self, Key, Output, RetryFrom, Scope, Sweep, Trust};
 use super::sections::{
-    CHAIN_PREFIX, DAEMON_SECTION, ENV_SECTION, LIVENESS_SECTION, METRICS_SECTION, RUNNER_SECTION, SectionPath, Sections,
+    CHAIN_PREFIX, DAEMON_SECTION, ENV_SECTION, LIVENESS_SECTION, METRICS_SECTION, QUEUE_PREFIX, RUNNER_SECTION, SectionPath, Sections,
 };
 use super::value::{self, CommandLine, Tries};
 use super::{Config, Finding, Origin, Section, Severity};
@@ -295,6 +295,7 @@ pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
             RUNNER_SECTION => Scope::RUNNER,
             name if name.starts_with("task:") => Scope::TASK,
             name if name.starts_with(CHAIN_PREFIX) => Scope::CHAIN,
+            name if name.starts_with(QUEUE_PREFIX) => Scope::QUEUE,
             DAEMON_SECTION => Scope::DAEMON,
             METRICS_SECTION => Scope::METRICS,
             LIVENESS_SECTION => Scope::LIVENESS,

@@ -1,6 +1,7 @@
 //! Supervision: a process, the group it leads, and whatever it starts, from the start to the last of them.
 //! Touches processes and nothing else; `state` decides, `tree` looks, `unix` speaks to the kernel.
 
+pub mod leftovers;
 pub mod signal;
 pub mod state;
 pub mod tree;

@@ -1,6 +1,8 @@
 //! What every engine can do: statements inside a transaction. What runner keeps is written once, in `slots` and `runs`,
 //! over this; the engines differ in how they connect, lock and fail.
 
+use jiff::Timestamp;
+
 use super::error::{EngineError, StoreError};
 
 /// A value that goes to a database or comes from it.
@@ -30,6 +32,28 @@ pub trait Statements {
     /// # Errors
     /// As for [`Statements::run`].
     fn rows(&mut self, sql: &str, values: &[Cell]) -> Result<Vec<Row>, EngineError>;
+
+    /// What stands behind a question for rows that nobody else is to take meanwhile; those that somebody takes in this
+    /// moment are left out. Nothing where writers come one after the other.
+    fn taking(&self) -> &'static str {
+        ""
+    }
+
+    /// Nobody else does what has this name until the transaction ends. Nothing where writers come one after the other.
+    ///
+    /// # Errors
+    /// As for [`Statements::run`].
+    fn alone_with(&mut self, _name: &str) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// Tells all workers this word when the transaction is done, where the engine can do that.
+    ///
+    /// # Errors
+    /// As for [`Statements::run`].
+    fn tell_workers(&mut self, _word: &str) -> Result<(), EngineError> {
+        Ok(())
+    }
 }
 
 /// What is done in one transaction. It may be called again from the start when another one was in the way.
@@ -52,6 +76,14 @@ pub trait Engine: Send {
     /// # Errors
     /// It could not be done.
     fn read(&mut self, doing: &'static str, work: Work<'_>) -> Result<(), StoreError>;
+
+    /// The time by the clock that all users of the database share; `ours` where that is the machine's.
+    ///
+    /// # Errors
+    /// It could not be asked.
+    fn clock(&mut self, ours: Timestamp) -> Result<Timestamp, StoreError> {
+        Ok(ours)
+    }
 }
 
 /// `$from, $from+1, ..`: the places of `count` values.

@@ -7,6 +7,8 @@
 pub mod desk;
 pub mod engine;
 pub mod error;
+pub mod job;
+mod jobs;
 pub mod open;
 pub mod owner;
 #[cfg(feature = "postgres")]
@@ -17,6 +19,8 @@ mod schema;
 mod slots;
 pub mod spool;
 pub mod sqlite;
+mod turn;
+pub mod wake;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -26,6 +30,7 @@ use jiff::Timestamp;
 
 use engine::Engine;
 pub use error::StoreError;
+use job::{Finish, JobQuery, JobRecord, Kept, NewJob, QueueCount, Turn, Turned};
 pub use owner::Owner;
 use record::RunRecord;
 
@@ -227,6 +232,79 @@ pub trait Store: Send {
     /// # Errors
     /// It could not be written.
     fn prune_runs(&mut self, keep: Retention, now: Timestamp, most: u32) -> Result<u64, StoreError>;
+
+    /// The time by the clock that all users of the database share; `ours` where that is the machine's.
+    ///
+    /// # Errors
+    /// It could not be asked.
+    fn clock(&mut self, ours: Timestamp) -> Result<Timestamp, StoreError>;
+
+    /// Adds jobs, all or none; the id of each. One that stands for an equal one that is there has the id of that.
+    ///
+    /// # Errors
+    /// None was added.
+    fn enqueue(&mut self, jobs: &[NewJob], now: Timestamp) -> Result<Vec<i64>, StoreError>;
+
+    /// A worker's turn: what became of its jobs, a longer lease for those it has, and jobs for its free places.
+    ///
+    /// # Errors
+    /// Nothing of it was done, or nobody knows: ask again, with [`Turn::again`].
+    fn turn(&mut self, turn: &Turn) -> Result<Turned, StoreError>;
+
+    /// Takes jobs away from workers that are gone. Tells how many there were: others may have been quicker.
+    ///
+    /// # Errors
+    /// Nothing was done.
+    fn finish_jobs(&mut self, finishes: &[Finish]) -> Result<u64, StoreError>;
+
+    /// All jobs that a worker has, or had when it died.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn running_jobs(&mut self) -> Result<Vec<JobRecord>, StoreError>;
+
+    /// Jobs, the newest first.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn jobs(&mut self, query: &JobQuery) -> Result<Vec<JobRecord>, StoreError>;
+
+    /// One job.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn job(&mut self, id: i64) -> Result<Option<JobRecord>, StoreError>;
+
+    /// Takes a job that waits for this worker, whenever it is due; `None` when it does not wait.
+    ///
+    /// # Errors
+    /// It could not be written.
+    fn take_job(&mut self, id: i64, turn: &Turn) -> Result<Option<JobRecord>, StoreError>;
+
+    /// Nobody wants these jobs any more: those that wait are cancelled, those that run are to be ended by their worker.
+    /// The ids of both.
+    ///
+    /// # Errors
+    /// Nothing was done.
+    fn cancel_jobs(&mut self, ids: &[i64], now: Timestamp) -> Result<(Vec<i64>, Vec<i64>), StoreError>;
+
+    /// These jobs, which have ended, begin anew. The ids of those that did.
+    ///
+    /// # Errors
+    /// Nothing was done.
+    fn retry_jobs(&mut self, ids: &[i64], now: Timestamp) -> Result<Vec<i64>, StoreError>;
+
+    /// Forgets up to `most` jobs that have ended and are over what is kept. Tells how many there were.
+    ///
+    /// # Errors
+    /// Nothing was done.
+    fn prune_jobs(&mut self, kept: &[Kept], now: Timestamp, most: u32) -> Result<u64, StoreError>;
+
+    /// How many jobs of each state each queue has.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn count_jobs(&mut self, now: Timestamp) -> Result<Vec<QueueCount>, StoreError>;
 }
 
 impl<E: Engine> Store for E {
@@ -304,6 +382,60 @@ impl<E: Engine> Store for E {
 
     fn prune_runs(&mut self, keep: Retention, now: Timestamp, most: u32) -> Result<u64, StoreError> {
         write(self, "forget old runs", |on| runs::prune(on, keep, now, most))
+    }
+
+    fn clock(&mut self, ours: Timestamp) -> Result<Timestamp, StoreError> {
+        Engine::clock(self, ours)
+    }
+
+    fn enqueue(&mut self, jobs: &[NewJob], now: Timestamp) -> Result<Vec<i64>, StoreError> {
+        let mut before = None;
+        write(self, "add jobs", |on| jobs::enqueue(on, jobs, now, &mut before))
+    }
+
+    fn turn(&mut self, turn: &Turn) -> Result<Turned, StoreError> {
+        let idle = turn.finishes.is_empty() && !turn.renew && !turn.again;
+        if idle && let Some(turned) = read(self, "look for jobs", |on| turn::look(on, turn))? {
+            return Ok(turned);
+        }
+        let mut again = turn.again;
+        write(self, "take jobs", |on| turn::turn(on, turn, std::mem::replace(&mut again, true)))
+    }
+
+    fn finish_jobs(&mut self, finishes: &[Finish]) -> Result<u64, StoreError> {
+        write(self, "give jobs back", |on| turn::finish_all(on, finishes))
+    }
+
+    fn running_jobs(&mut self) -> Result<Vec<JobRecord>, StoreError> {
+        read(self, "read the jobs that run", jobs::running)
+    }
+
+    fn jobs(&mut self, query: &JobQuery) -> Result<Vec<JobRecord>, StoreError> {
+        read(self, "read jobs", |on| jobs::list(on, query))
+    }
+
+    fn job(&mut self, id: i64) -> Result<Option<JobRecord>, StoreError> {
+        read(self, "read a job", |on| jobs::one(on, id))
+    }
+
+    fn take_job(&mut self, id: i64, turn: &Turn) -> Result<Option<JobRecord>, StoreError> {
+        write(self, "take a job", |on| turn::take_one(on, id, turn))
+    }
+
+    fn cancel_jobs(&mut self, ids: &[i64], now: Timestamp) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
+        write(self, "cancel jobs", |on| jobs::cancel(on, ids, now))
+    }
+
+    fn retry_jobs(&mut self, ids: &[i64], now: Timestamp) -> Result<Vec<i64>, StoreError> {
+        write(self, "begin jobs anew", |on| jobs::retry(on, ids, now))
+    }
+
+    fn prune_jobs(&mut self, kept: &[Kept], now: Timestamp, most: u32) -> Result<u64, StoreError> {
+        write(self, "forget old jobs", |on| jobs::prune(on, kept, now, most))
+    }
+
+    fn count_jobs(&mut self, now: Timestamp) -> Result<Vec<QueueCount>, StoreError> {
+        read(self, "count jobs", |on| jobs::count(on, now))
     }
 }
 

@@ -90,6 +90,17 @@ impl Place {
         Ok(store)
     }
 
+    /// Opens the database to write one thing to it: no housekeeping, which others do in time.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_quickly(&self) -> Result<Box<dyn Store>, StoreError> {
+        match self.url()? {
+            DatabaseUrl::Sqlite(path) => Ok(Box::new(Sqlite::open_quickly(&path)?)),
+            DatabaseUrl::Postgres(url) => self.open_server(&url, true),
+        }
+    }
+
     /// Opens the database to read from it. Changes nothing.
     ///
     /// # Errors

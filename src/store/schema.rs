@@ -2,10 +2,11 @@
 //! docs/state.md describes them, and the tests hold an old copy of every version.
 
 /// The newest version.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 
 /// What makes each version of the one before, in the words both engines have in common: see [`Dialect`].
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
 CREATE TABLE slots (
     machine {text} NOT NULL,
     chain {text} NOT NULL,
@@ -83,7 +84,47 @@ CREATE TABLE tries (
     output_tail {text} NOT NULL DEFAULT '',
     PRIMARY KEY (run_id, place)
 ) {end};
-"];
+",
+    "
+CREATE TABLE jobs (
+    id {serial},
+    queue {text} NOT NULL DEFAULT 'default' CHECK (queue <> ''),
+    task {text} NOT NULL CHECK (task <> '' AND task NOT LIKE '%/%'),
+    args {text} NOT NULL DEFAULT '[]',
+    name {text},
+    creator {text},
+    job_key {text},
+    state {text} NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'running', 'done', 'failed', 'cancelled')),
+    priority {int} NOT NULL DEFAULT 0,
+    due {int} NOT NULL DEFAULT {now},
+    planned {int},
+    repeat_ms {int} CHECK (repeat_ms > 0),
+    repeat_until {int},
+    attempts {int} NOT NULL DEFAULT 0,
+    max_attempts {int},
+    created {int} NOT NULL DEFAULT {now},
+    claim {text},
+    host {text},
+    boot_id {text},
+    pid {int},
+    start_time {int},
+    lease_until {int},
+    cancel {int} NOT NULL DEFAULT 0 CHECK (cancel IN (0, 1)),
+    began {int},
+    ended {int},
+    result {text},
+    exit_code {int},
+    signal {int},
+    message {text},
+    last_error {text},
+    CHECK (state <> 'running' OR (claim IS NOT NULL AND lease_until IS NOT NULL))
+){end_rows};
+CREATE INDEX jobs_waiting ON jobs (queue, priority, due, id) WHERE state = 'waiting';
+CREATE INDEX jobs_running ON jobs (claim) WHERE state = 'running';
+CREATE INDEX jobs_ended ON jobs (queue, state, ended, id) WHERE ended IS NOT NULL;
+CREATE INDEX jobs_by_key ON jobs (queue, job_key, state) WHERE job_key IS NOT NULL;
+{wake}",
+];
 
 /// Where the engines' words for tables differ.
 #[derive(Debug, Clone, Copy)]
@@ -92,12 +133,29 @@ pub struct Dialect {
     pub text: &'static str,
     /// A number of 64 bits.
     pub int: &'static str,
-    /// What stands behind a table.
+    /// What stands behind a table with a key of its own.
     pub end: &'static str,
+    /// What stands behind a table whose rows are numbered.
+    pub end_rows: &'static str,
+    /// The number of a row, never used twice.
+    pub serial: &'static str,
+    /// This moment, in milliseconds since 1970.
+    pub now: &'static str,
+    /// What wakes the workers when there is a new job, where the engine can do that.
+    pub wake: &'static str,
 }
 
 /// The statements that lead from version `from` to the newest, each with the version it leads to.
 pub fn steps(from: i64, dialect: Dialect) -> impl Iterator<Item = (i64, String)> {
-    let said = move |step: &str| step.replace("{text}", dialect.text).replace("{int}", dialect.int).replace("{end}", dialect.end);
+    let words = [
+        ("{text}", dialect.text),
+        ("{int}", dialect.int),
+        ("{end}", dialect.end),
+        ("{end_rows}", dialect.end_rows),
+        ("{serial}", dialect.serial),
+        ("{now}", dialect.now),
+        ("{wake}", dialect.wake),
+    ];
+    let said = move |step: &str| words.iter().fold(step.to_owned(), |step, (word, said)| step.replace(word, said));
     (1..).zip(STEPS).filter(move |(version, _)| *version > from).map(move |(version, step)| (version, said(step)))
 }

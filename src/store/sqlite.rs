@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, TransactionBehavior, params_from_iter};
 
@@ -24,7 +25,16 @@ const APPLICATION_ID: i64 = 0x72_75_6e_72;
 /// How many statements are kept ready.
 const STATEMENTS: usize = 128;
 
-const DIALECT: Dialect = Dialect { text: "TEXT", int: "INTEGER", end: "STRICT, WITHOUT ROWID" };
+const DIALECT: Dialect = Dialect {
+    text: "TEXT",
+    int: "INTEGER",
+    end: "STRICT, WITHOUT ROWID",
+    end_rows: " STRICT",
+    serial: "INTEGER PRIMARY KEY AUTOINCREMENT",
+    // Whoever adds a job may have an old library, which does not know unixepoch('subsec').
+    now: "(CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))",
+    wake: "",
+};
 
 /// A connection to a file.
 #[derive(Debug)]
@@ -47,6 +57,18 @@ impl Sqlite {
         sqlite.refuse_newer(found)?;
         sqlite.patiently("open it", Self::prepare_to_write)?;
         sqlite.migrate()?;
+        Ok(sqlite)
+    }
+
+    /// As [`Sqlite::open`], for one thing to be written: what stands in the journal stays there. The last to close a file
+    /// would else carry it over with several more syncs, each time.
+    ///
+    /// # Errors
+    /// As for [`Sqlite::open`].
+    pub fn open_quickly(path: &Path) -> Result<Self, StoreError> {
+        let sqlite = Self::open(path)?;
+        let set = sqlite.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        set.map_err(|error| fault(&error).on(&sqlite.name, "open it"))?;
         Ok(sqlite)
     }
 

@@ -49,6 +49,7 @@ pub(crate) fn fulfils_the_contract(store: &mut dyn Store) {
     a_run_is_kept_from_its_beginning_to_its_end(store);
     history_is_newest_first(store);
     a_run_is_found_by_its_beginning(store);
+    crate::contract_jobs::jobs_fulfil_the_contract(store);
     // Last: they forget what the others left.
     old_runs_are_forgotten(store);
     forgotten_slots_stay_used(store);

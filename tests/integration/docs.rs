@@ -9,7 +9,7 @@
 //! - `console unordered`: the lines that come out are the same, in whatever order.
 //! - `ini`: `runner check` finds no error in it; with `refused` behind it, it does. The tasks are those of
 //!   example-tasks.d if it names no task_dir; relative task directories that are not there are made, with one task each.
-//! - `json`: one JSON value or several; `sh`: `sh -n` takes it; `text`, `systemd`: nothing.
+//! - `json`: one JSON value or several; `sh`: `sh -n` takes it; `text`, `systemd`, `sql`, `python`: nothing.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -129,7 +129,8 @@ fn judge(block: &Block, above: Option<&Block>) -> Result<(), String> {
             None => Ok(()),
         },
         "sh" => judge_script(block),
-        "text" | "systemd" => Ok(()),
+        // tests/integration/queue.rs runs what is Python.
+        "text" | "systemd" | "sql" | "python" => Ok(()),
         info => Err(format!("{}: a block that is `{info}` is not understood", block.place)),
     }
 }
@@ -164,7 +165,7 @@ fn calls(block: &Block) -> Result<Vec<Call>, String> {
 
 fn judge_console(block: &Block, above: Option<&Block>, ordered: bool) -> Result<(), String> {
     let calls = calls(block)?;
-    let needs = ["history", "show", "now", "tick", "schedule", "status", "why", "import"];
+    let needs = ["history", "show", "now", "tick", "schedule", "status", "why", "import", "enqueue", "work", "queue"];
     let of_state = |call: &Call| call.command.split(' ').any(|word| needs.contains(&word));
     if !cfg!(all(feature = "schedule", feature = "store")) && calls.iter().any(of_state) {
         return Ok(());
@@ -337,6 +338,7 @@ fn the_configuration_page_has_every_key_with_its_default_and_its_sections() {
             (Scope::DAEMON, "daemon"),
             (Scope::METRICS, "metrics"),
             (Scope::LIVENESS, "liveness"),
+            (Scope::QUEUE, "queue"),
         ];
         let words: Vec<_> = sections.iter().filter(|(scope, _)| key.scope.covers(*scope)).map(|(_, word)| *word).collect();
         let name = format!("`{}`", key.name);

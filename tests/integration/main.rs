@@ -24,6 +24,8 @@ mod config;
 mod config_values;
 #[cfg(feature = "store")]
 mod contract;
+#[cfg(feature = "store")]
+mod contract_jobs;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod daemon;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
@@ -65,6 +67,12 @@ mod probes;
 mod progress;
 mod push;
 mod push_servers;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue_crash;
+#[cfg(all(feature = "schedule", feature = "postgres"))]
+mod queue_server;
 mod retry;
 mod runner_config;
 #[cfg(feature = "schedule")]

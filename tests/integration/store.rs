@@ -9,12 +9,15 @@ use std::process::{Child, Command, Stdio};
 
 use runner::config::database::DatabaseUrl;
 use runner::config::settings::StateSettings;
+use runner::queue::JobState;
+use runner::store::job::JobQuery;
 use runner::store::open::Place;
 use runner::store::record::RunRecord;
 use runner::store::sqlite::Sqlite;
 use runner::store::{Owner, SlotClaim, Store, StoreError, VERSION, end_crashed, lost_slots};
 
 use crate::contract::{at, begun, claim, ended, fulfils_the_contract, owner};
+use crate::contract_jobs::new_job;
 use crate::scene::{Scene, spawn};
 
 /// How many processes use a database at the same time.
@@ -205,6 +208,17 @@ pub(crate) fn knows_the_old_copy(store: &mut dyn Store) {
     assert_eq!(store.claim_slots(&[claim("machine", "nightly", 0, "new")], &owner("machine"), at(5)).unwrap(), [false]);
     assert_eq!(store.claim_slots(&[claim("machine", "nightly", -9_000_000, "new")], &owner("machine"), at(5)).unwrap(), [false]);
     assert_eq!(store.open_runs("host").unwrap().len(), 1);
+    // Jobs came with version 2; what was made of an older copy takes them.
+    let known = store.jobs(&JobQuery { queue: Some("mail".into()), state: None, limit: 9, now: at(0) }).unwrap();
+    let id = store.enqueue(&[new_job("mail", "send.py")], at(0)).unwrap()[0];
+    if let [failed, running, waiting] = &known[..] {
+        assert_eq!([failed.id, running.id, waiting.id, id], [9, 8, 7, 10]);
+        assert_eq!((failed.state(at(0)), failed.last_error.as_deref()), (JobState::Failed, Some("why")));
+        assert_eq!((running.claim.as_deref(), running.lease_until), (Some("1f8e60d2-4-0000000000000002.8"), Some(at(60))));
+        assert_eq!((waiting.key.as_deref(), waiting.repeat_ms, waiting.planned()), (Some("k"), Some(60_000), at(100)));
+    } else {
+        assert_eq!((known.len(), id), (0, 1));
+    }
 }
 
 #[test]

@@ -147,7 +147,8 @@ fn away(why: String) -> EngineError {
     EngineError::new(EngineFault::Away, why)
 }
 
-fn connect(server: &Server) -> Result<Client, EngineError> {
+/// A connection.
+pub(super) fn connect(server: &Server) -> Result<Client, EngineError> {
     let denied = |why| EngineError::new(EngineFault::Denied, why);
     let config = server.config().map_err(denied)?;
     let connector = server.check.connector().map_err(denied)?;

@@ -1,0 +1,192 @@
+//! What the queue costs beside the least it could cost: the same table, the same processes, in bare C, taken one by one
+//! (`queue_bare.c`, built with cc and the system's SQLite). Both take turns in one run.
+//!
+//! `cargo bench --bench queue`; with `-- --quick` fewer jobs. Beside each figure stands what it is to be. A figure that
+//! misses its aim fails nothing.
+#![expect(clippy::disallowed_methods, reason = "a benchmark starts programs and reads the clock")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "what cannot be measured is a surprise for whoever measures")]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rusqlite::Connection;
+
+const RUNNER: &str = env!("CARGO_BIN_EXE_runner");
+
+/// A directory on the disk that is measured, with a queue whose one task does nothing.
+struct Bench {
+    dir: tempfile::TempDir,
+    bare: PathBuf,
+    jobs: usize,
+    rounds: usize,
+}
+
+impl Bench {
+    fn new(quick: bool) -> Self {
+        // Not /tmp, which may be memory: commits are to be synced.
+        let dir = tempfile::tempdir_in(Path::new(RUNNER).parent().unwrap()).unwrap();
+        fs::create_dir(dir.path().join("jobs")).unwrap();
+        fs::copy("/bin/true", dir.path().join("jobs/true")).unwrap();
+        let config =
+            format!("[runner]\ndatabase = sqlite:{}/runner.db\n[queue:default]\ntask_dir = jobs\noutput = inherit\n", dir.path().display());
+        fs::write(dir.path().join("queue.cfg"), config).unwrap();
+        let bare = dir.path().join("bare");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/queue_bare.c");
+        let built = Command::new("cc").arg("-O2").arg("-o").arg(&bare).arg(source).arg("-lsqlite3").status();
+        assert!(built.is_ok_and(|status| status.success()), "cc and libsqlite3-dev are needed");
+        Self { dir, bare, jobs: if quick { 300 } else { 1500 }, rounds: if quick { 1 } else { 3 } }
+    }
+
+    fn runner(&self) -> Command {
+        let mut runner = Command::new(RUNNER);
+        runner.arg("-q").arg("-c").arg(self.dir.path().join("queue.cfg"));
+        runner.env("STATE_DIRECTORY", self.dir.path()).stdout(Stdio::null());
+        runner
+    }
+
+    fn database(&self) -> PathBuf {
+        self.dir.path().join("runner.db")
+    }
+
+    /// An empty table with so many jobs.
+    fn fill(&self, jobs: usize) {
+        assert!(self.runner().args(["queue", "prune"]).status().unwrap().success());
+        let connection = Connection::open(self.database()).unwrap();
+        let fill = format!(
+            "DELETE FROM jobs; WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {jobs}) \
+             INSERT INTO jobs (task, due) SELECT 'true', 1 FROM n; PRAGMA wal_checkpoint(TRUNCATE)"
+        );
+        connection.execute_batch(&fill).unwrap();
+    }
+
+    /// Jobs drained per second.
+    fn drained(&self, jobs: usize, program: &mut Command) -> f64 {
+        self.fill(jobs);
+        let begun = Instant::now();
+        assert!(program.status().unwrap().success());
+        jobs as f64 / begun.elapsed().as_secs_f64()
+    }
+
+    fn throughput(&self, workers: usize, aim: &str) {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..self.rounds {
+            let count = workers.to_string();
+            theirs.push(self.drained(self.jobs, Command::new(&self.bare).arg(self.database()).arg(&count).arg("/bin/true")));
+            ours.push(self.drained(self.jobs, self.runner().args(["work", "--drain", "--jobs", &count])));
+        }
+        let (ours, theirs) = (middle(ours), middle(theirs));
+        println!("{workers:>2} at once: {ours:6.0} jobs a second, bare {theirs:6.0}, ratio {:.2}   {aim}", ours / theirs);
+    }
+
+    fn enqueue_many(&self) {
+        let calls = self.jobs / 5;
+        for with in ["no worker", "a worker"] {
+            let mut worker = (with == "a worker").then(|| self.worker("1h"));
+            self.fill(0);
+            let begun = Instant::now();
+            for _ in 0..calls {
+                assert!(self.runner().args(["enqueue", "--in", "1h", "true"]).status().unwrap().success());
+            }
+            let rate = calls as f64 / begun.elapsed().as_secs_f64();
+            println!("enqueue by command line, {with}: {rate:5.0} a second   aim: 700, at least 400");
+            worker.iter_mut().for_each(stop);
+        }
+        self.fill(0);
+        let lines = self.dir.path().join("lines");
+        let count = self.jobs * 100;
+        fs::write(&lines, "{\"task\":\"true\",\"args\":[\"one\",\"two\"],\"in\":\"1h\"}\n".repeat(count)).unwrap();
+        let begun = Instant::now();
+        assert!(self.runner().args(["enqueue", "--stdin"]).stdin(File::open(&lines).unwrap()).status().unwrap().success());
+        println!("enqueue in bulk, {count} jobs: {:6.0} a second   aim: 50000", count as f64 / begun.elapsed().as_secs_f64());
+    }
+
+    fn worker(&self, sleep: &str) -> Child {
+        self.fill(0);
+        self.runner().args(["work", "--jobs", "4", "--sleep", sleep]).spawn().unwrap()
+    }
+
+    /// From the call of `enqueue` to the start of the job, which writes down when that was.
+    fn latency(&self) {
+        let task = self.dir.path().join("jobs/stamp");
+        let mut file = File::create(&task).unwrap();
+        write!(file, "#!/bin/sh\ndate +%s.%N >{}/stamp.new\nmv {0}/stamp.new {0}/stamp\n", self.dir.path().display()).unwrap();
+        drop(file);
+        fs::set_permissions(&task, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut worker = self.worker("1h");
+        std::thread::sleep(Duration::from_millis(500));
+        let stamp = self.dir.path().join("stamp");
+        let mut waits: Vec<(f64, f64)> = (0..self.jobs / 15)
+            .map(|_| {
+                let _ = fs::remove_file(&stamp);
+                let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+                let begun = now();
+                assert!(self.runner().args(["enqueue", "stamp"]).status().unwrap().success());
+                let returned = now();
+                let begun_at: f64 = loop {
+                    if let Ok(text) = fs::read_to_string(&stamp) {
+                        break text.trim().parse().unwrap();
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                };
+                ((begun_at - begun) * 1000.0, (returned - begun) * 1000.0)
+            })
+            .collect();
+        stop(&mut worker);
+        waits.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let half = waits[waits.len() / 2];
+        println!(
+            "from the call of enqueue to the job's first line, p50 {:.1} ms (a shell and date(1) included); enqueue itself {:.1} ms   aim: 5 ms",
+            half.0, half.1
+        );
+    }
+
+    /// A claim among very many jobs that wait.
+    fn crowded(&self, waiting: usize) {
+        self.fill(0);
+        let mut connection = Connection::open(self.database()).unwrap();
+        let transaction = connection.transaction().unwrap();
+        let fill = format!(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {waiting}) \
+             INSERT INTO jobs (task, due, priority) SELECT 'true', 32503680000000 + n, n % 10 FROM n; \
+             WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {}) INSERT INTO jobs (task, due) SELECT 'true', 1 FROM n",
+            self.jobs
+        );
+        transaction.execute_batch(&fill).unwrap();
+        transaction.commit().unwrap();
+        drop(connection);
+        let begun = Instant::now();
+        assert!(self.runner().args(["work", "--drain", "--jobs", "16"]).status().unwrap().success());
+        let rate = self.jobs as f64 / begun.elapsed().as_secs_f64();
+        println!("16 at once, beside {waiting} jobs of ten priorities that wait: {rate:6.0} jobs a second");
+    }
+}
+
+fn middle(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn stop(child: &mut Child) {
+    let _ = Command::new("kill").arg(child.id().to_string()).status();
+    child.wait().unwrap();
+}
+
+fn main() -> ExitCode {
+    // Cargo says --bench when it is asked to measure, and nothing when it runs all targets as tests.
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if !words.iter().any(|word| word == "--bench") {
+        println!("measures only under cargo bench");
+        return ExitCode::SUCCESS;
+    }
+    let bench = Bench::new(words.iter().any(|word| word == "--quick"));
+    println!("{} jobs, the middle of {} rounds, SQLite on {}", bench.jobs, bench.rounds, bench.dir.path().display());
+    bench.throughput(1, "aim: 1.2, at least 0.75");
+    bench.throughput(16, "aim: 1.5, at least 0.75");
+    bench.latency();
+    bench.enqueue_many();
+    bench.crowded(if bench.rounds > 1 { 1_000_000 } else { 100_000 });
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,240 @@
+//! The queues of jobs, `[queue:NAME]`: how their jobs are run, retried and kept. Decides only.
+
+use std::time::Duration;
+
+use super::chains::judge_name;
+use super::keys;
+use super::sections::{QUEUE_PREFIX, Sections};
+use super::settings::{ChainSettings, Reader};
+use super::value::{self, Parsed, Tries};
+use super::{Config, Finding, Origin};
+
+/// Which priority goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PriorityOrder {
+    /// The highest.
+    Descending,
+    /// The lowest, as niceness has it.
+    Ascending,
+}
+
+/// How long a job waits before its next attempt.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RetryDelay {
+    /// attempts^4 + 5 seconds (django-background-tasks).
+    Quartic,
+    /// The first wait, multiplied with the factor for each further attempt, up to the longest.
+    Growing {
+        /// The wait after the first attempt.
+        first: Duration,
+        /// At least 1.
+        factor: f64,
+        /// The wait never grows over this.
+        longest: Duration,
+    },
+}
+
+impl RetryDelay {
+    /// Reads `quartic`, or `D [xF] [max D]`: `30`, `10s x2`, `10s x2 max 1h`.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Parsed<Self> {
+        let expected =
+            || "expected `quartic` (attempts^4 + 5 seconds), or a wait with a factor and a limit such as `10s x2 max 1h`".to_owned();
+        if text == "quartic" {
+            return Ok(Self::Quartic);
+        }
+        let (rest, longest) = match text.split_once("max") {
+            Some((rest, longest)) => (rest, value::duration(longest.trim()).map_err(|_| expected())?),
+            None => (text, Duration::MAX),
+        };
+        let (first, factor) = match rest.split_once('x') {
+            Some((first, factor)) => (first, value::factor(factor.trim()).map_err(|_| expected())?),
+            None => (rest, 1.0),
+        };
+        let first = value::duration(first.trim()).ok().filter(|first| *first < Duration::MAX).ok_or_else(expected)?;
+        Ok(Self::Growing { first, factor, longest })
+    }
+
+    /// The wait after so many attempts, at least 1; never over a hundred years.
+    pub fn wait(self, attempts: u32) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+        let wait = match self {
+            Self::Quartic => Duration::from_secs(u64::from(attempts).saturating_pow(4).saturating_add(5)),
+            Self::Growing { first, factor, longest } => {
+                let grown = first.as_secs_f64() * factor.powf(f64::from(attempts.saturating_sub(1)));
+                // `0 x infinity` is not a number.
+                let grown = if first.is_zero() { 0.0 } else { grown };
+                Duration::try_from_secs_f64(grown).unwrap_or(Duration::MAX).min(longest)
+            }
+        };
+        wait.min(LONGEST)
+    }
+}
+
+/// How many jobs of the past are kept, and how long; both when both are said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// Not more than these.
+    pub count: Option<u64>,
+    /// Not longer.
+    pub age: Option<Duration>,
+}
+
+impl Keep {
+    /// Reads a number, a duration with its unit, or both: `1000`, `30d`, `1000 30d`. `infinity` keeps all.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Parsed<Self> {
+        let expected = || "expected how many, how long, or both: `1000`, `30d`, `1000 30d`, or `infinity`".to_owned();
+        let mut keep = Self { count: None, age: None };
+        let (mut words, mut any) = (text.split_whitespace().peekable(), false);
+        if let Some(count) = words.peek().and_then(|word| word.parse().ok()) {
+            (keep.count, any) = (Some(count), true);
+            words.next();
+        }
+        let rest = words.collect::<Vec<_>>().join(" ");
+        match value::duration(&rest) {
+            _ if rest.is_empty() => {}
+            Ok(age) => (keep.age, any) = ((age < Duration::MAX).then_some(age), true),
+            Err(_) => return Err(expected()),
+        }
+        if any { Ok(keep) } else { Err(expected()) }
+    }
+}
+
+/// A queue, and how its jobs are run.
+#[derive(Debug, Clone)]
+pub struct QueueSettings {
+    /// Its name.
+    pub name: String,
+    /// The header of its section.
+    pub origin: Origin,
+    /// How a task is run; its name is that of the section.
+    pub chain: ChainSettings,
+    /// `jobs`.
+    pub jobs: usize,
+    /// `max_attempts`.
+    pub max_attempts: Tries,
+    /// `retry_delay`.
+    pub retry_delay: RetryDelay,
+    /// `poll`; at least a tenth of a second.
+    pub poll: Duration,
+    /// `priority_order`.
+    pub order: PriorityOrder,
+    /// `keep_done`.
+    pub keep_done: Keep,
+    /// `keep_failed`.
+    pub keep_failed: Keep,
+}
+
+/// The names of the queues, in the order of their sections.
+pub fn names(config: &Config) -> impl Iterator<Item = &str> {
+    config.sections().filter_map(|section| section.name.strip_prefix(QUEUE_PREFIX))
+}
+
+/// Reads all queues. Whatever is wrong goes to `findings`; a queue whose name is none is left out.
+pub fn read_all(config: &Config, findings: &mut Vec<Finding>) -> Vec<QueueSettings> {
+    let sections = config.sections().filter_map(|section| Some((section, section.name.strip_prefix(QUEUE_PREFIX)?)));
+    let mut queues = Vec::new();
+    for (section, name) in sections {
+        match judge_name(name) {
+            Ok(()) => queues.push(QueueSettings::read(config, name, section.origin.clone(), findings)),
+            Err(expected) => findings.push(Finding::error(&section.origin, format!("[{}]: {expected}", section.name))),
+        }
+    }
+    queues
+}
+
+impl QueueSettings {
+    /// Reads what `[queue:NAME]` says.
+    pub fn read(config: &Config, name: &str, origin: Origin, findings: &mut Vec<Finding>) -> Self {
+        /// A worker that looks more often does nothing else.
+        const LEAST_POLL: Duration = Duration::from_millis(100);
+        let section = format!("{QUEUE_PREFIX}{name}");
+        let chain = ChainSettings::of_chain(config, &section, findings);
+        let sections = Sections::for_chain(config, &section);
+        let path = sections.of_chain();
+        let mut reader = Reader { path: &path, findings };
+        let queue = Self {
+            jobs: reader.value(&keys::JOBS),
+            max_attempts: reader.value(&keys::MAX_ATTEMPTS),
+            retry_delay: reader.value(&keys::RETRY_DELAY),
+            poll: reader.value(&keys::POLL).max(LEAST_POLL),
+            order: reader.value(&keys::PRIORITY_ORDER),
+            keep_done: reader.value(&keys::KEEP_DONE),
+            keep_failed: reader.value(&keys::KEEP_FAILED),
+            name: name.to_owned(),
+            chain,
+            origin,
+        };
+        if queue.chain.task_dir.is_none() {
+            findings.push(Finding::error(&queue.origin, format!("[{section}] needs a task_dir")));
+        }
+        queue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::Limit;
+    use crate::config::{ini, settings};
+
+    fn read(text: &str) -> (Vec<QueueSettings>, Vec<String>) {
+        let (mut config, mut findings) = (Config::default(), Vec::new());
+        let file: Arc<Path> = Path::new("/etc/r.cfg").into();
+        config.add_document(&file, &ini::parse(text.as_bytes()).unwrap(), &mut findings);
+        settings::judge_keys(&config, &mut findings);
+        let queues = read_all(&config, &mut findings);
+        (queues, findings.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn it_inherits_how_tasks_are_run() {
+        let (queues, told) =
+            read("[runner]\ntask_dir = t\nmax_time = 7\nkill_after = 3\n[queue:mail]\ntask_dir = mail\nkill_after = 2\njobs = 4\n");
+        assert_eq!(told, [""; 0]);
+        let queue = &queues[0];
+        assert_eq!((queue.name.as_str(), queue.chain.name.as_str(), queue.jobs), ("mail", "queue:mail", 4));
+        assert_eq!(queue.chain.task_dir.as_deref(), Some(Path::new("/etc/mail")));
+        assert_eq!(queue.chain.task.max_time, Limit::of(Duration::from_secs(7)));
+        assert_eq!((queue.chain.task.kill_after, queue.max_attempts.count()), (Duration::from_secs(2), 25));
+        assert_eq!((queue.retry_delay, queue.order), (RetryDelay::Quartic, PriorityOrder::Descending));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let (_, told) = read("[queue:a b]\ntask_dir = x\n[queue:c]\nmax_tries = 2\nretry_delay = soon\n");
+        assert_eq!(told.len(), 4, "{told:?}");
+        assert!(told[0].contains("unknown key `max_tries` in [queue:c]"), "{told:?}");
+    }
+
+    #[test]
+    fn delays_are_read_and_grow() {
+        let waits = |text: &str| [1, 2, 25].map(|attempts| RetryDelay::parse(text).unwrap().wait(attempts).as_secs());
+        assert_eq!(waits("quartic"), [6, 21, 390_630]);
+        assert_eq!(waits("10s x2 max 1h"), [10, 20, 3600]);
+        assert_eq!(waits("30"), [30; 3]);
+        assert_eq!(waits("0 x9"), [0; 3]);
+        assert_eq!(RetryDelay::parse("1h x99").unwrap().wait(u32::MAX), Duration::from_secs(100 * 365 * 86_400));
+        for text in ["", "often", "x2", "10s x0.5", "max 1h", "infinity"] {
+            assert!(RetryDelay::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_a_number_an_age_or_both() {
+        let keep = |count, days: Option<u64>| Ok(Keep { count, age: days.map(|days| Duration::from_secs(days * 86_400)) });
+        assert_eq!(Keep::parse("1000"), keep(Some(1000), None));
+        assert_eq!(Keep::parse("30d"), keep(None, Some(30)));
+        assert_eq!(Keep::parse("0 1d"), keep(Some(0), Some(1)));
+        assert_eq!(Keep::parse("infinity"), keep(None, None));
+        assert!(Keep::parse("").is_err() && Keep::parse("some").is_err() && Keep::parse("10 some").is_err());
+    }
+}

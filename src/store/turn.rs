@@ -1,0 +1,224 @@
+//! A worker's turn: the results of its jobs, their repetitions, the lease of those that go on, and jobs for its free
+//! places, all in one transaction, so that one commit serves an end and a beginning. Statements only.
+
+use jiff::Timestamp;
+
+use super::engine::{Cell, Columns, Statements, places};
+use super::error::EngineError;
+use super::job::{Finish, JobRecord, Turn, Turned, Want};
+use super::jobs::{COLUMNS, optional, record, text};
+use crate::config::queues::PriorityOrder;
+use crate::queue::Next;
+
+/// Looks whether there is anything to take, without being in anybody's way; what to answer when there is not.
+pub fn look(on: &mut dyn Statements, turn: &Turn) -> Result<Option<Turned>, EngineError> {
+    let mut next_due = None;
+    for want in &turn.wants {
+        let seen = walk(on, want, turn.now, "")?;
+        if !seen.ids.is_empty() {
+            return Ok(None);
+        }
+        next_due = earlier(next_due, seen.next_due);
+    }
+    Ok(Some(Turned { next_due, ..Turned::default() }))
+}
+
+/// The whole turn. `again`: it may have been done before.
+pub fn turn(on: &mut dyn Statements, turn: &Turn, again: bool) -> Result<Turned, EngineError> {
+    finish_all(on, &turn.finishes)?;
+    let mut turned = Turned::default();
+    if again {
+        turned.jobs = taken_before(on, &turn.token)?;
+    }
+    for want in &turn.wants {
+        let have = turned.jobs.iter().filter(|job| job.queue == want.queue).count();
+        let left = |places: u32, have: usize| places.saturating_sub(u32::try_from(have).unwrap_or(u32::MAX));
+        let places = left(want.places, have).min(left(turn.places, turned.jobs.len()));
+        if places == 0 {
+            continue;
+        }
+        let taking = on.taking();
+        // Never more than there are places in all.
+        let seen = walk(on, &Want { places, ..want.clone() }, turn.now, taking)?;
+        turned.next_due = earlier(turned.next_due, seen.next_due);
+        turned.jobs.extend(take(on, &seen.ids, turn)?);
+    }
+    if turn.renew {
+        turned.held = Some(renew(on, turn)?);
+    }
+    Ok(turned)
+}
+
+fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
+}
+
+/// What a walk through a queue has found.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Jobs that are due, the first to be taken first.
+    ids: Vec<i64>,
+    /// When the next one is due, if the walk came to the end of the queue.
+    next_due: Option<Timestamp>,
+}
+
+/// Walks through a queue, priority by priority, until there are jobs for all places. Each step is one look into the index,
+/// however many jobs wait.
+fn walk(on: &mut dyn Statements, want: &Want, now: Timestamp, taking: &str) -> Result<Seen, EngineError> {
+    let (beyond, direction) = match want.order {
+        PriorityOrder::Descending => ("<", "DESC"),
+        PriorityOrder::Ascending => (">", "ASC"),
+    };
+    let places = want.places as usize;
+    let (mut seen, mut last) = (Seen::default(), None);
+    loop {
+        let mut values = vec![text(&want.queue)];
+        let mut filter = "";
+        let later = format!("AND priority {beyond} $2 ");
+        if let Some(priority) = last {
+            values.push(Cell::Int(priority));
+            filter = &later;
+        }
+        let sql = format!("SELECT priority FROM jobs WHERE queue = $1 AND state = 'waiting' {filter}ORDER BY priority {direction} LIMIT 1");
+        let Some(priority) = on.rows(&sql, &values)?.into_iter().next().map(|row| Columns::of(row).int()) else { return Ok(seen) };
+        last = Some(priority);
+        // One more than is wanted: the first that is not due tells when to come again.
+        let limit = i64::try_from(places - seen.ids.len() + 1).unwrap_or(i64::MAX);
+        let sql =
+            format!("SELECT id, due FROM jobs WHERE queue = $1 AND state = 'waiting' AND priority = $2 ORDER BY due, id LIMIT $3{taking}");
+        for row in on.rows(&sql, &[text(&want.queue), priority.into(), limit.into()])? {
+            let mut row = Columns::of(row);
+            let (id, due) = (row.int(), Timestamp::from_millisecond(row.int()).unwrap_or(now));
+            if due > now {
+                seen.next_due = earlier(seen.next_due, Some(due));
+                break;
+            }
+            if seen.ids.len() < places {
+                seen.ids.push(id);
+            }
+        }
+        if seen.ids.len() >= places {
+            // There may be more that are due; whoever frees a place looks again.
+            return Ok(Seen { next_due: None, ..seen });
+        }
+    }
+}
+
+/// Makes jobs the worker's own, in this order.
+fn take(on: &mut dyn Statements, ids: &[i64], turn: &Turn) -> Result<Vec<JobRecord>, EngineError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "UPDATE jobs SET state = 'running', attempts = attempts + 1, planned = COALESCE(planned, due), claim = CAST($1 AS TEXT) || '.' || id, \
+         host = $2, boot_id = $3, pid = $4, start_time = $5, lease_until = $6, cancel = 0, began = $7, ended = NULL \
+         WHERE id IN ({}) AND state = 'waiting' RETURNING {COLUMNS}",
+        places(8, ids.len())
+    );
+    let owner = &turn.owner;
+    let mut values = vec![
+        text(&turn.token),
+        text(&owner.host),
+        text(&owner.boot_id),
+        i64::from(owner.pid).into(),
+        i64::try_from(owner.start_time).unwrap_or(i64::MAX).into(),
+        turn.lease_until.as_millisecond().into(),
+        turn.now.as_millisecond().into(),
+    ];
+    values.extend(ids.iter().map(|id| Cell::Int(*id)));
+    let mut jobs: Vec<JobRecord> = on.rows(&sql, &values)?.into_iter().map(record).collect();
+    jobs.sort_by_key(|job| ids.iter().position(|id| *id == job.id));
+    Ok(jobs)
+}
+
+/// Takes one job, whenever it is due.
+pub fn take_one(on: &mut dyn Statements, id: i64, turn: &Turn) -> Result<Option<JobRecord>, EngineError> {
+    if let Some(job) = taken_before(on, &turn.token)?.into_iter().next() {
+        return Ok(Some(job));
+    }
+    Ok(take(on, &[id], turn)?.into_iter().next())
+}
+
+/// The jobs that this very turn has taken before.
+fn taken_before(on: &mut dyn Statements, token: &str) -> Result<Vec<JobRecord>, EngineError> {
+    let sql = format!("SELECT {COLUMNS} FROM jobs WHERE state = 'running' AND claim > $1 AND claim < $2 ORDER BY id");
+    // The number follows a dot, and the slash follows the dot.
+    let rows = on.rows(&sql, &[text(&format!("{token}.")), text(&format!("{token}/"))])?;
+    Ok(rows.into_iter().map(record).collect())
+}
+
+/// Makes the lease longer; what the worker still has.
+fn renew(on: &mut dyn Statements, turn: &Turn) -> Result<Vec<(String, bool)>, EngineError> {
+    let owner = &turn.owner;
+    let rows = on.rows(
+        "UPDATE jobs SET lease_until = $1 WHERE state = 'running' AND host = $2 AND boot_id = $3 AND pid = $4 AND start_time = $5 \
+         RETURNING claim, cancel",
+        &[
+            turn.lease_until.as_millisecond().into(),
+            text(&owner.host),
+            text(&owner.boot_id),
+            i64::from(owner.pid).into(),
+            i64::try_from(owner.start_time).unwrap_or(i64::MAX).into(),
+        ],
+    )?;
+    let held = |row| {
+        let mut row = Columns::of(row);
+        (row.text(), row.int() != 0)
+    };
+    Ok(rows.into_iter().map(held).collect())
+}
+
+/// Writes down what became of jobs, and leaves their repetitions behind. Tells how many still were the worker's.
+pub fn finish_all(on: &mut dyn Statements, finishes: &[Finish]) -> Result<u64, EngineError> {
+    let mut finished = 0;
+    for finish in finishes {
+        if finish_one(on, finish)? {
+            finished += 1;
+            if let Some(due) = finish.repetition {
+                repeat(on, finish, due)?;
+            }
+        }
+    }
+    Ok(finished)
+}
+
+fn finish_one(on: &mut dyn Statements, finish: &Finish) -> Result<bool, EngineError> {
+    let (state, due, ended) = match finish.next {
+        Next::Done(_) => ("done", None, Some(finish.at)),
+        Next::Failed => ("failed", None, Some(finish.at)),
+        Next::Cancelled => ("cancelled", None, Some(finish.at)),
+        Next::Again(due) => ("waiting", Some(due), None),
+        Next::Back => ("waiting", None, None),
+    };
+    let back = i64::from(finish.next == Next::Back);
+    let millis = |time: Option<Timestamp>| Cell::from(time.map(Timestamp::as_millisecond));
+    let sql = format!(
+        "UPDATE jobs SET state = '{state}', due = COALESCE($1, due), attempts = attempts - $2, ended = $3, claim = NULL, \
+         lease_until = NULL, cancel = 0, result = $4, exit_code = $5, signal = $6, message = $7, last_error = COALESCE($8, last_error) \
+         WHERE id = $9 AND claim = $10 AND state = 'running'"
+    );
+    let values = [
+        millis(due),
+        back.into(),
+        millis(ended),
+        finish.result.into(),
+        finish.exit_code.map(i64::from).into(),
+        finish.signal.map(i64::from).into(),
+        optional(finish.message.as_deref()),
+        optional(finish.last_error.as_deref()),
+        finish.id.into(),
+        text(&finish.claim),
+    ];
+    Ok(on.run(&sql, &values)? > 0)
+}
+
+fn repeat(on: &mut dyn Statements, finish: &Finish, due: Timestamp) -> Result<(), EngineError> {
+    let (due, now) = (Cell::from(due.as_millisecond()), finish.at.as_millisecond());
+    on.run(
+        "INSERT INTO jobs (queue, task, args, name, creator, job_key, priority, due, planned, repeat_ms, repeat_until, max_attempts, created) \
+         SELECT queue, task, args, name, creator, job_key, priority, CAST($1 AS BIGINT), CAST($2 AS BIGINT), repeat_ms, repeat_until, \
+         max_attempts, CAST($3 AS BIGINT) FROM jobs WHERE id = $4",
+        &[due.clone(), due, now.into(), finish.id.into()],
+    )
+    .map(|_| ())
+}

@@ -1,0 +1,128 @@
+//! How a worker hears at once that there are jobs. With SQLite each worker has a socket in a directory beside the file,
+//! and whoever adds a job sends an empty datagram to all of them; with PostgreSQL the server tells (NOTIFY), and a
+//! thread passes it on. Both are a hint: who misses one finds the job when it looks by itself.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+use super::open::Place;
+use crate::config::database::DatabaseUrl;
+
+/// Becomes readable when there may be jobs.
+#[derive(Debug)]
+pub struct Alarm {
+    socket: UnixDatagram,
+    /// The name of the socket, which goes with it.
+    path: Option<PathBuf>,
+}
+
+impl Alarm {
+    /// An alarm for the jobs of this database.
+    ///
+    /// # Errors
+    /// No socket is to be had there: jobs are found all the same, a little later.
+    pub fn new(place: &Place) -> io::Result<Self> {
+        match place.url().map_err(io::Error::other)? {
+            DatabaseUrl::Sqlite(file) => Self::beside(&file),
+            DatabaseUrl::Postgres(url) => Self::of_server(&url, place),
+        }
+    }
+
+    fn beside(file: &Path) -> io::Result<Self> {
+        let dir = dir_of(file);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let name = std::process::id().to_string();
+        let path = dir.join(&name);
+        // Of a process that had our number before.
+        let _ = fs::remove_file(&path);
+        let open = fs::File::open(&dir)?;
+        let socket = UnixDatagram::bind(short(&open, &name))?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, path: Some(path) })
+    }
+
+    #[cfg(feature = "postgres")]
+    fn of_server(url: &str, place: &Place) -> io::Result<Self> {
+        let server = super::postgres::Server::new(url, &place.secrets).map_err(io::Error::other)?;
+        let (socket, ringer) = UnixDatagram::pair()?;
+        socket.set_nonblocking(true)?;
+        ringer.set_nonblocking(true)?;
+        super::postgres::listen(server, ringer)?;
+        Ok(Self { socket, path: None })
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    fn of_server(_: &str, _: &Place) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Readable when it rings.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Silences it; tells for what it rang. A thousand rings are one.
+    pub fn silence(&self) -> Rang {
+        let (mut rang, mut word) = (Rang::default(), [0; 8]);
+        while let Ok(length) = self.socket.recv(&mut word) {
+            match word[..length].first() {
+                Some(b'c') => rang.cancel = true,
+                Some(_) | None => rang.jobs = true,
+            }
+        }
+        rang
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Why it rang.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rang {
+    /// There may be new jobs.
+    pub jobs: bool,
+    /// Running jobs may have been cancelled.
+    pub cancel: bool,
+}
+
+/// Rings at every worker of this database: `cancel` when running jobs are to be ended, else for new ones. A server
+/// does that itself.
+pub fn ring(place: &Place, cancel: bool) {
+    let word = if cancel { b"c" } else { b"j" };
+    let Ok(DatabaseUrl::Sqlite(file)) = place.url() else { return };
+    let dir = dir_of(&file);
+    let (Ok(entries), Ok(open)) = (fs::read_dir(&dir), fs::File::open(&dir)) else { return };
+    let Ok(socket) = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket)) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket())) {
+        match socket.send_to(word, short(&open, entry.file_name())) {
+            // Its worker is gone, and could not take the name along.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                let _ = fs::remove_file(entry.path());
+            }
+            // A worker whose box is full hears as well.
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// A name in an open directory that is short whatever the directory is called: the address of a socket has 108 bytes
+/// (unix(7)).
+fn short(dir: &fs::File, name: impl AsRef<Path>) -> PathBuf {
+    Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name)
+}
+
+fn dir_of(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push("-workers");
+    name.into()
+}

@@ -1,0 +1,277 @@
+//! One attempt of a job: a try of its task, with the variables of a job. It never waits; the loop of the worker does.
+
+use std::ffi::CString;
+use std::os::fd::BorrowedFd;
+
+use jiff::tz::TimeZone;
+
+use crate::chain::World;
+use crate::chain::attempt::{Attempt, Kit, Progress};
+use crate::chain::setup::Setup;
+use crate::clock::{Moment, Seconds};
+use crate::config::queues::QueueSettings;
+use crate::environment::variable;
+use crate::event::{Event, Reader, RunRef, TaskEnd};
+use crate::names::RunId;
+use crate::notify::Message;
+use crate::outcome::{ExitKind, Verdict};
+use crate::process::Supervised;
+use crate::queue::{Next, Patience, after_attempt, leaves_repetition, next_repetition};
+use crate::store::job::{Finish, JobRecord};
+use crate::trigger::{Trigger, TriggerKind};
+
+/// How much of the output of an attempt that failed is kept, in bytes.
+const LAST_ERROR: usize = 4096;
+
+/// A job that a worker runs.
+pub struct Job {
+    record: JobRecord,
+    patience: Patience,
+    setup: Setup,
+    run: RunRef,
+    variables: Vec<CString>,
+    attempt: Attempt,
+    cancelled: bool,
+    ended: Option<(TaskEnd, Next)>,
+}
+
+impl Job {
+    /// Begins an attempt. `setup` has its task alone; `variables` are RUNNER_CONFIG_CMD and its kin.
+    pub fn begin(record: JobRecord, queue: &QueueSettings, setup: Setup, variables: &[CString], world: &mut World<'_>) -> Self {
+        let patience = patience(&record, queue);
+        let scheduled_at = Some(record.planned().to_zoned(TimeZone::UTC));
+        let trigger = Trigger { scheduled_at, ..Trigger::of(TriggerKind::Queue) };
+        let id = RunId::of_attempt(record.claim.as_deref().unwrap_or_default());
+        let run = RunRef { chain: setup.chain.name.clone(), id, trigger };
+        let own = [
+            variable(b"RUNNER_CHAIN", run.chain.as_bytes()),
+            variable(b"RUNNER_RUN_ID", run.id.as_str().as_bytes()),
+            variable(b"RUNNER_TRIGGER", run.trigger.kind.word().as_bytes()),
+            variable(b"RUNNER_JOB_ID", record.id.to_string().as_bytes()),
+            run.trigger.scheduled_text().and_then(|at| variable(b"RUNNER_SCHEDULED_AT", at.as_bytes())),
+        ];
+        let variables: Vec<CString> = variables.iter().cloned().chain(own.into_iter().flatten()).collect();
+        let mut events = Events::new(record.id, &mut *world.reader);
+        let kit = Kit {
+            setup: &setup,
+            run: &run,
+            family: world.family,
+            clock: world.clock,
+            now: world.clock.now(),
+            run_variables: &variables,
+            run_deadline: None,
+        };
+        let attempt = Attempt::begin(&kit, 0, record.attempts.max(1), patience.max_attempts.max(record.attempts), &mut events);
+        Self { record, patience, setup, run, variables, attempt, cancelled: false, ended: None }
+    }
+
+    /// The job.
+    pub fn record(&self) -> &JobRecord {
+        &self.record
+    }
+
+    /// The process that runs, if one does.
+    pub fn process(&self) -> Option<&Supervised> {
+        self.attempt.process()
+    }
+
+    /// Its task has said something of itself; any word is a sign of life.
+    pub fn hear(&mut self, messages: &[Message], world: &mut World<'_>) {
+        let Self { record, setup, run, variables, attempt, .. } = self;
+        let kit = Kit {
+            setup,
+            run,
+            family: world.family,
+            clock: world.clock,
+            now: world.clock.now(),
+            run_variables: variables,
+            run_deadline: None,
+        };
+        attempt.hear(&kit, messages, &mut Events::new(record.id, &mut *world.reader));
+    }
+
+    /// Adds the descriptors that become readable when something happened to it.
+    pub fn add_fds<'a>(&'a self, fds: &mut Vec<BorrowedFd<'a>>) {
+        fds.extend(self.attempt.fds());
+    }
+
+    /// The next moment at which time alone changes something.
+    pub fn wake_at(&self) -> Option<Moment> {
+        self.attempt.wake_at(&self.setup)
+    }
+
+    /// It is to end: TERM, grace, KILL. `cancelled` is whether nobody wants it any more.
+    pub fn stop(&mut self, cancelled: bool, world: &World<'_>) {
+        self.cancelled |= cancelled;
+        let Self { setup, run, variables, attempt, .. } = self;
+        attempt.cancel(&Kit {
+            setup,
+            run,
+            family: world.family,
+            clock: world.clock,
+            now: world.clock.now(),
+            run_variables: variables,
+            run_deadline: None,
+        });
+    }
+
+    /// It is to be gone.
+    pub fn kill_now(&mut self, world: &World<'_>) {
+        let Self { setup, run, variables, attempt, .. } = self;
+        attempt.kill_now(&Kit {
+            setup,
+            run,
+            family: world.family,
+            clock: world.clock,
+            now: world.clock.now(),
+            run_variables: variables,
+            run_deadline: None,
+        });
+    }
+
+    /// Looks what has happened to it; how it ended, when all is over.
+    pub fn advance(&mut self, world: &mut World<'_>, now: jiff::Timestamp) -> Option<Finish> {
+        let Self { record, patience, setup, run, variables, attempt, cancelled, ended } = self;
+        let mut events = Events::new(record.id, &mut *world.reader);
+        let kit = Kit {
+            setup,
+            run,
+            family: world.family,
+            clock: world.clock,
+            now: world.clock.now(),
+            run_variables: variables,
+            run_deadline: None,
+        };
+        while let Some(progress) = attempt.advance(&kit, &mut events) {
+            match progress {
+                Progress::Judged(judged) => {
+                    let next = after_attempt(judged.verdict, record.attempts, *patience, *cancelled, now);
+                    attempt.conclude(&kit, judged.verdict, next == Next::Failed, &mut events);
+                    *ended = events.end.take().map(|end| (end, next));
+                    if ended.is_none() {
+                        // It was stopped before it began.
+                        return Some(not_begun(record, next, now));
+                    }
+                }
+                Progress::Freed => return ended.take().map(|(end, next)| finish(record, &end, next, now)),
+            }
+        }
+        None
+    }
+}
+
+/// How a job is tried again: its own number of attempts goes before that of its queue.
+pub fn patience(record: &JobRecord, queue: &QueueSettings) -> Patience {
+    let of_job = record.max_attempts.map(|most| if most == 0 { u32::MAX } else { most });
+    Patience { max_attempts: of_job.unwrap_or(queue.max_attempts.count()), delay: queue.retry_delay }
+}
+
+fn repetition(record: &JobRecord, next: Next, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+    let wanted = leaves_repetition(next);
+    wanted.then(|| next_repetition(record.planned(), record.repeat(), record.repeat_until, now)).flatten()
+}
+
+/// The end of a job that was never begun, or whose worker is gone.
+pub fn not_begun(record: &JobRecord, next: Next, now: jiff::Timestamp) -> Finish {
+    Finish {
+        id: record.id,
+        claim: record.claim.clone().unwrap_or_default(),
+        next,
+        repetition: repetition(record, next, now),
+        at: now,
+        result: Verdict::Cancel.word(),
+        exit_code: None,
+        signal: None,
+        message: None,
+        last_error: None,
+    }
+}
+
+/// The end of an attempt that could not begin, and why.
+pub fn not_started(record: &JobRecord, queue: &QueueSettings, why: &str, now: jiff::Timestamp) -> Finish {
+    let next = after_attempt(Verdict::Retry, record.attempts, patience(record, queue), record.cancel, now);
+    let message = Some(ExitKind::NotStarted(why.to_owned()).to_string());
+    Finish { result: Verdict::Retry.word(), message, ..not_begun(record, next, now) }
+}
+
+fn finish(record: &JobRecord, end: &TaskEnd, next: Next, now: jiff::Timestamp) -> Finish {
+    let failed = matches!(end.verdict, Verdict::Retry | Verdict::Halt | Verdict::Exit);
+    let last_error = failed.then(|| {
+        let from = end.tail.len().saturating_sub(LAST_ERROR);
+        String::from_utf8_lossy(&end.tail[from..]).into_owned()
+    });
+    Finish {
+        result: end.verdict.word(),
+        exit_code: end.exit.code(),
+        signal: end.exit.signal(),
+        message: Some(end.exit.to_string()),
+        last_error,
+        ..not_begun(record, next, now)
+    }
+}
+
+/// Hears of the events of an attempt: what it is to be told of a job says which job.
+struct Events<'a> {
+    job: i64,
+    others: &'a mut dyn Reader,
+    end: Option<TaskEnd>,
+}
+
+impl<'a> Events<'a> {
+    fn new(job: i64, others: &'a mut dyn Reader) -> Self {
+        Self { job, others, end: None }
+    }
+
+    fn ended(&self, run: &RunRef, end: &TaskEnd) {
+        let (job, queue, task, took) = (self.job, run.chain.as_str(), end.task.text(), Seconds(end.duration));
+        let duration_ms = u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX);
+        let (level, how) = match end.verdict {
+            Verdict::Ok => (log::Level::Info, "done".to_owned()),
+            Verdict::Skip => (log::Level::Info, format!("done, skipped, {}", end.exit)),
+            Verdict::Cancel => (log::Level::Info, "stopped".to_owned()),
+            Verdict::Retry if !end.last => (log::Level::Warn, format!("failed: {}, attempt {}", end.exit, end.try_num)),
+            Verdict::Retry | Verdict::Halt | Verdict::Exit => {
+                (log::Level::Error, format!("failed for good: {}, attempt {}", end.exit, end.try_num))
+            }
+        };
+        log::log!(level, event = "job_ended", job, queue, run_id = run.id.as_str(), task, try_num = end.try_num, result = end.verdict.word(),
+            final_try = end.last, exit_code = end.exit.code().map(u64::from), signal = end.exit.signal(), duration_ms;
+            "job {job}, {task}: {how}, in {took}");
+        if end.unkillable {
+            log::error!("job {job}, {task}: unkillable, a process of it survives KILL");
+        }
+        if !end.left_behind.is_empty() {
+            let pids = end.left_behind.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            log::warn!("job {job}, {task}: left processes behind: pid {pids}");
+        }
+    }
+}
+
+impl Reader for Events<'_> {
+    fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
+        let job = self.job;
+        match event {
+            Event::TaskStarted { task, try_num, .. } => {
+                let (queue, task) = (run.chain.as_str(), task.text());
+                log::debug!(event = "job_started", job, queue, task, try_num; "job {job}, {task}: started, attempt {try_num}");
+            }
+            Event::TaskEnding { task, why, kill_after } => {
+                let grace = Seconds(*kill_after);
+                log::warn!("job {job}, {task}: {why}; sent TERM, KILL follows in {grace}");
+            }
+            Event::TaskEnded(end) => {
+                self.ended(run, end);
+                self.end = Some((*end).clone());
+            }
+            Event::TaskProgress { .. }
+            | Event::HookFailed { .. }
+            | Event::RunStarted { .. }
+            | Event::TaskSleeping { .. }
+            | Event::RunRetry { .. }
+            | Event::HaltStarted { .. }
+            | Event::HaltEnded { .. }
+            | Event::Stopping { .. }
+            | Event::RunEnded { .. } => self.others.tell(run, event),
+        }
+    }
+}

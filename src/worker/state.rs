@@ -1,0 +1,147 @@
+//! What a worker asks of the database, through a desk: it never waits for a disk. One turn at a time, so that results
+//! gather while the one before is being written, and each is durable before its place is counted as free.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::config::queues::QueueSettings;
+use crate::store::desk::{Desk, Ticket};
+use crate::store::job::{Finish, JobRecord, Kept, QueueCount, Turn, Turned};
+use crate::store::{Owner, Store, StoreError};
+
+/// How many old jobs are forgotten at once.
+const PRUNED_AT_ONCE: u32 = 500;
+
+/// What the database says.
+#[derive(Debug)]
+pub enum Answer {
+    /// To a turn.
+    Turned(Turned),
+    /// To a look around: how far the clock of the database is ahead, in milliseconds, and who runs what.
+    Around(i64, Vec<JobRecord>),
+    /// How many jobs there are.
+    Counted(Vec<QueueCount>),
+    /// To a job that was asked for by its number.
+    Taken(Option<Box<JobRecord>>),
+    /// Jobs of dead workers are free again.
+    Freed,
+}
+
+/// The desk, and what has not been answered.
+#[derive(Debug)]
+pub struct State {
+    desk: Desk<Answer>,
+    owner: Owner,
+    kept: Vec<Kept>,
+    turn: Option<Ticket>,
+    around: Option<Ticket>,
+    counting: Option<Ticket>,
+}
+
+impl State {
+    /// Opens the database by `open`, again and again until it works.
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    pub fn new(
+        open: impl FnMut() -> Result<Box<dyn Store>, StoreError> + Send + 'static,
+        owner: Owner,
+        queues: &[QueueSettings],
+    ) -> io::Result<Self> {
+        let kept = queues.iter().map(|queue| Kept { queue: queue.name.clone(), done: queue.keep_done, failed: queue.keep_failed });
+        Ok(Self { desk: Desk::new(open)?, owner, kept: kept.collect(), turn: None, around: None, counting: None })
+    }
+
+    /// The worker's process.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Readable when there are answers.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.desk.fd()
+    }
+
+    /// Whether a turn has not been answered.
+    pub fn turns(&self) -> bool {
+        self.turn.is_some()
+    }
+
+    /// Whether a question for numbers has not been answered.
+    pub fn counts(&self) -> bool {
+        self.counting.is_some()
+    }
+
+    /// Whether nothing is asked for.
+    pub fn is_quiet(&self) -> bool {
+        self.desk.open_requests() == 0
+    }
+
+    /// Asks for a turn.
+    pub fn turn(&mut self, turn: Turn) {
+        let mut turn = turn;
+        self.turn = Some(self.desk.ask(move |store| {
+            let turned = store.turn(&turn);
+            // Whoever asks once more does not know whether this was done.
+            turn.again = true;
+            turned.map(Answer::Turned)
+        }));
+    }
+
+    /// Asks for one job by its number.
+    pub fn take(&mut self, id: i64, turn: Turn) {
+        self.turn = Some(self.desk.ask(move |store| store.take_job(id, &turn).map(|job| Answer::Taken(job.map(Box::new)))));
+    }
+
+    /// Looks around, unless it is just being done.
+    pub fn look_around(&mut self, wall: impl Fn() -> Timestamp + Send + 'static) {
+        if self.around.is_some() {
+            return;
+        }
+        let kept = self.kept.clone();
+        self.around = Some(self.desk.ask(move |store| {
+            let ours = wall();
+            let theirs = store.clock(ours)?;
+            let running = store.running_jobs()?;
+            store.prune_jobs(&kept, theirs, PRUNED_AT_ONCE)?;
+            Ok(Answer::Around(theirs.as_millisecond() - ours.as_millisecond(), running))
+        }));
+    }
+
+    /// Asks how many jobs there are.
+    pub fn count(&mut self, now: Timestamp) {
+        if self.counting.is_none() {
+            self.counting = Some(self.desk.ask(move |store| store.count_jobs(now).map(Answer::Counted)));
+        }
+    }
+
+    /// Gives jobs of dead workers free.
+    pub fn free(&mut self, finishes: Vec<Finish>) {
+        self.desk.ask(move |store| store.finish_jobs(&finishes).map(|_| Answer::Freed));
+    }
+
+    /// What was answered.
+    ///
+    /// # Errors
+    /// What will not pass by itself.
+    pub fn answers(&mut self) -> Vec<Result<Answer, StoreError>> {
+        let answers = self.desk.answers();
+        answers
+            .into_iter()
+            .map(|(ticket, answer)| {
+                for open in [&mut self.turn, &mut self.around, &mut self.counting] {
+                    open.take_if(|open| *open == ticket);
+                }
+                answer
+            })
+            .collect()
+    }
+
+    /// Waits for what is asked for, but not longer than `limit`.
+    pub fn settle(&mut self, limit: Duration) {
+        self.desk.settle(limit);
+    }
+}

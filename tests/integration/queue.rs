@@ -1,0 +1,259 @@
+//! The queue from the command line: jobs are added, worked, tried again, repeated, looked after; workers stop and die.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::scene::{Outcome, Running, Scene, spawn, until};
+
+/// A scene with a queue, whose workers look often.
+pub(crate) fn scene() -> Scene {
+    Scene::new().config("[queue:default]\ntask_dir = tasks.d\npoll = 0.1\nkill_after = 2\n")
+}
+
+/// The ids that `enqueue` printed.
+pub(crate) fn enqueue(scene: &Scene, args: &[&str]) -> Vec<i64> {
+    let words: Vec<&str> = ["enqueue"].iter().chain(args).copied().collect();
+    let outcome = scene.run(&words).exits(0);
+    outcome.stdout_text().lines().map(|line| line.parse().unwrap()).collect()
+}
+
+fn json(outcome: &Outcome) -> Value {
+    serde_json::from_str(&outcome.stdout_text()).unwrap()
+}
+
+pub(crate) fn job(scene: &Scene, id: i64) -> Value {
+    json(&scene.run(&["queue", "show", &id.to_string(), "--json"]).exits(0))["job"].clone()
+}
+
+pub(crate) fn jobs(scene: &Scene) -> Vec<Value> {
+    let listed = json(&scene.run(&["queue", "list", "-n", "100000", "--json"]).exits(0));
+    listed["jobs"].as_array().unwrap().clone()
+}
+
+fn state(scene: &Scene, id: i64) -> String {
+    job(scene, id)["state"].as_str().unwrap().to_owned()
+}
+
+fn work(scene: &Scene, args: &[&str]) -> Running {
+    let words: Vec<&str> = ["work"].iter().chain(args).copied().collect();
+    scene.start(&words)
+}
+
+#[test]
+fn a_job_is_added_worked_and_kept() {
+    let scene = scene().task("10-greet.sh", "say \"$# $1 $RUNNER_TRIGGER $RUNNER_JOB_ID $RUNNER_CHAIN $RUNNER_MAX_TRIES\"");
+    let ids = enqueue(&scene, &["greet", "two words", "-x"]);
+    assert_eq!(ids, [1]);
+    assert_eq!(state(&scene, 1), "ready");
+    scene.run(&["work", "--drain"]).exits(0).logged(["10-greet.sh 1", "- 2 two words queue 1 queue:default 25"]);
+    let job = job(&scene, 1);
+    assert_eq!((job["state"].as_str(), job["attempts"].as_i64(), job["exit_code"].as_i64()), (Some("done"), Some(1), Some(0)));
+    assert_eq!(job["args"], serde_json::json!(["two words", "-x"]));
+}
+
+#[test]
+fn what_an_exit_means() {
+    let scene = scene()
+        .config("skip_codes = 4\nmax_attempts = 2\nretry_delay = 0\n")
+        .task("halt.sh.sh", "exit 2")
+        .task("skip.sh", "exit 4")
+        .task("fail.sh", "echo because >&2; exit 7")
+        .task("once.sh", "once || exit 0; exit 1")
+        .task("plain", "exit 0")
+        .mode("tasks.d/plain", 0o644);
+    for task in ["halt.sh", "skip.sh", "fail.sh", "once.sh", "nosuch", "plain"] {
+        enqueue(&scene, &[task]);
+    }
+    scene.run(&["work", "--drain", "--fail", "--jobs", "3"]).exits(1);
+    let seen: Vec<_> =
+        (1..=6).map(|id| job(&scene, id)).map(|job| (job["state"].clone(), job["attempts"].clone(), job["message"].clone())).collect();
+    let expected = [
+        ("failed", 1, "exit 2"),
+        ("done", 1, "exit 4"),
+        ("failed", 2, "exit 7"),
+        ("done", 2, "exit 0"),
+        ("failed", 2, "could not start: no task is called `nosuch`"),
+        ("failed", 2, "could not start: plain is no task: not executable (chmod +x makes it a task)"),
+    ];
+    for ((state, attempts, message), expected) in seen.into_iter().zip(expected) {
+        assert_eq!((state.as_str().unwrap(), attempts.as_i64().unwrap(), message.as_str().unwrap()), expected);
+    }
+    assert_eq!(job(&scene, 3)["last_error"], "because\n");
+    assert_eq!(scene.run(&["queue", "retry", "--failed"]).exits(0).stdout_text().lines().count(), 4);
+    assert_eq!((state(&scene, 3).as_str(), job(&scene, 3)["attempts"].as_i64()), ("ready", Some(0)));
+}
+
+#[test]
+fn names_that_are_none_and_queues_that_are_not_there_are_refused() {
+    let scene = scene().task("a.sh", "exit 0");
+    for task in ["../a.sh", ".a", "tasks.d/a.sh"] {
+        scene.run(&["enqueue", task]).exits(64);
+    }
+    scene.run(&["enqueue", "-Q", "defualt", "a.sh"]).exits(64).says("did you mean `default`");
+    scene.run(&["work", "-Q", "other"]).exits(64);
+    scene.run(&["enqueue"]).exits(64);
+    scene.run(&["enqueue", "--at", "soon", "a.sh"]).exits(64);
+    scene.run(&["queue", "show", "9"]).exits(64);
+    Scene::new().run(&["work"]).exits(78);
+    assert_eq!(jobs(&scene).len(), 0);
+}
+
+#[test]
+fn jobs_come_by_lines_all_or_none() {
+    let lines = "{\"task\":\"a.sh\",\"args\":[\"x\"],\"priority\":3}\n\n{\"task\":\"a.sh\",\"in\":\"1h\",\"key\":\"k\"}\n{\"task\":\"a.sh\",\"key\":\"k\"}\n";
+    let scene = scene().task("a.sh", "exit 0").file("stdin", lines);
+    assert_eq!(enqueue(&scene, &["--stdin"]), [1, 2, 2]);
+    let scene = scene.file("stdin", "{\"task\":\"a.sh\"}\n{\"task\":\"a.sh\",\"arg\":[]}\n");
+    scene.run(&["enqueue", "--stdin"]).exits(64).says("line 2");
+    let scene = scene.file("stdin", "{\"task\":\"a.sh\"}\n{\"task\":\"-a.sh\"}\n");
+    scene.run(&["enqueue", "--stdin"]).exits(64).says("line 2");
+    assert_eq!(jobs(&scene).len(), 2);
+}
+
+#[test]
+fn a_job_repeats_and_its_plan_is_kept() {
+    let scene = scene().config("max_attempts = 1\n").task("a.sh", "exit 0").task("b.sh", "exit 1");
+    enqueue(&scene, &["--repeat", "1h", "--at", "2026-01-01T00:10:00Z", "a.sh"]);
+    enqueue(&scene, &["--repeat", "1h", "--at", "2026-01-01T00:10:00Z", "b.sh"]);
+    enqueue(&scene, &["--repeat", "1h", "--repeat-until", "2026-01-01T00:20:00Z", "--at", "2026-01-01T00:10:00Z", "a.sh"]);
+    scene.run(&["work", "--drain"]).exits(0);
+    let all = jobs(&scene);
+    assert_eq!(all.len(), 5, "{all:?}");
+    let word = |id: i64| all.iter().find(|job| job["id"] == id).unwrap()["state"].as_str().unwrap().to_owned();
+    assert_eq!([word(1), word(2), word(3)], ["done", "failed", "done"], "its next repetition stands, whatever became of it");
+    for job in all.iter().filter(|job| job["state"] == "scheduled") {
+        assert!(job["due"].as_str().unwrap().ends_with(":10:00Z"), "{job}");
+    }
+}
+
+#[test]
+fn a_job_that_is_added_wakes_the_worker() {
+    let scene = Scene::new().config("[queue:default]\ntask_dir = tasks.d\npoll = 1h\n").task("a.sh", "exit 0");
+    let mut worker = work(&scene, &[]);
+    worker.wait_for_message("worker of", "queue");
+    for number in 1..=3 {
+        let id = enqueue(&scene, &["a.sh"])[0];
+        worker.wait_for_message(&format!("job {id},"), "done");
+        assert_eq!(id, number);
+    }
+    enqueue(&scene, &["--in", "0.3", "a.sh"]);
+    worker.wait_for_message("job 4,", "done");
+    worker.signal(Signal::TERM);
+    worker.finish().exits(0);
+}
+
+#[test]
+fn told_to_stop_a_worker_ends_its_jobs_or_gives_them_back() {
+    let scene = scene().task("quick.sh", "say begun; probe wait-file \"$SCENE/go\"; say over").task("slow.sh", "say begun; exec sleep 60");
+    let mut worker = work(&scene, &["--jobs", "2"]);
+    let quick = enqueue(&scene, &["quick.sh"])[0];
+    worker.wait_for_log("quick.sh 1");
+    worker.signal(Signal::TERM);
+    worker.wait_for_message("told to stop", "1 job");
+    let scene = scene.file("go", "");
+    worker.finish().exits(0);
+    assert_eq!(state(&scene, quick), "done");
+    let slow = enqueue(&scene, &["slow.sh"])[0];
+    let mut worker = work(&scene, &["--grace", "0"]);
+    worker.wait_for_log("slow.sh 1");
+    worker.signal(Signal::TERM);
+    worker.finish().exits(0);
+    let back = job(&scene, slow);
+    assert_eq!((back["state"].as_str(), back["attempts"].as_i64()), (Some("ready"), Some(0)), "as if it had never begun");
+}
+
+#[test]
+fn a_duration_ends_the_taking_and_not_the_jobs() {
+    let scene = scene().task("a.sh", "probe wait-file \"$SCENE/go\"");
+    enqueue(&scene, &["a.sh"]);
+    enqueue(&scene, &["a.sh"]);
+    let mut worker = work(&scene, &["--duration", "0.5", "--jobs", "1"]);
+    worker.wait_for_log("a.sh 1");
+    until("the time is over", || worker_has_lasted(&worker, 0.6));
+    let scene = scene.file("go", "");
+    worker.finish().exits(0);
+    assert_eq!([state(&scene, 1), state(&scene, 2)], ["done", "ready"]);
+}
+
+fn worker_has_lasted(worker: &Running, seconds: f64) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", worker.pid())).unwrap();
+    let begun: f64 = stat[stat.rfind(')').unwrap()..].split(' ').nth(20).unwrap().parse().unwrap();
+    let now: f64 = fs::read_to_string("/proc/uptime").unwrap().split(' ').next().unwrap().parse().unwrap();
+    now - begun / 100.0 > seconds
+}
+
+#[test]
+fn a_running_job_is_cancelled_and_a_waiting_one_too() {
+    let scene = scene().task("a.sh", "exec sleep 60");
+    let ids = [enqueue(&scene, &["a.sh"])[0], enqueue(&scene, &["--in", "1h", "a.sh"])[0]];
+    let mut worker = work(&scene, &[]);
+    worker.wait_for_log("a.sh 1");
+    let outcome = scene.run(&["queue", "cancel", "1", "2"]).exits(0);
+    assert_eq!(outcome.stdout_text(), "2  cancelled\n1  is being ended\n");
+    worker.wait_for_message("job 1,", "stopped");
+    until("it is written down", || state(&scene, ids[0]) == "cancelled");
+    scene.run(&["queue", "cancel", "1"]).exits(1);
+    worker.signal(Signal::TERM);
+    worker.finish().exits(0);
+}
+
+#[test]
+fn max_time_ends_a_job_and_starts_no_copy() {
+    let scene = scene().config("max_time = 0.3\nmax_attempts = 1\n").task("a.sh", "exec sleep 60");
+    enqueue(&scene, &["a.sh"]);
+    scene.run(&["work", "--drain"]).exits(0).logged(["a.sh 1"]);
+    assert_eq!(state(&scene, 1), "failed");
+    assert!(job(&scene, 1)["message"].as_str().unwrap().contains("max_time"));
+}
+
+#[test]
+fn a_killed_workers_job_is_ended_and_begun_again_by_another() {
+    let scene = scene().task(
+        "a.sh",
+        "say $$; [ \"$RUNNER_TRY\" = 1 ] || exit 0; probe setsid-child { ignore TERM pause } daemon { pause } & exec sleep 60",
+    );
+    enqueue(&scene, &["a.sh"]);
+    let mut first = work(&scene, &[]);
+    first.wait_for_log("a.sh 1");
+    first.signal(Signal::KILL);
+    drop(first);
+    assert_eq!(state(&scene, 1), "running");
+    scene.run(&["work", "--drain"]).exits(0).says("is gone");
+    let done = job(&scene, 1);
+    assert_eq!((done["state"].as_str(), done["attempts"].as_i64()), (Some("done"), Some(2)), "it knows its attempt");
+    let marked = fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        let of_scene = format!("SCENE={}", scene.root().display());
+        environment.split(|byte| *byte == 0).any(|variable| variable == of_scene.as_bytes())
+    });
+    assert_eq!(marked.count(), 0, "nothing of the first attempt lives");
+}
+
+#[test]
+fn one_job_is_run_here_and_now() {
+    let scene = scene().task("a.sh", "echo out; exit $1");
+    enqueue(&scene, &["--in", "1h", "a.sh", "0"]);
+    enqueue(&scene, &["a.sh", "5"]);
+    assert_eq!(scene.run(&["queue", "run", "1"]).exits(0).stdout_text(), "out\n");
+    scene.run(&["queue", "run", "2"]).exits(1);
+    scene.run(&["queue", "run", "1"]).exits(64);
+    assert_eq!((state(&scene, 1).as_str(), job(&scene, 2)["attempts"].as_i64()), ("done", Some(1)));
+}
+
+#[test]
+fn whoever_speaks_sql_adds_jobs() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/moving-from-django-background-tasks.md")).unwrap();
+    let program = page.split("```python\n").nth(1).unwrap().split("\n```").next().unwrap();
+    let scene = scene().config("[runner]\ndatabase = sqlite:runner.db\n").task("greet.sh", "say $1").file("enqueue.py", program);
+    scene.run(&["work", "--drain"]).exits(0);
+    let mut python = Command::new("python3");
+    python.arg(scene.path("enqueue.py")).arg(scene.path("runner.db"));
+    assert!(spawn(&mut python).unwrap().0.wait().unwrap().success());
+    let job = job(&scene, 1);
+    assert_eq!((job["priority"].as_i64(), job["name"].as_str(), job["state"].as_str()), (Some(5), Some("from Python"), Some("ready")));
+    scene.run(&["work", "--drain"]).exits(0).logged(["greet.sh 1", "- world"]);
+}
