@@ -51,6 +51,7 @@ mod postgres;
 mod probes;
 mod progress;
 mod push;
+#[cfg(feature = "net")]
 mod push_servers;
 mod retry;
 mod runner_config;
