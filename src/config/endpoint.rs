@@ -38,7 +38,7 @@ pub struct Endpoint {
 
 /// Where points go in InfluxDB.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Into {
+pub enum Place {
     /// A database of version 1, and the retention policy in it.
     Database {
         /// `db`.
@@ -61,7 +61,7 @@ pub struct Influx {
     /// The server.
     pub server: Endpoint,
     /// The place in it.
-    pub into: Into,
+    pub into: Place,
 }
 
 /// The scheme, the parts of a URL behind it, and the parameters, decoded.
@@ -139,8 +139,8 @@ pub fn influxdb(text: &str, base: &Path) -> Parsed<Influx> {
     let (database, policy) = (url.take("db").filter(|name| !name.is_empty()), url.take("rp"));
     let (organisation, bucket) = (url.take("org"), url.take("bucket"));
     let into = match (database, organisation, bucket) {
-        (Some(name), None, None) => Into::Database { name, policy },
-        (None, Some(organisation), Some(name)) => Into::Bucket { organisation, name },
+        (Some(name), None, None) => Place::Database { name, policy },
+        (None, Some(organisation), Some(name)) => Place::Bucket { organisation, name },
         (_, _, _) => return Err(EXPECTED.to_owned()),
     };
     Ok(Influx { server: url.endpoint(8086, tls, base)?, into })
@@ -231,14 +231,14 @@ mod tests {
     #[test]
     fn a_database_or_a_bucket() {
         let one = influxdb("http://me@a,b:1?db=ci%20jobs&rp=week&password_file=pw", base()).unwrap();
-        assert_eq!(one.into, Into::Database { name: "ci jobs".into(), policy: Some("week".into()) });
+        assert_eq!(one.into, Place::Database { name: "ci jobs".into(), policy: Some("week".into()) });
         assert_eq!(
             (one.server.hosts.join(" "), one.server.tls, one.server.shown.as_str()),
             ("a:8086 b:1".into(), false, "http://a:8086,b:1")
         );
         assert_eq!((one.server.user.as_deref(), one.server.password_file), (Some("me"), Some("/etc/runner/pw".into())));
         let two = influxdb("https://h?org=o&bucket=b&token_file=/t&ca_file=ca", base()).unwrap();
-        assert_eq!(two.into, Into::Bucket { organisation: "o".into(), name: "b".into() });
+        assert_eq!(two.into, Place::Bucket { organisation: "o".into(), name: "b".into() });
         assert!(two.server.tls && two.server.ca_file == Some("/etc/runner/ca".into()));
     }
 

@@ -10,7 +10,7 @@ use ureq::http::Method;
 use super::PushError;
 use super::http::{Question, ask, secret};
 use super::report::{Liveness, Report};
-use crate::config::endpoint::{Endpoint, Influx, Into, encode};
+use crate::config::endpoint::{Endpoint, Influx, Place, encode};
 use crate::config::push::CHAIN_WORD;
 
 const JSON: &str = "application/json";
@@ -23,11 +23,11 @@ pub fn write_points(influx: &Influx, report: &Report, limit: Duration) -> Result
     let server = &influx.server;
     let prefix = prefix(server);
     let (path, login) = match &influx.into {
-        Into::Database { name, policy } => {
+        Place::Database { name, policy } => {
             let policy = policy.as_ref().map(|policy| format!("&rp={}", query(policy))).unwrap_or_default();
             (format!("{prefix}/write?db={}{policy}&precision=ms", query(name)), login(server, "Bearer")?)
         }
-        Into::Bucket { organisation, name } => {
+        Place::Bucket { organisation, name } => {
             let (organisation, name) = (query(organisation), query(name));
             (format!("{prefix}/api/v2/write?org={organisation}&bucket={name}&precision=ms"), login(server, "Token")?)
         }

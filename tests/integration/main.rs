@@ -66,6 +66,7 @@ mod postgres;
 mod probes;
 mod progress;
 mod push;
+#[cfg(feature = "net")]
 mod push_servers;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod queue;

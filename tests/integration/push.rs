@@ -1,14 +1,22 @@
 //! Who is told of runs: textfile, Pushgateway, InfluxDB; file, Consul, etcd. And that none of them touches a run.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
+#[cfg(feature = "net")]
+use std::process::Stdio;
 
+#[cfg(feature = "net")]
 use base64::Engine as _;
+#[cfg(feature = "net")]
 use base64::engine::general_purpose::STANDARD;
+#[cfg(all(feature = "schedule", feature = "store"))]
 use rustix::process::Signal;
+#[cfg(any(feature = "schedule", feature = "net"))]
 use serde_json::Value;
 
+#[cfg(feature = "net")]
 use crate::push_servers::{Double, Manner, Server, free_port};
+#[cfg(any(feature = "net", all(feature = "schedule", feature = "store")))]
 use crate::running::until;
 use crate::scene::{Scene, skipped, spawn, succeeds};
 
