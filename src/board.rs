@@ -218,6 +218,7 @@ fn note(run: &mut Run, event: &Event<'_>, now: Date) {
         | Event::HaltEnded { .. }
         | Event::HookFailed { .. }
         | Event::Stopping { .. }
+        | Event::RunRefused { .. }
         | Event::RunEnded { .. } => {}
     }
 }

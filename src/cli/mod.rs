@@ -12,6 +12,7 @@ pub mod exit;
 mod filter;
 mod generate;
 mod get;
+mod guarded;
 #[cfg(feature = "store")]
 mod history;
 mod list;

@@ -86,6 +86,7 @@ impl Reader for Bars {
             | Event::HaltEnded { .. }
             | Event::HookFailed { .. }
             | Event::Stopping { .. }
+            | Event::RunRefused { .. }
             | Event::RunEnded { .. } => {}
         }
     }

@@ -232,11 +232,15 @@ impl Recorder {
         Self { facts, clock, keeper, runs: HashMap::new() }
     }
 
-    fn begin(&mut self, run: &RunRef) {
+    fn record_of(&self, run: &RunRef) -> RunRecord {
         let trigger = &run.trigger;
         let scheduled_at = trigger.scheduled_at.as_ref().map(jiff::Zoned::timestamp);
         let occasion = Occasion { trigger: trigger.kind.word().to_owned(), scheduled_at };
-        let record = RunRecord::begun(run.id.as_str(), &run.chain, occasion, &self.facts.owner, self.clock.wall());
+        RunRecord::begun(run.id.as_str(), &run.chain, occasion, &self.facts.owner, self.clock.wall())
+    }
+
+    fn begin(&mut self, run: &RunRef) {
+        let record = self.record_of(run);
         self.keeper.begun(&record);
         let gathered = Gathered { record, running: Vec::new(), tries: VecDeque::new(), tails: 0, without_tail: 0 };
         self.runs.insert(run.id.clone(), gathered);
@@ -247,6 +251,10 @@ impl Reader for Recorder {
     fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
         if let Event::RunStarted { .. } = event {
             return self.begin(run);
+        }
+        if let Event::RunRefused { why } = event {
+            let record = self.record_of(run).not_begun(REFUSED, why);
+            return self.keeper.ended(record);
         }
         let Some(gathered) = self.runs.get_mut(&run.id) else { return };
         match event {
@@ -259,6 +267,7 @@ impl Reader for Recorder {
                 }
             }
             Event::RunStarted { .. }
+            | Event::RunRefused { .. }
             | Event::TaskProgress { .. }
             | Event::TaskEnding { .. }
             | Event::TaskSleeping { .. }

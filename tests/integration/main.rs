@@ -41,6 +41,8 @@ mod hostile;
 #[cfg(feature = "http")]
 mod http;
 mod ini_reference;
+#[cfg(all(feature = "net", feature = "postgres"))]
+mod lock_chain;
 mod lock_command;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_engines;
