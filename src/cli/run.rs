@@ -1,5 +1,6 @@
 //! `runner [OPTIONS] [TASK_DIR]` and `runner run`: the way of a chain from the command line to its exit code.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -146,7 +147,7 @@ impl Play<'_> {
                     let twice = failed && lock.is_some_and(Guarded::releases_on_error);
                     let next = if twice { repeat.twice_as_long() } else { repeat }.next(done, began, clock.now(), &outcome);
                     if next == Next::Stop && self.halt_after && chain.times != 0 && exit == Exit::Done {
-                        let halting = Run::begin_halt(self.setup.clone(), new_ref(), &self.variables, &mut driver.world);
+                        let halting = Run::begin_halt(self.setup.clone(), new_ref(), &self.variables_under(lock), &mut driver.world);
                         drive_run(halting, driver, lock);
                     }
                     if let Some(lock) = lock {
@@ -187,26 +188,30 @@ impl Play<'_> {
 
     /// One run, if there is a right to it.
     fn once(&self, run: RunRef, driver: &mut Driver<'_>, lock: Option<&Guarded>) -> Result<Once, Failure> {
-        let token = match lock {
-            None => None,
-            Some(lock) => match lock.enter(&run, driver) {
-                Entry::Ours => lock.variable(),
+        if let Some(lock) = lock {
+            match lock.enter(&run, driver) {
+                Entry::Ours => {}
                 Entry::Signal(signal) => return Ok(Once::Signal(signal)),
                 Entry::Refused(failure) => {
                     self.tell_refused(&run, &failure.to_string(), driver);
                     return Ok(Once::Refused(failure));
                 }
-            },
-        };
+            }
+        }
         let began = driver.world.clock.now();
-        let run = match token {
-            None => Run::begin(self.setup.clone(), run, &self.variables, &mut driver.world),
-            Some(token) => Run::begin(self.setup.clone(), run, &[&self.variables[..], &[token]].concat(), &mut driver.world),
-        };
+        let run = Run::begin(self.setup.clone(), run, &self.variables_under(lock), &mut driver.world);
         let ended = drive_run(run, driver, lock);
         let Some(outcome) = ended.outcome() else { return Err(anyhow!("a run ended without an outcome").into()) };
         driver.ears.keep(ended.unheard());
         Ok(Once::Ended(outcome.clone(), began))
+    }
+
+    /// The variables of the program, and the token of the lock.
+    fn variables_under(&self, lock: Option<&Guarded>) -> Cow<'_, [CString]> {
+        match lock.and_then(Guarded::variable) {
+            None => Cow::Borrowed(&self.variables),
+            Some(token) => [&self.variables[..], &[token]].concat().into(),
+        }
     }
 
     fn tell_refused(&self, run: &RunRef, why: &str, driver: &mut Driver<'_>) {

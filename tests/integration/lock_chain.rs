@@ -118,6 +118,49 @@ fn what_a_killed_holder_left_on_this_machine_is_ended_before_the_next_begins() {
 }
 
 /// Two tasks side by side, one of which has left its group: both belong to the dead holder.
+/// Three runners; in each round the one inside is hit, and another takes its place.
+fn storm(lock: &str, rounds: usize) {
+    let scene = long_chain(lock, "wait_lock = infinity\nkill_after = 0\n");
+    let mut runners: Vec<Running> = (0..3).map(|_| scene.start(&[])).collect();
+    for number in 1..=rounds {
+        let (holder, task) = inside(&scene, &mut runners[0], number);
+        let at = runners.iter().position(|running| running.pid() == u32::try_from(holder).unwrap()).unwrap();
+        let hit = runners.swap_remove(at);
+        runners.push(scene.start(&[]));
+        let of_task = number % 3 == 0;
+        send(if of_task { i32::try_from(task).unwrap() } else { holder }, Signal::KILL);
+        until("it is gone", || !is_alive(hit.pid()));
+        if of_task {
+            hit.finish().exits(1)
+        } else {
+            hit.finish().dies_of(Signal::KILL)
+        };
+        inside(&scene, &mut runners[0], number + 1);
+        assert!(!is_alive(task), "its task goes on");
+    }
+    for running in runners {
+        end(running, Signal::TERM);
+    }
+    tokens_grow(&scene);
+}
+
+#[test]
+fn a_storm_over_a_file() {
+    storm("file:k.lock", 9);
+}
+
+#[test]
+fn a_storm_over_postgresql() {
+    let Some(server) = postgres() else { return };
+    storm(&postgres_lock(server, "chain-storm"), 6);
+}
+
+#[test]
+fn a_storm_over_etcd() {
+    let Some(server) = etcd() else { return };
+    storm(&etcd_lock(server, "chain-storm"), 6);
+}
+
 #[test]
 fn all_tasks_of_a_killed_holder_are_ended() {
     let scene = lock_scene()
