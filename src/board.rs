@@ -213,6 +213,7 @@ fn note(run: &mut Run, event: &Event<'_>, now: Date) {
             run.why = Some(format!("from the start again in {}", crate::clock::Seconds(*wait)));
         }
         Event::RunStarted { .. }
+        | Event::RunRefused { .. }
         | Event::TaskEnding { .. }
         | Event::HaltStarted { .. }
         | Event::HaltEnded { .. }

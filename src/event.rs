@@ -129,6 +129,11 @@ pub enum Event<'a> {
         /// By this signal.
         signal: i32,
     },
+    /// A run does not begin: it has no right to.
+    RunRefused {
+        /// Why.
+        why: &'a str,
+    },
     /// A run is over.
     RunEnded {
         /// How.
@@ -152,4 +157,9 @@ pub trait Reader {
 
     /// It is woken, for whatever reason.
     fn wake(&mut self) {}
+
+    /// Whether a task may be started now. Asked right before each start; only who holds the right to run says no.
+    fn may_start(&self) -> bool {
+        true
+    }
 }

@@ -65,7 +65,8 @@ pub enum Progress {
 pub struct Attempt {
     /// The place of its task.
     pub place: usize,
-    try_num: u32,
+    /// Which try it is.
+    pub try_num: u32,
     max_tries: u32,
     stage: Stage,
     /// The variables that only this try has; its hooks see them, too.
@@ -143,6 +144,10 @@ impl Attempt {
     }
 
     fn start_task(&mut self, kit: &Kit<'_>, reader: &mut dyn Reader) {
+        if !reader.may_start() {
+            (self.cancelled, self.stage) = (true, Stage::Over);
+            return;
+        }
         let task = kit.setup.task_at(self.place);
         reader.tell(kit.run, &Event::TaskStarted { task: &task.name, try_num: self.try_num, max_tries: self.max_tries });
         (self.started, self.last_sign, self.ended) = (kit.now, kit.now, kit.now);

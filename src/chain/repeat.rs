@@ -38,13 +38,34 @@ pub enum Next {
 impl Repeat {
     /// What comes after the run number `done` (from 1), which began and ended so.
     ///
-    /// A failed run ends a loop without an interval; with one the loop goes on. HALT, EXIT and signals end it always.
+    /// A failed run ends a loop without an interval, one that lost its lock as well; with an interval the loop goes on.
+    /// HALT, EXIT and signals end it always.
     pub fn next(&self, done: u32, began: Moment, ended: Moment, outcome: &RunOutcome) -> Next {
         let goes_on = match outcome {
             RunOutcome::Done => true,
-            RunOutcome::GaveUp { .. } => self.interval.is_some(),
-            RunOutcome::Halted { .. } | RunOutcome::StoppedByTask { .. } | RunOutcome::LockLost | RunOutcome::Signalled(_) => false,
+            RunOutcome::GaveUp { .. } | RunOutcome::LockLost => self.interval.is_some(),
+            RunOutcome::Halted { .. } | RunOutcome::StoppedByTask { .. } | RunOutcome::Signalled(_) => false,
         };
+        self.after(done, began, ended, goes_on)
+    }
+
+    /// What comes after a run that did not begin, because somebody else had the lock from `asked` to `refused`. It
+    /// counts as a run, and as one that failed.
+    pub fn after_refusal(&self, done: u32, asked: Moment, refused: Moment) -> Next {
+        self.after(done, asked, refused, self.interval.is_some())
+    }
+
+    /// The same with intervals twice as long: another machine is to have its turn (`release_on_error`).
+    #[must_use]
+    pub fn twice_as_long(self) -> Self {
+        let interval = self.interval.map(|interval| match interval {
+            Interval::FromBegin(interval) => Interval::FromBegin(interval.saturating_mul(2)),
+            Interval::FromEnd(interval) => Interval::FromEnd(interval.saturating_mul(2)),
+        });
+        Self { interval, ..self }
+    }
+
+    fn after(&self, done: u32, began: Moment, ended: Moment, goes_on: bool) -> Next {
         if !goes_on || (self.times != 0 && done >= self.times) {
             return Next::Stop;
         }
@@ -86,5 +107,15 @@ mod tests {
         assert_eq!(next(None, &failed), Next::Stop);
         assert_eq!(next(every, &failed), Next::At(at(6)));
         assert_eq!(next(every, &RunOutcome::Signalled(15)), Next::Stop);
+        assert_eq!((next(None, &RunOutcome::LockLost), next(every, &RunOutcome::LockLost)), (Next::Stop, Next::At(at(6))));
+    }
+
+    #[test]
+    fn a_refused_run_counts_and_a_failure_may_wait_for_twice_as_long() {
+        let ten = Repeat { times: 2, interval: Some(Interval::FromBegin(Duration::from_secs(10))) };
+        assert_eq!(ten.after_refusal(1, at(0), at(3)), Next::At(at(10)));
+        assert_eq!(ten.after_refusal(2, at(0), at(3)), Next::Stop);
+        assert_eq!(ten.twice_as_long().after_refusal(1, at(0), at(3)), Next::At(at(20)));
+        assert_eq!(Repeat { times: 0, interval: None }.after_refusal(1, at(0), at(3)), Next::Stop);
     }
 }

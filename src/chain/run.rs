@@ -19,6 +19,7 @@ use crate::config::keys::CHAIN_HOOK;
 use crate::environment::variable;
 use crate::event::{Event, Reader, RunRef};
 use crate::hook::{self, HookRun, HookStart};
+use crate::names::TaskName;
 use crate::notify::inbox::{Inbox, leader_of};
 use crate::outcome::{ExitKind, HaltReason, RunOutcome};
 use crate::output::Capture;
@@ -178,10 +179,22 @@ impl Run {
         self.act(world);
     }
 
-    /// The lock that it runs under is lost, or may be: its tasks are ended before another can own it.
-    pub fn lose_lock(&mut self, world: &mut World<'_>) {
+    /// The lock that it runs under is lost, or may be: its tasks are ended before another can own it. `at_once`: another
+    /// may own it already, there is no grace.
+    pub fn lose_lock(&mut self, at_once: bool, world: &mut World<'_>) {
         self.pending.extend(self.chain.step(Input::LockLost, world.clock.now()));
         self.act(world);
+        if at_once {
+            self.for_attempts(world, Attempt::kill_now);
+        }
+    }
+
+    /// The tasks whose processes run: the leader, the task, the try.
+    pub fn processes(&self) -> impl Iterator<Item = (i32, &TaskName, u32)> {
+        self.attempts.iter().filter_map(|attempt| {
+            let pid = attempt.process()?.pid().as_raw_pid();
+            Some((pid, &self.setup.task_at(attempt.place).name, attempt.try_num))
+        })
     }
 
     /// Looks what has happened, asks `step` what it means, and does it. `layout` says what of the news is about this run.

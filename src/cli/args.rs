@@ -237,6 +237,18 @@ pub struct RunArgs {
     /// The next run begins this long after the last ended
     #[arg(long, value_name = "D")]
     pub sleep_interval: Option<String>,
+    /// Run without the lock of the configuration
+    #[arg(long, visible_alias = "disable-one-instance")]
+    pub no_lock: bool,
+    /// Keep the lock between runs
+    #[arg(long)]
+    pub keep_lock: bool,
+    /// Let the lock go after a failed run, and wait twice the interval
+    #[arg(long)]
+    pub release_on_error: bool,
+    /// How long to wait for the lock (`infinity`: for ever)
+    #[arg(long, value_name = "D")]
+    pub wait_lock: Option<String>,
     /// Run the halt task after the last run, when all were done
     #[arg(short = 'H', long)]
     pub halt_after: bool,
@@ -286,9 +298,10 @@ pub struct LockArgs {
 impl RunArgs {
     /// Whether any of them was typed.
     pub fn is_given(&self) -> bool {
-        let Self { times, run_once, run_interval, sleep_interval, halt_after, dry_run, only, skip, from, until } = self;
+        let Self { times, run_once, run_interval, sleep_interval, halt_after, dry_run, only, skip, from, until, .. } = self;
         let words = run_interval.is_some() || sleep_interval.is_some() || from.is_some() || until.is_some();
-        times.is_some() || *run_once || words || *halt_after || *dry_run || !only.is_empty() || !skip.is_empty()
+        let lock = self.no_lock || self.keep_lock || self.release_on_error || self.wait_lock.is_some();
+        times.is_some() || *run_once || words || *halt_after || *dry_run || !only.is_empty() || !skip.is_empty() || lock
     }
 
     /// What was typed before `run` and after it, taken together; after wins.
@@ -298,6 +311,10 @@ impl RunArgs {
             run_once: after.run_once || self.run_once,
             run_interval: after.run_interval.or(self.run_interval),
             sleep_interval: after.sleep_interval.or(self.sleep_interval),
+            no_lock: after.no_lock || self.no_lock,
+            keep_lock: after.keep_lock || self.keep_lock,
+            release_on_error: after.release_on_error || self.release_on_error,
+            wait_lock: after.wait_lock.or(self.wait_lock),
             halt_after: after.halt_after || self.halt_after,
             dry_run: after.dry_run || self.dry_run,
             only: [self.only, after.only].concat(),

@@ -73,7 +73,7 @@ pub fn guard(kill_after: f64) -> Result<Exit, Failure> {
 }
 
 /// A lock is held without a guard rather than not at all.
-fn start_guard(family: &Family, kill_after: Duration) -> Option<Guard> {
+pub fn start_guard(family: &Family, kill_after: Duration) -> Option<Guard> {
     let words = [OsString::from("/proc/self/exe"), "lock-guard".into(), kill_after.as_secs_f64().to_string().into()];
     let argv: Vec<CString> = words.into_iter().filter_map(|word| c_string(word.as_bytes())).collect();
     Guard::start(&argv, family).inspect_err(|error| log::warn!("the lock has no guard: {error}")).ok()
@@ -83,7 +83,8 @@ fn usage(option: &str, text: &str, expected: &str) -> Failure {
     Failure::Usage(format!("{option} {text}: {expected}"))
 }
 
-fn unusable(error: LockError) -> Failure {
+/// Why a lock cannot even be asked for.
+pub fn unusable(error: LockError) -> Failure {
     match error {
         LockError::Unreachable { .. } => Failure::State(error.to_string()),
         LockError::Refused { .. } | LockError::File { .. } | LockError::NotBuilt { .. } => Failure::config(error.to_string()),

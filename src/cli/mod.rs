@@ -18,6 +18,7 @@ pub mod exit;
 mod filter;
 mod generate;
 mod get;
+mod guarded;
 #[cfg(feature = "store")]
 mod history;
 #[cfg(feature = "schedule")]

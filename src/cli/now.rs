@@ -23,6 +23,7 @@ use crate::config::database::state_dir;
 use crate::config::keys::Output;
 use crate::config::push::PushSettings;
 use crate::config::settings::StateSettings;
+use crate::config::value::mask_secrets;
 use crate::event::RunRef;
 use crate::mark;
 use crate::names::MAIN_CHAIN;
@@ -76,6 +77,13 @@ fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Chain>, StateSet
     let several = wanted.len() > 1;
     let mut ready = Vec::new();
     for chain in wanted {
+        if let Some((lock, _)) = chain.lock.as_ref().map(|keys| &keys.lock) {
+            let shown = mask_secrets(lock);
+            return Err(Failure::Usage(format!(
+                "the chain {} needs the lock {shown}, which `now` does not take; `runner run --run-once` does",
+                chain.name
+            )));
+        }
         let dir = find_task_dir(None, &chain)?;
         refuse_nested(settings, &chain.name, &dir)?;
         let prepared = prepare(&config, chain, std::mem::take(&mut told), &dir);

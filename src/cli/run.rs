@@ -1,5 +1,6 @@
 //! `runner [OPTIONS] [TASK_DIR]` and `runner run`: the way of a chain from the command line to its exit code.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use anyhow::anyhow;
 
 use super::args::RunArgs;
 use super::exit::{Exit, Failure};
+use super::guarded::{Entry, Guarded};
 use super::prepare::{prepare, refuse_errors};
 use super::record::Record;
 use super::refused::{Refusal, start_hook};
@@ -19,18 +21,20 @@ use crate::chain::ears::Ears;
 use crate::chain::repeat::{Interval, Next, Repeat};
 use crate::chain::run::Run;
 use crate::chain::setup::Setup;
-use crate::chain::{Driver, wait_for_hook};
+use crate::chain::{Driver, World, wait_for_hook};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::keys::{CHAIN_HOOK, Output};
 use crate::config::settings::ChainSettings;
 use crate::config::{Config, Finding, Severity};
-use crate::event::RunRef;
-use crate::names::MAIN_CHAIN;
+use crate::event::{Event, RunRef};
+use crate::lock::address::LockSettings;
+use crate::names::{MAIN_CHAIN, RunIds};
 use crate::notify::systemd::{Watchdog, stopping};
 use crate::outcome::{RunOutcome, signal_name};
 use crate::process::Family;
 use crate::process::signal::Signals;
 use crate::process::unix::WaitMethod;
+use crate::push::Push;
 use crate::push::Waits;
 use crate::report::bars::Bars;
 use crate::trigger::{Trigger, TriggerKind};
@@ -66,9 +70,8 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
         return Ok(Exit::Done);
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
-    let mut stage = Stage::new(managed, bars(&setup), setup.longest_stop(), Record::of_main(&state))?;
-    stage.tell_others(push(told_others, Waits::EachRun));
-    let exit = drive(stage, setup, &args, &variables)?;
+    let play = Play { config: &config, setup: Rc::new(setup), variables, managed, halt_after: args.halt_after };
+    let exit = play.drive(prepared.lock, Record::of_main(&state), push(told_others, Waits::EachRun))?;
     stopping(managed);
     Ok(exit)
 }
@@ -101,36 +104,136 @@ pub fn tell_findings(findings: &[Finding]) {
     }
 }
 
-fn drive(mut stage: Stage, setup: Setup, args: &RunArgs, variables: &[CString]) -> anyhow::Result<Exit> {
-    let (mut driver, ids) = stage.driver();
-    let repeat = Repeat { times: setup.chain.times, interval: interval(&setup) };
-    let setup = Rc::new(setup);
-    let mut new_ref = || RunRef { chain: setup.chain.name.clone(), id: ids.fresh(), trigger: Trigger::of(TriggerKind::Boot) };
-    let (mut exit, mut done) = (Exit::Done, 0);
-    loop {
+/// What is run again and again.
+struct Play<'a> {
+    config: &'a Config,
+    setup: Rc<Setup>,
+    variables: Vec<CString>,
+    managed: bool,
+    halt_after: bool,
+}
+
+/// What became of one of the runs.
+enum Once {
+    Ended(RunOutcome, Moment),
+    Refused(Failure),
+    Signal(i32),
+}
+
+impl Play<'_> {
+    fn drive(&self, lock: Option<LockSettings>, record: Record, others: Push) -> Result<Exit, Failure> {
+        let mut stage = Stage::new(self.managed, bars(&self.setup), self.setup.longest_stop(), record)?;
+        stage.tell_others(others);
+        let (mut driver, ids) = stage.driver();
+        let Some(lock) = lock else { return self.repeat(&mut driver, ids, None) };
+        let guarded = Guarded::open(lock, &self.setup, self.managed)?;
+        let Driver { ears, world: World { family, clock, reader, rng } } = driver;
+        let mut reader = guarded.reader(reader);
+        let mut driver = Driver { ears, world: World { family, clock, reader: &mut reader, rng } };
+        self.repeat(&mut driver, ids, Some(&guarded))
+    }
+
+    fn repeat(&self, driver: &mut Driver<'_>, ids: &mut RunIds, lock: Option<&Guarded>) -> Result<Exit, Failure> {
+        let chain = &self.setup.chain;
+        let repeat = Repeat { times: chain.times, interval: interval(&self.setup) };
+        let mut new_ref = || RunRef { chain: chain.name.clone(), id: ids.fresh(), trigger: Trigger::of(TriggerKind::Boot) };
+        let (mut exit, mut done) = (Exit::Done, 0);
         let clock = driver.world.clock;
-        let began = clock.now();
-        let run = Run::begin(setup.clone(), new_ref(), variables, &mut driver.world);
-        let ended = driver.drive(run);
-        let Some(outcome) = ended.outcome() else { return Err(anyhow!("a run ended without an outcome")) };
-        done += 1;
-        exit = exit.graver(Exit::of_run(outcome));
-        driver.ears.keep(ended.unheard());
-        match repeat.next(done, began, clock.now(), outcome) {
-            Next::At(at) => {
-                if let Some(signal) = sleep_until(at, &mut driver) {
-                    log::warn!("told to stop by {} between two runs", signal_name(signal));
-                    return Ok(Exit::Signal(signal));
+        loop {
+            let asked = clock.now();
+            let once = self.once(new_ref(), driver, lock)?;
+            done += 1;
+            let next = match once {
+                Once::Signal(signal) => return Ok(Exit::Signal(signal)),
+                Once::Ended(outcome, began) => {
+                    exit = exit.graver(Exit::of_run(&outcome));
+                    let failed = outcome != RunOutcome::Done;
+                    let twice = failed && lock.is_some_and(Guarded::releases_on_error);
+                    let next = if twice { repeat.twice_as_long() } else { repeat }.next(done, began, clock.now(), &outcome);
+                    if next == Next::Stop && self.halt_after && chain.times != 0 && exit == Exit::Done {
+                        let halting = Run::begin_halt(self.setup.clone(), new_ref(), &self.variables_under(lock), &mut driver.world);
+                        drive_run(halting, driver, lock);
+                    }
+                    if let Some(lock) = lock {
+                        lock.after_run(failed, driver);
+                    }
+                    next
                 }
-            }
-            Next::Stop => {
-                if args.halt_after && setup.chain.times != 0 && exit == Exit::Done && *outcome == RunOutcome::Done {
-                    let halting = Run::begin_halt(setup.clone(), new_ref(), variables, &mut driver.world);
-                    driver.drive(halting);
+                Once::Refused(failure) => {
+                    let next = repeat.after_refusal(done, asked, clock.now());
+                    exit = exit.graver(failure.exit());
+                    if next == Next::Stop && exit == failure.exit() {
+                        return Err(failure);
+                    }
+                    let chain = chain.name.as_str();
+                    log::warn!(event = "run_refused", chain, reason = "lock"; "chain {chain}: {failure}");
+                    next
+                }
+            };
+            let Next::At(at) = next else {
+                if let Some(lock) = lock {
+                    lock.leave(driver);
                 }
                 return Ok(exit);
+            };
+            let signal = match lock {
+                Some(lock) => lock.sleep_until(at, driver),
+                None => sleep_until(at, driver),
+            };
+            if let Some(signal) = signal {
+                if let Some(lock) = lock {
+                    lock.leave(driver);
+                }
+                log::warn!("told to stop by {} between two runs", signal_name(signal));
+                return Ok(Exit::Signal(signal));
             }
         }
+    }
+
+    /// One run, if there is a right to it.
+    fn once(&self, run: RunRef, driver: &mut Driver<'_>, lock: Option<&Guarded>) -> Result<Once, Failure> {
+        if let Some(lock) = lock {
+            match lock.enter(&run, driver) {
+                Entry::Ours => {}
+                Entry::Signal(signal) => return Ok(Once::Signal(signal)),
+                Entry::Refused(failure) => {
+                    self.tell_refused(&run, &failure.to_string(), driver);
+                    return Ok(Once::Refused(failure));
+                }
+            }
+        }
+        let began = driver.world.clock.now();
+        let run = Run::begin(self.setup.clone(), run, &self.variables_under(lock), &mut driver.world);
+        let ended = drive_run(run, driver, lock);
+        let Some(outcome) = ended.outcome() else { return Err(anyhow!("a run ended without an outcome").into()) };
+        driver.ears.keep(ended.unheard());
+        Ok(Once::Ended(outcome.clone(), began))
+    }
+
+    /// The variables of the program, and the token of the lock.
+    fn variables_under(&self, lock: Option<&Guarded>) -> Cow<'_, [CString]> {
+        match lock.and_then(Guarded::variable) {
+            None => Cow::Borrowed(&self.variables),
+            Some(token) => [&self.variables[..], &[token]].concat().into(),
+        }
+    }
+
+    fn tell_refused(&self, run: &RunRef, why: &str, driver: &mut Driver<'_>) {
+        let World { family, clock, ref mut reader, .. } = driver.world;
+        reader.tell(run, &Event::RunRefused { why });
+        let refusal = Refusal { chain: &self.setup.chain, reason: "lock", message: why };
+        let hook = start_hook(self.config, &refusal, &self.variables, family, clock);
+        let told = hook.map_or(Ok(()), |hook| hook.and_then(|hook| wait_for_hook(hook, driver.ears, family, clock)));
+        if let Err(why) = told {
+            log::warn!("{}: {why}", CHAIN_HOOK.info.name);
+        }
+    }
+}
+
+fn drive_run(run: Run, driver: &mut Driver<'_>, lock: Option<&Guarded>) -> Run {
+    match lock {
+        Some(lock) => lock.drive(run, driver),
+        None => driver.drive(run),
     }
 }
 

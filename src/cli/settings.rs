@@ -16,7 +16,7 @@ use crate::config::load::{DEFAULT_FILE, LoadError, Override, load};
 use crate::config::push::PushSettings;
 use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, StateSettings, judge_env, judge_keys};
-use crate::config::{Config, Finding, Severity, value};
+use crate::config::{Config, Finding, Origin, Severity, value};
 use crate::environment::{Environment, variable};
 use crate::names::{MAIN_CHAIN, suggestion};
 use crate::outcome::RunOutcome;
@@ -206,6 +206,38 @@ pub fn apply_run_args(chain: &mut ChainSettings, args: &RunArgs) -> Result<(), F
     }
     if args.run_once {
         (chain.times, chain.run_interval, chain.sleep_interval) = (1, None, None);
+    }
+    if let Some(text) = &args.wait_lock {
+        duration("--wait-lock", text)?;
+    }
+    apply_lock_args(chain, args)
+}
+
+fn apply_lock_args(chain: &mut ChainSettings, args: &RunArgs) -> Result<(), Failure> {
+    if args.no_lock {
+        chain.lock = None;
+        return Ok(());
+    }
+    let Some(lock) = &mut chain.lock else {
+        // Whoever believes to be the only one and is not would learn of it late.
+        let typed =
+            [("--keep-lock", args.keep_lock), ("--release-on-error", args.release_on_error), ("--wait-lock", args.wait_lock.is_some())];
+        return match typed.iter().find(|(_, typed)| *typed) {
+            Some((option, _)) => {
+                Err(Failure::Usage(format!("{option}: there is no lock; write `lock` into [runner], or --set runner.lock=..")))
+            }
+            None => Ok(()),
+        };
+    };
+    lock.keep |= args.keep_lock;
+    if args.release_on_error {
+        lock.release_on_error = Some(Origin::CommandLine);
+    }
+    if args.run_once {
+        lock.release_on_error = None;
+    }
+    if let Some(text) = &args.wait_lock {
+        lock.wait = (text.clone(), Origin::CommandLine);
     }
     Ok(())
 }

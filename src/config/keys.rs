@@ -193,6 +193,12 @@ keys! {
     OUTPUT: Output = "output", "auto", HOW_TO_RUN, |text, _| value::choice(text, &[("auto", Output::Auto), ("inherit", Output::Inherit), ("prefix", Output::Prefix), ("capture", Output::Capture)]), "what happens to what a task writes";
     SWEEP: Sweep = "sweep", "on-failure", HOW_TO_RUN, |text, _| value::choice(text, &[("never", Sweep::Never), ("on-failure", Sweep::OnFailure), ("always", Sweep::Always)]), "when processes a task left behind are ended";
     TRUST: Trust = "trust", "refuse", SHARED_BY_ALL, |text, _| value::choice(text, &[("refuse", Trust::Refuse), ("warn", Trust::Warn)]), "what others could write: refuse it, or only warn";
+    LOCK: String = "lock", "", RUNNER, |text, _| Ok(text.to_owned()), "the lock that a run needs: file:PATH, postgresql://..., etcd://..., consul://...";
+    LOCK_TTL: Duration = "lock_ttl", "60", RUNNER, |text, _| value::duration(text), "how long the lock lasts without a renewal";
+    LOCK_DELAY: Duration = "lock_delay", "1", RUNNER, |text, _| value::duration(text), "how long a lock that has run out is kept from others";
+    WAIT_LOCK: Duration = "wait_lock", "0", RUNNER, |text, _| value::duration(text), "how long a run waits for the lock";
+    KEEP_LOCK: bool = "keep_lock", "no", RUNNER, |text, _| value::boolean(text), "keep the lock between runs";
+    RELEASE_ON_ERROR: bool = "release_on_error", "no", RUNNER, |text, _| value::boolean(text), "let the lock go after a failed run, and wait twice the interval";
     DATABASE: DatabaseUrl = "database", "", RUNNER, DatabaseUrl::parse, "where state is kept: sqlite:PATH or postgresql://...";
     KEEP_RUNS: u32 = "keep_runs", "1000", RUNNER, |text, _| value::count(text), "how many runs the history keeps";
     KEEP_DAYS: u32 = "keep_days", "90", RUNNER, |text, _| value::count(text), "how many days the history goes back";

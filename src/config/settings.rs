@@ -84,6 +84,8 @@ pub struct ChainSettings {
     pub sleep_interval: Option<Duration>,
     /// `trust`.
     pub trust: Trust,
+    /// `lock` and its keys, where there is one.
+    pub lock: Option<LockKeys>,
     /// What holds for a task that has no section of its own.
     pub task: Rc<TaskSettings>,
 }
@@ -114,6 +116,7 @@ impl ChainSettings {
             run_interval: if is_main { reader.optional(&keys::RUN_INTERVAL) } else { None },
             sleep_interval: if is_main { reader.optional(&keys::SLEEP_INTERVAL) } else { None },
             trust: reader.value(&keys::TRUST),
+            lock: if is_main { LockKeys::read(&mut reader) } else { None },
             task: Rc::new(reader.task_settings()),
         };
         if let (Some(_), Some(_), Some(entry)) = (settings.run_interval, settings.sleep_interval, path.find(&keys::SLEEP_INTERVAL.info)) {
@@ -138,6 +141,46 @@ impl ChainSettings {
         // Thousands of tasks may have a section for nothing but their dependencies.
         let settings = if path.says_more_than(&keys::DEPENDS_ON.info) { Rc::new(reader.task_settings()) } else { self.task.clone() };
         (settings, depends_on, path.explain(&keys::DEPENDS_ON.info).1)
+    }
+}
+
+/// What `[runner]` says of its lock: each text as it was written, and where. The lock itself judges what they mean together.
+#[derive(Debug, Clone)]
+pub struct LockKeys {
+    /// `lock`.
+    pub lock: (String, Origin),
+    /// `lock_ttl`.
+    pub ttl: (String, Origin),
+    /// `lock_delay`.
+    pub delay: (String, Origin),
+    /// `wait_lock`.
+    pub wait: (String, Origin),
+    /// `keep_lock`.
+    pub keep: bool,
+    /// Where `release_on_error` was asked for.
+    pub release_on_error: Option<Origin>,
+}
+
+impl LockKeys {
+    fn read(reader: &mut Reader<'_, '_, '_>) -> Option<Self> {
+        // Also what stands there without a lock is judged.
+        let lock = reader.optional(&keys::LOCK);
+        for key in [&keys::LOCK_TTL, &keys::LOCK_DELAY, &keys::WAIT_LOCK] {
+            reader.value(key);
+        }
+        let (keep, releases) = (reader.value(&keys::KEEP_LOCK), reader.value(&keys::RELEASE_ON_ERROR));
+        let explain = |info| {
+            let (text, origin) = reader.path.explain(info);
+            (text.to_owned(), origin)
+        };
+        Some(Self {
+            lock: (lock?, explain(&keys::LOCK.info).1),
+            ttl: explain(&keys::LOCK_TTL.info),
+            delay: explain(&keys::LOCK_DELAY.info),
+            wait: explain(&keys::WAIT_LOCK.info),
+            keep,
+            release_on_error: releases.then(|| explain(&keys::RELEASE_ON_ERROR.info).1),
+        })
     }
 }
 
@@ -302,7 +345,13 @@ pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
             _ => continue,
         };
         for entry in section.entries() {
-            if !keys::names_in(scope).any(|name| name == entry.key) {
+            if scope == Scope::CHAIN && entry.key == keys::LOCK.info.name {
+                let message = format!(
+                    "`lock` in [{}] is not taken yet, only the chain of [runner] can have one; `runner lock KEY -- runner now ..` holds one around a chain",
+                    section.name
+                );
+                findings.push(Finding::new(Severity::Suspect, &entry.origin, message));
+            } else if !keys::names_in(scope).any(|name| name == entry.key) {
                 let message = format!("unknown key `{}` in [{}]{}", entry.key, section.name, suggestion(&entry.key, keys::names_in(scope)));
                 findings.push(Finding::new(Severity::Suspect, &entry.origin, message));
             }

@@ -367,12 +367,22 @@ impl Desk {
             self.wait(&core);
             self.work.clear();
             self.timer.clear();
+            // Only the newest record counts, and none before the lock is let go: tasks may come and go faster than the
+            // engine answers.
+            let mut record = None;
             loop {
                 match self.inbox.try_recv() {
-                    Ok(order) => core.obey(order, BootTime::now()),
+                    Ok(order @ Order::Record(_)) => record = Some(order),
+                    Ok(order @ (Order::Contend(_) | Order::LetGo)) => {
+                        record = None;
+                        core.obey(order, BootTime::now());
+                    }
                     Err(mpsc::TryRecvError::Empty) => break,
                     Err(mpsc::TryRecvError::Disconnected) => return core.obey(Order::LetGo, BootTime::now()),
                 }
+            }
+            if let Some(record) = record {
+                core.obey(record, BootTime::now());
             }
             let reports = core.turn(BootTime::now);
             if !reports.is_empty() {

@@ -67,6 +67,13 @@ pub fn stopping(connected: bool) {
     }
 }
 
+/// The program is up and waits for its turn. `connected` is whether NOTIFY_SOCKET is set.
+pub fn waiting(connected: bool, why: &str) {
+    if connected {
+        send(&[NotifyState::Ready, NotifyState::Status(why)]);
+    }
+}
+
 /// Tells the service manager what a run is doing.
 #[derive(Debug)]
 pub struct Status {
@@ -112,7 +119,8 @@ impl Reader for Status {
             | Event::TaskEnded(_)
             | Event::TaskSleeping { .. }
             | Event::HaltEnded { .. }
-            | Event::HookFailed { .. } => {}
+            | Event::HookFailed { .. }
+            | Event::RunRefused { .. } => {}
         }
     }
 }

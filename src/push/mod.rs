@@ -167,6 +167,7 @@ impl Reader for Push {
                 let limit = if matches!(outcome, RunOutcome::Signalled(_)) { SHORTEST } else { LONGEST };
                 inner.tell(&run.chain, What::Ended(end), limit);
             }
+            Event::RunRefused { .. } => inner.tell(&run.chain, What::Refused { reason: "lock".to_owned() }, LONGEST),
             Event::RunStarted { .. }
             | Event::TaskStarted { .. }
             | Event::TaskProgress { .. }

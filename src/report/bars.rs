@@ -91,6 +91,7 @@ impl Reader for Bars {
             | Event::HaltEnded { .. }
             | Event::HookFailed { .. }
             | Event::Stopping { .. }
+            | Event::RunRefused { .. }
             | Event::RunEnded { .. } => {}
         }
     }

@@ -157,6 +157,8 @@ impl Reader for Reporter {
                 let name = signal_name(*signal);
                 warn!(event = "stopping", chain, run_id, signal = name.as_str(); "told to stop by {name}; a second signal kills at once");
             }
+            // Whoever refused it says so, with the way out.
+            Event::RunRefused { .. } => {}
             Event::RunEnded { outcome, duration, started } => run_ended(run, outcome, Seconds(*duration), *started),
         }
     }

@@ -233,11 +233,15 @@ impl Recorder {
         Self { facts, clock, keeper, runs: Vec::new() }
     }
 
-    fn begin(&mut self, run: &RunRef, tasks: usize) {
+    fn record_of(&self, run: &RunRef) -> RunRecord {
         let trigger = &run.trigger;
         let scheduled_at = trigger.scheduled_at.as_ref().map(jiff::Zoned::timestamp);
         let occasion = Occasion { trigger: trigger.kind.word().to_owned(), scheduled_at };
-        let record = RunRecord::begun(run.id.as_str(), &run.chain, occasion, &self.facts.owner, self.clock.wall());
+        RunRecord::begun(run.id.as_str(), &run.chain, occasion, &self.facts.owner, self.clock.wall())
+    }
+
+    fn begin(&mut self, run: &RunRef, tasks: usize) {
+        let record = self.record_of(run);
         self.keeper.begun(&record);
         let tries = VecDeque::with_capacity(tasks.min(MOST_TRIES));
         self.runs.push(Gathered { record, running: Vec::new(), tries, tails: 0, without_tail: 0 });
@@ -248,6 +252,10 @@ impl Reader for Recorder {
     fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
         if let Event::RunStarted { tasks } = event {
             return self.begin(run, *tasks);
+        }
+        if let Event::RunRefused { why } = event {
+            let record = self.record_of(run).not_begun(REFUSED, why);
+            return self.keeper.ended(record);
         }
         let Some(at) = self.runs.iter().position(|gathered| gathered.record.run_id == run.id.as_str()) else { return };
         let gathered = &mut self.runs[at];
@@ -260,6 +268,7 @@ impl Reader for Recorder {
                 self.keeper.ended(gathered.into_record());
             }
             Event::RunStarted { .. }
+            | Event::RunRefused { .. }
             | Event::TaskProgress { .. }
             | Event::TaskEnding { .. }
             | Event::TaskSleeping { .. }

@@ -266,6 +266,7 @@ impl Reader for Events<'_> {
             Event::TaskProgress { .. }
             | Event::HookFailed { .. }
             | Event::RunStarted { .. }
+            | Event::RunRefused { .. }
             | Event::TaskSleeping { .. }
             | Event::RunRetry { .. }
             | Event::HaltStarted { .. }

@@ -47,6 +47,8 @@ mod import;
 mod ini_reference;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod killed;
+#[cfg(all(feature = "net", feature = "postgres"))]
+mod lock_chain;
 mod lock_command;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_engines;
