@@ -259,7 +259,9 @@ impl Supervised {
         // A leader that survived KILL stays in the family: it is still ours to tell from a stranger, and whoever waits
         // for it (wait-timeout's thread) must be the one that reaps it.
         // The usual case costs one system call: no children at all, so nothing can be left.
-        if self.mark.is_some() && family.reap_strays() != Children::None {
+        // Whoever was left behind has come to us, or has a parent who did: where we have no child but leaders, as many of
+        // them as there may be, nobody has to be looked for in the whole of /proc.
+        if self.mark.is_some() && family.reap_strays() != Children::None && !tree::has_only(&family.leaders.borrow()) {
             self.left_behind = family.take_note_of(self.find(family, Whom::All));
         }
         Gone { end: self.end, cause: self.ending.cause(), left_behind: std::mem::take(&mut self.left_behind), unkillable }

@@ -177,6 +177,12 @@ fn owner_of(pid: Pid, mark: &Mark) -> Owner {
     fs::read(format!("/proc/{}/environ", pid.as_raw_pid())).map_or(Owner::Unknown, |environment| mark.owner(&environment))
 }
 
+/// Whether all our children are known to be these; false where the kernel does not tell (CONFIG_PROC_CHILDREN).
+pub fn has_only(leaders: &[Pid]) -> bool {
+    fs::exists("/proc/thread-self/children").unwrap_or(false)
+        && Children::Files.of(rustix::process::getpid()).iter().all(|pid| leaders.contains(pid))
+}
+
 /// How the children of a process are found.
 enum Children {
     /// /proc/PID/task/TID/children, where the kernel has it (CONFIG_PROC_CHILDREN).
