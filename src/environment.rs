@@ -2,7 +2,7 @@
 //! Decides only.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString, c_char};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::config::Entry;
@@ -44,7 +44,8 @@ impl Environment {
             }
         }
         let search = all.get(OsStr::new("PATH")).cloned();
-        Variables { block: all.iter().filter_map(|(name, value)| variable(name.as_bytes(), value.as_bytes())).collect(), search }
+        let block = all.iter().filter_map(|(name, value)| variable(name.as_bytes(), value.as_bytes())).collect();
+        Variables { block, search }
     }
 }
 
@@ -52,9 +53,52 @@ impl Environment {
 #[derive(Debug, Clone)]
 pub struct Variables {
     /// Each as `NAME=value`.
-    pub block: Vec<CString>,
+    pub block: Block,
     /// The value of PATH, by which programs are found.
     pub search: Option<OsString>,
+}
+
+/// Strings for processes, with their addresses as C wants them: many processes get the same ones.
+#[derive(Debug, Default)]
+pub struct Block {
+    strings: Vec<CString>,
+    /// Where each string lies. A `CString` keeps its text in its place as long as it lives, wherever it is moved itself.
+    addresses: Vec<*mut c_char>,
+}
+
+impl Block {
+    /// The strings.
+    pub fn strings(&self) -> &[CString] {
+        &self.strings
+    }
+
+    /// The address of each string, good as long as the block is there; nothing may be written to them.
+    pub fn addresses(&self) -> &[*mut c_char] {
+        &self.addresses
+    }
+}
+
+impl Clone for Block {
+    fn clone(&self) -> Self {
+        self.strings.iter().cloned().collect()
+    }
+}
+
+impl FromIterator<CString> for Block {
+    fn from_iter<I: IntoIterator<Item = CString>>(strings: I) -> Self {
+        let mut block = Self::default();
+        block.extend(strings);
+        block
+    }
+}
+
+impl Extend<CString> for Block {
+    fn extend<I: IntoIterator<Item = CString>>(&mut self, strings: I) {
+        for string in strings {
+            self.addresses.push(string.as_ptr().cast_mut());
+            self.strings.push(string);
+        }
+    }
 }
 
 /// The few variables that one process has for itself, in one piece of memory.
@@ -75,18 +119,22 @@ impl OwnVariables {
     /// Adds one. A value with a NUL byte, which the kernel could not take, is left out.
     pub fn add(&mut self, name: &str, value: &[u8]) {
         if !value.contains(&0) {
-            self.bytes.reserve(name.len() + value.len() + 2);
-            self.bytes.extend_from_slice(name.as_bytes());
-            self.bytes.push(b'=');
-            self.bytes.extend_from_slice(value);
-            self.bytes.push(0);
-            self.ends.push(self.bytes.len());
+            self.put(name, value);
         }
+    }
+
+    fn put(&mut self, name: &str, value: &[u8]) {
+        self.bytes.reserve(name.len() + value.len() + 2);
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(b'=');
+        self.bytes.extend_from_slice(value);
+        self.bytes.push(0);
+        self.ends.push(self.bytes.len());
     }
 
     /// Adds one whose value is a number.
     pub fn add_number(&mut self, name: &str, number: i64) {
-        self.add(name, Decimal::of(number).as_bytes());
+        self.put(name, Decimal::of(number).as_bytes());
     }
 
     /// How many there are.
@@ -106,7 +154,7 @@ impl OwnVariables {
     }
 
     /// The same as strings of their own, for a process that has still others.
-    pub fn to_strings(&self) -> Vec<CString> {
+    pub fn to_strings(&self) -> Block {
         self.iter().filter_map(|variable| CString::from_vec_with_nul(variable.to_vec()).ok()).collect()
     }
 }
@@ -134,7 +182,7 @@ mod tests {
         let entry = |key: &str, value: &str| Entry { key: key.into(), value: value.into(), origin: Origin::Default };
         let entries = [entry("HOME", "/h"), entry("A", "$x ' \\"), entry("NOTIFY_SOCKET", "/mine")];
         let variables = Environment::new(pairs).variables(&entries, &[]);
-        let texts: Vec<_> = variables.block.iter().map(|variable| variable.to_str().unwrap()).collect();
+        let texts: Vec<_> = variables.block.strings().iter().map(|variable| variable.to_str().unwrap()).collect();
         assert_eq!(texts, ["A=$x ' \\", "HOME=/h", "PATH=/bin"]);
         assert_eq!(variables.search.as_deref(), Some(OsStr::new("/bin")));
     }
@@ -149,6 +197,6 @@ mod tests {
         own.add_number("ZERO", 0);
         own.add("EMPTY", b"");
         assert_eq!(own.iter().collect::<Vec<_>>(), [&b"A=x y\0"[..], b"N=-5\0", b"LEAST=-9223372036854775808\0", b"ZERO=0\0", b"EMPTY=\0"]);
-        assert_eq!(own.to_strings()[3..], [c"ZERO=0".to_owned(), c"EMPTY=".to_owned()]);
+        assert_eq!(own.to_strings().strings()[3..], [c"ZERO=0".to_owned(), c"EMPTY=".to_owned()]);
     }
 }

@@ -1,7 +1,7 @@
 //! Hooks: commands that hear of tasks and runs as JSON, as their last argument and on standard input.
 //! A hook that fails, hangs or does not read is a warning and changes nothing.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::clock::{Limit, Moment, Seconds};
 use crate::config::keys::Sweep;
 use crate::config::value::CommandLine;
-use crate::environment::OwnVariables;
+use crate::environment::{Block, OwnVariables};
 use crate::event::{RunRef, TaskEnd};
 use crate::names::TaskName;
 use crate::outcome::{LimitKind, ProcessEnd, RunOutcome};
@@ -99,7 +99,7 @@ pub struct HookStart<'a> {
     /// What it hears.
     pub message: &'a Value,
     /// Its variables, in parts.
-    pub env: &'a [&'a [CString]],
+    pub env: &'a [&'a Block],
     /// The value of PATH among them.
     pub search: Option<&'a OsStr>,
     /// `hook_max_time`.

@@ -160,17 +160,35 @@ pub struct Decimal {
     start: usize,
 }
 
+/// The numbers below a hundred, in two digits each.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let (mut tens, mut place) = (0, 0);
+    while tens < 10 {
+        let mut ones = 0;
+        while ones < 10 {
+            pairs[place] = [b'0' + tens, b'0' + ones];
+            (ones, place) = (ones + 1, place + 1);
+        }
+        tens += 1;
+    }
+    pairs
+};
+
 impl Decimal {
     /// The digits of a number.
     pub fn of(number: impl Into<i64>) -> Self {
-        const DIGITS: &[u8; 10] = b"0123456789";
         let number = number.into();
-        // From the last to the first.
+        // From the last to the first, two at a time.
         let (mut text, mut start, mut rest) = ([b'0'; 20], 20, number.unsigned_abs());
-        while start == 20 || rest > 0 {
+        while rest >= 10 {
+            start -= 2;
+            text[start..start + 2].copy_from_slice(&PAIRS[usize::try_from(rest % 100).unwrap_or(0)]);
+            rest /= 100;
+        }
+        if rest > 0 || start == 20 {
             start -= 1;
-            text[start] = DIGITS[usize::try_from(rest % 10).unwrap_or(0)];
-            rest /= 10;
+            text[start] = PAIRS[usize::try_from(rest).unwrap_or(0)][1];
         }
         if number < 0 {
             start -= 1;
@@ -302,8 +320,8 @@ mod tests {
     #[test]
     fn a_number_has_its_digits() {
         assert_eq!(
-            [i64::MIN, -1, 0, 9, 10, i64::MAX].map(|number| Decimal::of(number).to_string()),
-            ["-9223372036854775808", "-1", "0", "9", "10", "9223372036854775807"]
+            [i64::MIN, -1, 0, 9, 10, 99, 100, 1_909, i64::MAX].map(|number| Decimal::of(number).to_string()),
+            ["-9223372036854775808", "-1", "0", "9", "10", "99", "100", "1909", "9223372036854775807"]
         );
         assert_eq!([7, 12, 1234].map(|number| Decimal::of(number).padded(3).to_string()), ["007", "012", "1234"]);
     }

@@ -12,7 +12,7 @@ use super::ears::readable;
 use super::setup::{Setup, Task, argv};
 use crate::clock::{Clock, Moment};
 use crate::config::keys::{Output, TASK_HOOK};
-use crate::environment::OwnVariables;
+use crate::environment::{Block, OwnVariables};
 use crate::event::{Event, Reader, RunRef, TaskEnd};
 use crate::hook::{self, HookRun, HookStart};
 use crate::notify::Message;
@@ -37,7 +37,7 @@ pub struct Kit<'a> {
     /// When what is acted on was heard.
     pub now: Moment,
     /// The variables that are the same for all tries of the run.
-    pub run_variables: &'a [CString],
+    pub run_variables: &'a Block,
     /// When the whole run is over at the latest.
     pub run_deadline: Option<Moment>,
 }

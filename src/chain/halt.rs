@@ -1,7 +1,7 @@
 //! The halt task while it runs. It may power the machine off, so a first signal spares it, and what it leaves
 //! behind is never swept.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::time::Duration;
 
 use super::World;
@@ -9,7 +9,7 @@ use super::attempt::add_limits;
 use super::setup::{Halt, Setup, argv};
 use crate::clock::Moment;
 use crate::config::keys::Sweep;
-use crate::environment::OwnVariables;
+use crate::environment::{Block, OwnVariables};
 use crate::outcome::{ExitKind, HaltReason, LimitKind};
 use crate::process::state::Cause;
 use crate::process::unix::Spec;
@@ -32,7 +32,7 @@ impl HaltRun {
     pub fn start(
         halt: &Halt,
         setup: &Setup,
-        run_variables: &[CString],
+        run_variables: &Block,
         (reason, failed_task): (HaltReason, Option<&str>),
         world: &World<'_>,
     ) -> Result<Self, String> {

@@ -16,7 +16,7 @@ use super::step::{Action, Chain, Input, Outcome, Phase, Rules, TaskRules};
 use super::{News, World};
 use crate::clock::Moment;
 use crate::config::keys::CHAIN_HOOK;
-use crate::environment::variable;
+use crate::environment::{Block, variable};
 use crate::event::{Event, Reader, RunRef};
 use crate::hook::{self, HookRun, HookStart};
 use crate::names::TaskName;
@@ -33,7 +33,7 @@ pub struct Run {
     setup: Rc<Setup>,
     run: RunRef,
     chain: Chain,
-    variables: Vec<CString>,
+    variables: Block,
     began: Moment,
     attempts: Vec<Attempt>,
     leaked: Vec<Capture>,
@@ -385,7 +385,7 @@ impl Run {
     fn start_hook(&self, message: &dyn Fn(&RunRef) -> serde_json::Value, world: &mut World<'_>) -> Option<HookRun> {
         let command = self.setup.chain.chain_hook.as_ref()?;
         let variables = &self.setup.variables;
-        let own: Vec<CString> = variable(b"RUNNER_HOOK", b"chain").into_iter().collect();
+        let own: Block = variable(b"RUNNER_HOOK", b"chain").into_iter().collect();
         let start = HookStart {
             key: CHAIN_HOOK.info.name,
             command,
@@ -446,7 +446,7 @@ fn new_chain(setup: &Setup, now: Moment) -> Chain {
     Chain::new(&setup.plan, rules, tasks.map(|task| TaskRules { max_tries: task.max_tries, backoff: task.backoff }), now)
 }
 
-fn run_variables(run: &RunRef, program_variables: &[CString]) -> Vec<CString> {
+fn run_variables(run: &RunRef, program_variables: &[CString]) -> Block {
     let own = [
         variable(b"RUNNER_CHAIN", run.chain.as_bytes()),
         variable(b"RUNNER_RUN_ID", run.id.as_str().as_bytes()),

@@ -16,7 +16,7 @@ use crate::chain::ears::{Ears, readable};
 use crate::clock::{BootTime, Clock, Moment, Seconds, SystemClock};
 use crate::config::keys::Sweep;
 use crate::config::value;
-use crate::environment::{OwnVariables, variable};
+use crate::environment::{Block, OwnVariables, variable};
 use crate::lock::address::{Address, LockSettings, LockTexts};
 use crate::lock::guard::{self, Guard};
 use crate::lock::owner::TaskGroup;
@@ -240,9 +240,9 @@ impl Guarded<'_> {
             variable(b"RUNNER_TRY", b"1"),
             variable(b"RUNNER_LOCK_TOKEN", token.as_bytes()),
         ];
-        let ours: Vec<CString> = ours.into_iter().flatten().collect();
+        let ours: Block = ours.into_iter().flatten().collect();
         let replaced = |name: &OsStr| ["RUNNER_RUN_ID", "RUNNER_TASK", "RUNNER_TRY", "RUNNER_LOCK_TOKEN"].iter().any(|own| name == *own);
-        let inherited: Vec<CString> = inherited_variables()
+        let inherited: Block = inherited_variables()
             .filter(|(name, _)| !replaced(name))
             .filter_map(|(name, value)| variable(name.as_bytes(), value.as_bytes()))
             .collect();

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::config::keys::CHAIN_HOOK;
 use crate::config::sections::Sections;
 use crate::config::settings::ChainSettings;
-use crate::environment::variable;
+use crate::environment::{Block, variable};
 use crate::hook::{self, HookRun, HookStart};
 use crate::process::Family;
 
@@ -33,13 +33,13 @@ pub fn start_hook(
     let chain = refusal.chain;
     let command = chain.chain_hook.as_ref()?;
     let own_variables = own_environment().variables(Sections::new(config, &chain.name).variables(None), &[]);
-    let marks: Vec<CString> =
+    let marks: Block =
         [variable(b"RUNNER_CHAIN", chain.name.as_bytes()), variable(b"RUNNER_HOOK", b"chain")].into_iter().flatten().collect();
     let start = HookStart {
         key: CHAIN_HOOK.info.name,
         command,
         message: &hook::run_refused(&chain.name, refusal.reason, refusal.message),
-        env: &[&own_variables.block, variables, &marks],
+        env: &[&own_variables.block, &variables.iter().cloned().collect(), &marks],
         search: own_variables.search.as_deref(),
         max_time: chain.hook_max_time,
         kill_after: chain.task.kill_after,

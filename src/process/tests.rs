@@ -8,7 +8,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
-use crate::environment::OwnVariables;
+use crate::environment::{Block, OwnVariables};
 use crate::names::{RunId, TaskName};
 
 /// A test gives up after this; nothing waits for it in order to go on.
@@ -38,10 +38,10 @@ impl Stage {
     fn shell(&self, script: &str, kill_after: u64, sweep: Sweep) -> Actor {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let argv: Vec<CString> = ["/bin/sh", "-c", script].iter().map(|word| CString::new(*word).unwrap()).collect();
-        let env: Vec<CString> = ["PATH=/usr/bin:/bin", "RUNNER_RUN_ID=r", "RUNNER_TASK=t", "RUNNER_TRY=1"]
-            .iter()
-            .map(|variable| CString::new(*variable).unwrap())
-            .collect();
+        let mark = Mark { run: RunId::new("", 0, 1), task: TaskName::parse("t"), try_num: 1 };
+        let run = format!("RUNNER_RUN_ID={}", mark.run.as_str());
+        let variables = ["PATH=/usr/bin:/bin", run.as_str(), "RUNNER_TASK=t", "RUNNER_TRY=1"];
+        let env: Block = variables.into_iter().map(|variable| CString::new(variable).unwrap()).collect();
         let spec = Spec {
             argv: &argv,
             env: &[&env],
@@ -55,7 +55,6 @@ impl Stage {
             nice: None,
             reads: None,
         };
-        let mark = Mark { run: RunId::new("", 0, 1), task: TaskName::parse("t"), try_num: 1 };
         let process = Supervised::start(&spec, &self.family, Some(mark), Duration::from_millis(kill_after), sweep).unwrap();
         Actor { process, lines: BufReader::new(File::from(read)).lines() }
     }
@@ -85,6 +84,12 @@ impl Actor {
     fn pid_line(&mut self) -> Pid {
         Pid::from_raw(self.line().trim().parse().unwrap()).unwrap()
     }
+}
+
+/// Ends an adopted process, and waits until it is gone: the next test would not be alone otherwise.
+fn bury(pid: Pid) {
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    rustix::process::waitid(rustix::process::WaitId::Pid(pid), rustix::process::WaitIdOptions::EXITED).unwrap();
 }
 
 fn lives(pid: Pid) -> bool {
@@ -149,7 +154,9 @@ fn the_sweep_does_what_it_is_set_to(#[case] sweep: Sweep, #[case] code: u8, #[ca
     let pid = actor.pid_line();
     let gone = stage.finish(&mut actor);
     assert_eq!((gone.left_behind.len(), lives(pid)), (left, left == 1));
-    let _ = rustix::process::kill_process(pid, Signal::KILL);
+    if left == 1 {
+        bury(pid);
+    }
 }
 
 #[test]

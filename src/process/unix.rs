@@ -22,7 +22,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use wait_timeout::ChildExt;
 
 use super::user::Identity;
-use crate::environment::OwnVariables;
+use crate::environment::{Block, OwnVariables};
 use crate::outcome::ProcessEnd;
 
 /// What to start, and with what around it. Its process group is its own, its signals are at their defaults.
@@ -31,7 +31,7 @@ pub struct Spec<'a> {
     /// The words of the command; the first is the file to execute, with a `/` in it.
     pub argv: &'a [CString],
     /// The variables, as `NAME=value`, in parts; no name comes twice.
-    pub env: &'a [&'a [CString]],
+    pub env: &'a [&'a Block],
     /// Further variables, which only this process has.
     pub own_env: &'a OwnVariables,
     /// Standard input; ours (which is /dev/null) when `None`.
@@ -372,8 +372,8 @@ fn spawn_posix(spec: &Spec<'_>) -> io::Result<Pid> {
     let attributes = Attributes::get()?;
     let actions = Actions::of(spec)?;
     let actions = actions.as_ref().map_or(ptr::null(), |actions| &raw const actions.0);
-    let argv = pointers(&[spec.argv], &OwnVariables::default());
-    let envp = pointers(spec.env, spec.own_env);
+    let argv: Vec<_> = spec.argv.iter().map(|word| word.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect();
+    let envp = environ(spec);
     let mut pid: libc::pid_t = 0;
     // SAFETY: both arrays end with a null pointer and point to strings that outlive the call; posix_spawn does not
     // write to them, its parameter types only date from before const. The attributes are initialised, and so are the
@@ -383,14 +383,15 @@ fn spawn_posix(spec: &Spec<'_>) -> io::Result<Pid> {
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("posix_spawn gave no pid"))
 }
 
-/// The array that C wants of strings: pointers, and a null pointer at the end.
-fn pointers(parts: &[&[CString]], own: &OwnVariables) -> Vec<*mut libc::c_char> {
-    let mut pointers = Vec::with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + own.len() + 1);
-    for part in parts {
-        pointers.extend(part.iter().map(|string| string.as_ptr().cast_mut()));
+/// The array that C wants of the variables: their addresses, and a null pointer at the end.
+fn environ(spec: &Spec<'_>) -> Vec<*mut libc::c_char> {
+    let prepared: usize = spec.env.iter().map(|part| part.addresses().len()).sum();
+    let mut pointers = Vec::with_capacity(prepared + spec.own_env.len() + 1);
+    for part in spec.env {
+        pointers.extend_from_slice(part.addresses());
     }
     // Each ends in its NUL.
-    pointers.extend(own.iter().map(|variable| variable.as_ptr().cast_mut().cast()));
+    pointers.extend(spec.own_env.iter().map(|variable| variable.as_ptr().cast_mut().cast()));
     pointers.push(ptr::null_mut());
     pointers
 }
@@ -408,7 +409,7 @@ fn spawn_std(spec: &Spec<'_>) -> io::Result<Child> {
     let Some(program) = words.pop_front() else { return Err(io::ErrorKind::InvalidInput.into()) };
     let mut command = Command::new(program);
     command.args(words).env_clear().process_group(0);
-    let prepared = spec.env.iter().flat_map(|part| part.iter()).map(|variable| variable.as_bytes());
+    let prepared = spec.env.iter().flat_map(|part| part.strings()).map(|variable| variable.as_bytes());
     for bytes in prepared.chain(spec.own_env.iter().filter_map(|variable| variable.strip_suffix(b"\0"))) {
         if let Some(equals) = bytes.iter().position(|byte| *byte == b'=') {
             command.env(OsStr::from_bytes(&bytes[..equals]), OsStr::from_bytes(&bytes[equals + 1..]));

@@ -10,7 +10,7 @@ use crate::chain::attempt::{Attempt, Kit, Progress};
 use crate::chain::setup::Setup;
 use crate::clock::{Moment, Seconds};
 use crate::config::queues::QueueSettings;
-use crate::environment::variable;
+use crate::environment::{Block, variable};
 use crate::event::{Event, Reader, RunRef, TaskEnd};
 use crate::names::RunId;
 use crate::notify::Message;
@@ -29,7 +29,7 @@ pub struct Job {
     patience: Patience,
     setup: Setup,
     run: RunRef,
-    variables: Vec<CString>,
+    variables: Block,
     attempt: Attempt,
     cancelled: bool,
     ended: Option<(TaskEnd, Next)>,
@@ -50,7 +50,7 @@ impl Job {
             variable(b"RUNNER_JOB_ID", record.id.to_string().as_bytes()),
             run.trigger.scheduled_text().and_then(|at| variable(b"RUNNER_SCHEDULED_AT", at.as_bytes())),
         ];
-        let variables: Vec<CString> = variables.iter().cloned().chain(own.into_iter().flatten()).collect();
+        let variables: Block = variables.iter().cloned().chain(own.into_iter().flatten()).collect();
         let mut events = Events::new(record.id, &mut *world.reader);
         let kit = Kit {
             setup: &setup,
