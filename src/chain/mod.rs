@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod ears;
 pub mod fleet;
 pub mod halt;
+pub mod hold;
 pub mod repeat;
 pub mod run;
 pub mod setup;

@@ -93,6 +93,16 @@ pub struct Holder {
     pub rest: Option<Duration>,
 }
 
+impl Holder {
+    /// Who it is, as the end of "... is held".
+    pub fn by(&self) -> String {
+        match &self.owner {
+            Some(owner) => format!(" by {owner}"),
+            None => " by somebody who left no record, or was held a moment ago".to_owned(),
+        }
+    }
+}
+
 /// One question for a lock.
 #[derive(Debug, Clone, Copy)]
 pub struct Bid<'a> {
