@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use super::exit::Failure;
 use super::lock::{find_passfile, unusable};
@@ -14,9 +15,10 @@ use crate::chain::hold::{Hold, LockPlan, Recording, tell_doubt, tell_given_back}
 use crate::chain::run::Run;
 use crate::chain::setup::Setup;
 use crate::clock::Moment;
+use crate::config::settings::LockKeys;
 use crate::config::{Finding, Origin};
 use crate::event::{Reader, RunRef};
-use crate::lock::address::{LockSettings, LockTexts};
+use crate::lock::address::{LockSettings, LockTexts, SettingError};
 use crate::lock::{LockEvent, Refusal};
 use crate::names::MAIN_CHAIN;
 use crate::notify::systemd::waiting;
@@ -30,11 +32,9 @@ pub fn plan(setup: &Setup, findings: &mut Vec<Finding>) -> Option<LockPlan> {
         let message = "release_on_error needs run_interval or sleep_interval: after a failure it waits for twice as long";
         findings.push(Finding::error(origin, message));
     }
-    let texts = LockTexts { lock: &keys.lock.0, ttl: Some(&keys.ttl.0), delay: Some(&keys.delay.0), wait: Some(&keys.wait.0) };
     let graces = setup.tasks.iter().map(|task| task.settings.kill_after);
     let kill_after = graces.max().unwrap_or_default().max(setup.chain.task.kill_after);
-    let base = keys.lock.1.base().map_or_else(|| std::env::current_dir().unwrap_or_default(), Path::to_owned);
-    let settings = LockSettings::parse(texts, kill_after, &base).inspect_err(|error| {
+    let settings = read(keys, kill_after).inspect_err(|error| {
         let origin = match error.key {
             "lock_ttl" => &keys.ttl.1,
             "lock_delay" => &keys.delay.1,
@@ -45,9 +45,19 @@ pub fn plan(setup: &Setup, findings: &mut Vec<Finding>) -> Option<LockPlan> {
         let origin = if *origin == Origin::Default { &keys.lock.1 } else { origin };
         findings.push(Finding::error(origin, error.to_string()));
     });
-    let mut settings = settings.ok()?;
+    Some(LockPlan { settings: settings.ok()?, keep: keys.keep, release_on_error: keys.release_on_error.is_some() })
+}
+
+/// What the four keys that have a text mean, where what runs is given `kill_after` to end.
+///
+/// # Errors
+/// The key that is wrong, and what was expected.
+pub fn read(keys: &LockKeys, kill_after: Duration) -> Result<LockSettings, SettingError> {
+    let texts = LockTexts { lock: &keys.lock.0, ttl: Some(&keys.ttl.0), delay: Some(&keys.delay.0), wait: Some(&keys.wait.0) };
+    let base = keys.lock.1.base().map_or_else(|| std::env::current_dir().unwrap_or_default(), Path::to_owned);
+    let mut settings = LockSettings::parse(texts, kill_after, &base)?;
     find_passfile(&mut settings);
-    Some(LockPlan { settings, keep: keys.keep, release_on_error: keys.release_on_error.is_some() })
+    Ok(settings)
 }
 
 /// How asking for the lock ended.

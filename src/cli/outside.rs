@@ -6,12 +6,12 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-#[cfg(feature = "http")]
-use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
 use super::audience::Audience;
+#[cfg(feature = "http")]
+use super::lock_view;
 use super::prepare::{Prepared, prepare};
 use super::refused::{Refusal, start_hook};
 use super::run::tell_findings;
@@ -29,6 +29,8 @@ use crate::event::RunRef;
 use crate::hook::HookRun;
 #[cfg(feature = "http")]
 use crate::http::site::Route;
+#[cfg(feature = "http")]
+use crate::lock::look::Looker;
 use crate::mark::{self, Mark};
 use crate::names::{RunId, counted};
 use crate::notify::systemd;
@@ -42,6 +44,8 @@ pub struct Surroundings<'a> {
     state_dir: Option<PathBuf>,
     managed: bool,
     shown: String,
+    #[cfg(feature = "http")]
+    looker: Looker,
     /// What may be shown to others.
     pub audience: Audience,
 }
@@ -52,7 +56,17 @@ type Stamp = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
 impl<'a> Surroundings<'a> {
     /// Those of this configuration. `managed` is whether a service manager listens.
     pub fn new(settings: &'a Settings, config: Config, state_dir: Option<PathBuf>, managed: bool, audience: Audience) -> Self {
-        Self { stamp: stamp(&config), settings, config, state_dir, managed, shown: String::new(), audience }
+        Self {
+            stamp: stamp(&config),
+            settings,
+            config,
+            state_dir,
+            managed,
+            shown: String::new(),
+            #[cfg(feature = "http")]
+            looker: Looker::default(),
+            audience,
+        }
     }
 }
 
@@ -155,10 +169,8 @@ impl Outside for Surroundings<'_> {
         if !views.is_empty() {
             self.audience.note(view);
             let file = self.settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
-            let status = Arc::new(self.audience.status(view, &file));
-            for (view, reply) in views {
-                reply.show(view, status.clone());
-            }
+            let locks = lock_view::of_all(&self.config, view.book.chains().iter().map(|chain| &chain.named.chain));
+            lock_view::show(self.audience.status(view, &file), locks, &self.looker, views);
         }
         ticks
     }

@@ -140,6 +140,25 @@ impl Address {
         }
     }
 
+    /// The engine, in the word that `lock` begins with.
+    pub fn engine(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Postgres(_) => "postgresql",
+            Self::Etcd(_) => "etcd",
+            Self::Consul(_) => "consul",
+        }
+    }
+
+    /// The key in it; of a file its path.
+    pub fn key(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Postgres(address) => address.key.clone(),
+            Self::Etcd(address) | Self::Consul(address) => address.key.clone(),
+        }
+    }
+
     /// Whether the lock is a lease that runs out.
     pub fn is_leased(&self) -> bool {
         match self {

@@ -21,6 +21,7 @@ pub mod guard;
 mod http;
 mod keeper;
 pub mod lease;
+pub mod look;
 pub mod owner;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -468,12 +469,4 @@ impl Lock {
     pub fn shown(&self) -> &str {
         &self.shown
     }
-}
-
-/// Who holds a lock, without asking for it: `runner status`. May take as long as the engine's limit.
-///
-/// # Errors
-/// The engine cannot be asked.
-pub fn look(settings: &LockSettings) -> Result<Option<Holder>, LockError> {
-    engine(settings)?.look()
 }

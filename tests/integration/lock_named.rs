@@ -278,3 +278,96 @@ fn after_a_failure_another_machine_wins() {
     stop(second);
     assert!(tokens(&home).is_sorted_by(|a, b| a < b));
 }
+
+// ---- what is seen of it ------------------------------------------------------------------------------
+
+/// Asks the daemon whose socket is there.
+#[cfg(feature = "http")]
+fn ask(socket: &std::path::Path, path: &str) -> String {
+    use std::io::{Read, Write};
+
+    let mut socket = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+#[test]
+fn everybody_sees_who_holds_the_lock() {
+    let Some(server) = postgres() else { return };
+    let home = shared("sleep 1000");
+    let lock = postgres_lock(server, "named-seen");
+    let socket = home.path("http");
+    let listens = format!("schedule = every 1s\nwait_lock = infinity\n[daemon]\nlisten = {}", socket.display());
+    let (one, other) = (machine(&home, &lock, ""), machine(&home, &lock, &listens));
+    let status = other.run(&["status", "--json"]).exits(0).json();
+    let seen = &status["locks"][0];
+    assert_eq!((&seen["holder"], &seen["token"], &seen["held_here"]), (&Value::Null, &Value::Null, &false.into()));
+    let mut first = one.start(&["now", "a"]);
+    inside(&home, 1);
+    let mut daemon = other.start(&["daemon"]);
+    daemon.wait_for_message("is held by pid", "chain a: ");
+    let by_page = |seen: &Value| {
+        assert_eq!((&seen["engine"], &seen["key"], &seen["chains"][0]), (&"postgresql".into(), &"named-seen".into(), &"a".into()));
+        assert_eq!((&seen["token"], &seen["held_here"]), (&tokens(&home)[0].into(), &true.into()));
+        assert_eq!((&seen["holder"]["pid"], &seen["unknown"]), (&first.pid().into(), &Value::Null));
+        assert!(seen["holder"]["since"].is_string() && seen["holder"]["run_id"].is_string(), "{seen}");
+    };
+    let status = other.run(&["status", "--json"]).exits(0).json();
+    by_page(&status["locks"][0]);
+    // The daemon's own run waits, and does not run.
+    let chain = &status["chains"][0];
+    assert_eq!(chain["running"].as_array().unwrap().len(), 0, "{chain}");
+    assert!(chain["waits_because"].as_str().unwrap().contains("waits for its lock postgresql://"), "{chain}");
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let held = format!("held by {host} pid {} since 20", first.pid());
+    other.run(&["status"]).exits(0).prints("waits for its lock").prints("TOKEN").prints(&format!("{host} pid {}", first.pid()));
+    other.run(&["why", "a"]).exits(0).prints(&held).prints("its lock is asked for, by run");
+    one.run(&["why", "a"]).exits(0).prints(&held).prints("it runs: run");
+    #[cfg(feature = "http")]
+    {
+        let status: Value = serde_json::from_str(&ask(&socket, "/status.json")).unwrap();
+        by_page(&status["locks"][0]);
+        assert!(status["chains"][0]["waits_because"].as_str().unwrap().contains("its lock is held by pid"), "{status}");
+        let page = ask(&socket, "/");
+        assert!(page.contains("held here") && page.contains("named-seen") && page.contains(&tokens(&home)[0].to_string()), "{page}");
+        let metrics = ask(&socket, "/metrics");
+        let line = |name: &str| metrics.lines().find(|line| line.starts_with(&format!("{name}{{"))).unwrap_or_default().to_owned();
+        for name in ["runner_lock_held", "runner_lock_held_here", "runner_lock_reachable"] {
+            assert!(line(name).contains("named-seen") && line(name).ends_with(" 1"), "{name}: {metrics}");
+        }
+    }
+    first.signal(Signal::TERM);
+    first.finish().dies_of(Signal::TERM);
+    inside(&home, 2);
+    let status = other.run(&["status", "--json"]).exits(0).json();
+    assert_eq!((status["chains"][0]["running"].as_array().unwrap().len(), &status["chains"][0]["waits_because"]), (1, &Value::Null));
+    stop(daemon);
+}
+
+/// The page and the healthy chains do not wait for an engine that stands still.
+#[test]
+fn an_engine_that_does_not_answer_is_told_as_such() {
+    let Some(server) = start_etcd() else { return skipped("etcd is not installed") };
+    let home = shared("");
+    let machine = machine(&home, &etcd_lock(&server, "k"), "");
+    machine.run(&["status"]).exits(0).prints("nobody");
+    send(server.pid(), Signal::STOP);
+    machine.run(&["status"]).exits(0).prints("unknown: etcd://");
+    machine.run(&["why", "a"]).exits(0).prints("nobody knows who holds its lock: etcd://");
+    send(server.pid(), Signal::CONT);
+}
+
+#[test]
+fn the_lock_of_the_main_chain_is_seen_as_well() {
+    let scene = lock_scene().config("[runner]\nlock = file:k.lock\n").task("1-in.sh", "exec \"$SCENE/inside.sh\" sleep 1000");
+    let mut first = scene.start(&[]);
+    inside(&scene, 1);
+    let status = scene.run(&["status", "--json"]).exits(0).json();
+    let seen = &status["locks"][0];
+    assert_eq!((&seen["engine"], &seen["chains"][0], &seen["token"]), (&"file".into(), &"main".into(), &tokens(&scene)[0].into()));
+    scene.run(&["why", "main"]).exits(0).prints(&format!("pid {} since 20", first.pid()));
+    first.signal(Signal::TERM);
+    first.finish().dies_of(Signal::TERM);
+}
