@@ -93,7 +93,9 @@ impl Looker {
         if let Some(one) = self.asked().iter_mut().find(|one| one.address == *address) {
             one.seen = Some(seen);
             // Whoever waits no more does not hear it.
-            one.waiting.drain(..).for_each(|waiting| drop(waiting.send(())));
+            for waiting in one.waiting.drain(..) {
+                let _ = waiting.send(());
+            }
         }
     }
 }
