@@ -64,9 +64,12 @@ pub fn prometheus(status: &Status) -> String {
     tasks(&mut text, &status.chains);
     queues(&mut text, status.time, &status.queues);
     let mut held = family(&mut text, "runner_lock_held", "gauge", "Whether somebody holds the lock.");
-    status.locks.iter().for_each(|lock| held.add(&[("lock", &lock.name)], truth(lock.holder.is_some() || lock.held_here)));
+    let known = || status.locks.iter().filter(|lock| lock.unknown.is_none());
+    known().for_each(|lock| held.add(&[("lock", &lock.name)], truth(lock.holder.is_some() || lock.held_here)));
     let mut here = family(&mut text, "runner_lock_held_here", "gauge", "Whether this machine's runner holds the lock.");
-    status.locks.iter().for_each(|lock| here.add(&[("lock", &lock.name)], truth(lock.held_here)));
+    known().for_each(|lock| here.add(&[("lock", &lock.name)], truth(lock.held_here)));
+    let mut reached = family(&mut text, "runner_lock_reachable", "gauge", "Whether the engine of the lock answers.");
+    status.locks.iter().for_each(|lock| reached.add(&[("lock", &lock.name)], truth(lock.unknown.is_none())));
     text
 }
 

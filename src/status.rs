@@ -392,10 +392,25 @@ pub struct Job {
 pub struct Lock {
     /// Where it is, without its password.
     pub name: String,
-    /// Whether we hold it.
+    /// What it is in: file, postgresql, etcd, consul.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub engine: String,
+    /// Its key there; of a file its path.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key: String,
+    /// The chains whose runs need it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chains: Vec<String>,
+    /// Whether a process of this machine holds it.
     pub held_here: bool,
-    /// Who holds it.
+    /// Who holds it; none where it is free, or nobody knows.
     pub holder: Option<Holder>,
+    /// The fencing token of its owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<u64>,
+    /// Why nobody knows whether it is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
 }
 
 /// Who holds a lock.

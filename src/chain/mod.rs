@@ -5,6 +5,8 @@ pub mod attempt;
 pub mod ears;
 pub mod fleet;
 pub mod halt;
+pub mod hold;
+pub mod locks;
 pub mod repeat;
 pub mod run;
 pub mod setup;

@@ -121,7 +121,9 @@ impl Audience {
         let zone = chain.schedule.as_ref().map(|schedule| schedule.zone().clone()).unwrap_or_else(local_zone);
         let enabled = chain.named.enabled;
         let next = if enabled { view.book.next_of(chain, now, &self.machine) } else { None };
+        let for_lock = view.waits.iter().find(|(waiting, _)| *waiting == chain.name());
         let waits_because = match (enabled, &chain.schedule, view.no_clock) {
+            _ if for_lock.is_some() => for_lock.map(|(_, why)| format!("a run of it waits: {why}")),
             (false, ..) => Some("it is not enabled".to_owned()),
             (true, None, _) => Some("it has no schedule".to_owned()),
             (true, Some(_), why) => why.map(str::to_owned),

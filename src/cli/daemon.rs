@@ -69,8 +69,9 @@ pub fn tick(settings: &Settings) -> Result<Exit, Failure> {
     if settings.json {
         print::json(&as_json(&ended))?;
     }
+    let unreachable = if ended.no_lock.is_some() { Exit::Io } else { Exit::Done };
     let refused = if ended.refused > 0 { Exit::Config } else { Exit::Done };
-    Ok(ended.outcomes.iter().map(|(_, outcome)| Exit::of_run(outcome)).fold(refused, Exit::graver))
+    Ok(ended.outcomes.iter().map(|(_, outcome)| Exit::of_run(outcome)).fold(refused.graver(unreachable), Exit::graver))
 }
 
 fn as_json(ended: &Ended) -> serde_json::Value {

@@ -8,48 +8,56 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::exit::Failure;
-use super::lock::{describe, find_passfile, start_guard, unusable};
+use super::lock::{find_passfile, unusable};
 use crate::chain::Driver;
 use crate::chain::ears::readable;
+use crate::chain::hold::{Hold, LockPlan, Recording, tell_doubt, tell_given_back};
 use crate::chain::run::Run;
 use crate::chain::setup::Setup;
-use crate::clock::{BootTime, Moment, Seconds};
-use crate::config::Finding;
-use crate::config::Origin;
-use crate::environment::variable;
-use crate::event::{Event, Reader, RunRef};
-use crate::lock::address::{LockSettings, LockTexts};
-use crate::lock::guard::Guard;
-use crate::lock::owner::TaskGroup;
-use crate::lock::{Lock, LockEvent, Refusal, ourselves, start_time};
-use crate::names::TaskName;
+use crate::clock::Moment;
+use crate::config::settings::LockKeys;
+use crate::config::{Finding, Origin};
+use crate::event::{Reader, RunRef};
+use crate::lock::address::{LockSettings, LockTexts, SettingError};
+use crate::lock::{LockEvent, Refusal};
+use crate::names::MAIN_CHAIN;
 use crate::notify::systemd::waiting;
 
 /// What the keys of a lock mean together, for these tasks. What is wrong goes to `findings`.
-pub fn settings(setup: &Setup, findings: &mut Vec<Finding>) -> Option<LockSettings> {
+pub fn plan(setup: &Setup, findings: &mut Vec<Finding>) -> Option<LockPlan> {
     let keys = setup.chain.lock.as_ref()?;
     let has_interval = setup.chain.run_interval.or(setup.chain.sleep_interval).is_some();
-    if let Some(origin) = keys.release_on_error.as_ref().filter(|_| !has_interval) {
+    // A chain with a name has a schedule instead: `chains` has looked at that.
+    if let Some(origin) = keys.release_on_error.as_ref().filter(|_| !has_interval && setup.chain.name == MAIN_CHAIN) {
         let message = "release_on_error needs run_interval or sleep_interval: after a failure it waits for twice as long";
         findings.push(Finding::error(origin, message));
     }
-    let texts = LockTexts { lock: &keys.lock.0, ttl: Some(&keys.ttl.0), delay: Some(&keys.delay.0), wait: Some(&keys.wait.0) };
     let graces = setup.tasks.iter().map(|task| task.settings.kill_after);
     let kill_after = graces.max().unwrap_or_default().max(setup.chain.task.kill_after);
+    let settings = read(keys, kill_after).inspect_err(|error| {
+        let origin = match error.key {
+            "lock_ttl" => &keys.ttl.1,
+            "lock_delay" => &keys.delay.1,
+            "wait_lock" => &keys.wait.1,
+            _ => &keys.lock.1,
+        };
+        // A default that does not fit is told where the lock stands.
+        let origin = if *origin == Origin::Default { &keys.lock.1 } else { origin };
+        findings.push(Finding::error(origin, error.to_string()));
+    });
+    Some(LockPlan { settings: settings.ok()?, keep: keys.keep, release_on_error: keys.release_on_error.is_some() })
+}
+
+/// What the four keys that have a text mean, where what runs is given `kill_after` to end.
+///
+/// # Errors
+/// The key that is wrong, and what was expected.
+pub fn read(keys: &LockKeys, kill_after: Duration) -> Result<LockSettings, SettingError> {
+    let texts = LockTexts { lock: &keys.lock.0, ttl: Some(&keys.ttl.0), delay: Some(&keys.delay.0), wait: Some(&keys.wait.0) };
     let base = keys.lock.1.base().map_or_else(|| std::env::current_dir().unwrap_or_default(), Path::to_owned);
-    LockSettings::parse(texts, kill_after, &base)
-        .inspect_err(|error| {
-            let origin = match error.key {
-                "lock_ttl" => &keys.ttl.1,
-                "lock_delay" => &keys.delay.1,
-                "wait_lock" => &keys.wait.1,
-                _ => &keys.lock.1,
-            };
-            // A default that does not fit is told where the lock stands.
-            let origin = if *origin == Origin::Default { &keys.lock.1 } else { origin };
-            findings.push(Finding::error(origin, error.to_string()));
-        })
-        .ok()
+    let mut settings = LockSettings::parse(texts, kill_after, &base)?;
+    find_passfile(&mut settings);
+    Ok(settings)
 }
 
 /// How asking for the lock ended.
@@ -70,36 +78,19 @@ pub struct Guarded {
     managed: bool,
 }
 
-struct Hold {
-    lock: Lock,
-    guard: Option<Guard>,
-    /// Whoever comes after the end of a lease may be elsewhere, and cannot end what runs here.
-    needs_guard: bool,
-    /// What runs, as it was last written down.
-    groups: Vec<TaskGroup>,
-}
-
 impl Guarded {
     /// Makes the lock ready; asks for nothing. `managed` is whether a service manager listens.
     ///
     /// # Errors
     /// Its engine cannot be spoken to.
-    pub fn open(mut settings: LockSettings, setup: &Setup, managed: bool) -> Result<Self, Failure> {
-        find_passfile(&mut settings);
-        let lock = Lock::open(&settings, ourselves(false)).map_err(unusable)?;
-        let hold = Hold { lock, guard: None, needs_guard: settings.address.is_leased(), groups: Vec::new() };
-        let keys = setup.chain.lock.as_ref();
-        Ok(Self {
-            hold: RefCell::new(hold),
-            keep: keys.is_some_and(|keys| keys.keep),
-            release_on_error: keys.is_some_and(|keys| keys.release_on_error.is_some()),
-            managed,
-        })
+    pub fn open(plan: &LockPlan, managed: bool) -> Result<Self, Failure> {
+        let hold = RefCell::new(Hold::open(&plan.settings).map_err(unusable)?);
+        Ok(Self { hold, keep: plan.keep, release_on_error: plan.release_on_error, managed })
     }
 
     /// A reader of events that writes down what is about to start, and starts nothing that is not covered.
     pub fn reader<'a>(&'a self, inner: &'a mut dyn Reader) -> impl Reader + 'a {
-        Recording { inner, hold: &self.hold }
+        Recording::new(inner, &self.hold)
     }
 
     /// Whether a failed run lets the lock go and gives others twice the time.
@@ -109,35 +100,31 @@ impl Guarded {
 
     /// The token of the run that begins, as its tasks get it.
     pub fn variable(&self) -> Option<CString> {
-        let token = self.hold.borrow().lock.token()?.to_string();
-        variable(b"RUNNER_LOCK_TOKEN", token.as_bytes())
+        self.hold.borrow().variable()
     }
 
     /// Waits for the lock, as long as it may, or goes on with the one that was kept.
     pub fn enter(&self, run: &RunRef, driver: &mut Driver<'_>) -> Entry {
         let mut hold = self.hold.borrow_mut();
-        hold.look_between_runs(driver);
-        if hold.lock.may_start(BootTime::now()) {
-            hold.lock.begin_run(run.id.as_str(), BootTime::now());
-            hold.tell_guard(true);
+        look_between_runs(&mut hold, driver);
+        if hold.resume(run) {
             return Entry::Ours;
         }
-        if hold.lock.is_held() {
-            hold.let_go(driver);
+        if hold.lock().is_held() {
+            let_go(&mut hold, driver);
         }
-        let time = driver.world.clock.wall().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        hold.lock.contend(run.id.as_str(), &time, BootTime::now());
+        hold.contend(run, driver.world.clock);
         loop {
-            for event in hold.lock.hear(BootTime::now()) {
+            for event in hold.hear() {
                 match event {
                     LockEvent::Acquired(token) => {
-                        log::debug!("{} is ours, token {token}", hold.lock.shown());
-                        hold.begin_guard(driver);
+                        log::debug!("{} is ours, token {token}", hold.lock().shown());
+                        hold.entered(driver.world.family);
                         return Entry::Ours;
                     }
-                    LockEvent::GaveUp(refusal) => return Entry::Refused(hold.refused(&refusal, driver)),
+                    LockEvent::GaveUp(refusal) => return Entry::Refused(refused(&mut hold, refusal, driver)),
                     LockEvent::Waiting(holder) => {
-                        log::info!("{} is held{}", hold.lock.shown(), describe(&holder));
+                        log::info!("{} is held{}", hold.lock().shown(), holder.by());
                         waiting(self.managed, &format!("chain {}: waits for its lock", run.chain));
                     }
                     LockEvent::Unreachable(why) => log::warn!("{why}"),
@@ -145,11 +132,11 @@ impl Guarded {
                 }
             }
             let stops = {
-                let fds: Vec<BorrowedFd<'_>> = hold.lock.fds().collect();
+                let fds: Vec<BorrowedFd<'_>> = hold.fds().collect();
                 driver.listen(&[], &fds, None).stops
             };
             if let Some(signal) = stops.first() {
-                hold.let_go(driver);
+                let_go(&mut hold, driver);
                 return Entry::Signal(*signal);
             }
         }
@@ -166,8 +153,7 @@ impl Guarded {
             }
             let news = {
                 let hold = self.hold.borrow();
-                let guard = hold.guard.iter().flat_map(|guard| guard.process().fds());
-                let fds: Vec<BorrowedFd<'_>> = hold.lock.fds().chain(guard).collect();
+                let fds: Vec<BorrowedFd<'_>> = hold.fds().collect();
                 driver.listen(&runs, &fds, None)
             };
             // The lock first: whoever was frozen must not go on with anything before that is known.
@@ -182,38 +168,29 @@ impl Guarded {
     }
 
     fn hear(&self, run: &mut Run, driver: &mut Driver<'_>) {
-        let events = self.hold.borrow_mut().lock.hear(BootTime::now());
+        let (events, shown) = {
+            let mut hold = self.hold.borrow_mut();
+            (hold.hear(), hold.lock().shown().to_owned())
+        };
         for event in events {
-            match event {
-                LockEvent::Stop(why) => {
-                    log::error!("{} is lost, its tasks are ended: {why}", self.hold.borrow().lock.shown());
-                    run.lose_lock(false, &mut driver.world);
-                }
-                LockEvent::Kill(why) => {
-                    log::error!("{} is lost, and somebody else may have it; its tasks are killed: {why}", self.hold.borrow().lock.shown());
-                    run.lose_lock(true, &mut driver.world);
-                }
-                LockEvent::Doubt { .. } | LockEvent::Sure => tell_doubt(self.hold.borrow().lock.shown(), &event),
-                LockEvent::Acquired(_) | LockEvent::Waiting(_) | LockEvent::Unreachable(_) => {}
-                LockEvent::GaveUp(_) | LockEvent::GivenBack(_) => {}
-            }
+            Hold::obey(&shown, event, run, &mut driver.world);
         }
-        self.hold.borrow_mut().look_after_guard(driver);
+        self.hold.borrow_mut().look_after_guard(driver.world.family, driver.world.clock.now());
     }
 
     /// What is done with the lock between two runs: kept where it is to be, else given back.
     pub fn after_run(&self, failed: bool, driver: &mut Driver<'_>) {
         let mut hold = self.hold.borrow_mut();
-        if !self.keep || (failed && self.release_on_error) || !hold.lock.may_start(BootTime::now()) {
-            hold.let_go(driver);
+        if !self.keep || (failed && self.release_on_error) || !hold.may_start() {
+            let_go(&mut hold, driver);
         }
     }
 
     /// Gives the lock back, if it is still ours.
     pub fn leave(&self, driver: &mut Driver<'_>) {
         let mut hold = self.hold.borrow_mut();
-        if hold.lock.is_held() {
-            hold.let_go(driver);
+        if hold.lock().is_held() {
+            let_go(&mut hold, driver);
         }
     }
 
@@ -222,11 +199,10 @@ impl Guarded {
         while driver.world.clock.now() < at {
             let stops = {
                 let hold = self.hold.borrow();
-                let guard = hold.guard.iter().flat_map(|guard| guard.process().fds());
-                let fds: Vec<BorrowedFd<'_>> = hold.lock.fds().chain(guard).collect();
+                let fds: Vec<BorrowedFd<'_>> = hold.fds().collect();
                 driver.listen(&[], &fds, Some(at)).stops
             };
-            self.hold.borrow_mut().look_between_runs(driver);
+            look_between_runs(&mut self.hold.borrow_mut(), driver);
             if let Some(signal) = stops.first() {
                 return Some(*signal);
             }
@@ -235,158 +211,62 @@ impl Guarded {
     }
 }
 
-impl Hold {
-    fn begin_guard(&mut self, driver: &Driver<'_>) {
-        self.groups.clear();
-        if self.needs_guard {
-            self.guard = start_guard(driver.world.family, self.lock.kill_after());
-            self.tell_guard(true);
+fn refused(hold: &mut Hold, refusal: Refusal, driver: &mut Driver<'_>) -> Failure {
+    match refusal {
+        Refusal::Held(holder) => {
+            await_given_back(hold, driver);
+            Failure::Refused(format!("{} is held{}", hold.lock().shown(), holder.by()))
         }
-    }
-
-    fn refused(&mut self, refusal: &Refusal, driver: &mut Driver<'_>) -> Failure {
-        match refusal {
-            Refusal::Held(holder) => {
-                self.await_given_back(driver);
-                Failure::Refused(format!("{} is held{}", self.lock.shown(), describe(holder)))
-            }
-            Refusal::Unreachable(why) => Failure::State(why.clone()),
-        }
-    }
-
-    /// A task is about to start: it is known by its marks, and by its group a moment later.
-    fn starting(&mut self, task: &TaskName, try_num: u32) {
-        self.groups.push(TaskGroup { pid: 0, start_time: 0, task: task.text().to_owned(), try_num });
-        self.lock.record(self.groups.clone(), BootTime::now());
-        self.tell_guard(true);
-    }
-
-    /// Writes down what runs now, if that is news.
-    fn note(&mut self, run: &Run) {
-        let old = std::mem::take(&mut self.groups);
-        let known = |pid: i32, task: &TaskName, try_num: u32| {
-            old.iter().find(|group| group.pid == pid && group.task == task.text() && group.try_num == try_num).cloned()
-        };
-        let group = |(pid, task, try_num): (i32, &TaskName, u32)| {
-            let new = || TaskGroup { pid, start_time: start_time(pid), task: task.text().to_owned(), try_num };
-            known(pid, task, try_num).unwrap_or_else(new)
-        };
-        self.groups = run.processes().map(group).collect();
-        if self.groups != old {
-            self.lock.record(self.groups.clone(), BootTime::now());
-            self.tell_guard(true);
-        }
-    }
-
-    fn tell_guard(&mut self, with_owner: bool) {
-        let Some(guard) = &mut self.guard else { return };
-        guard.tell_until(self.lock.trusted_until());
-        if with_owner {
-            guard.tell_owner(self.lock.owner());
-        }
-    }
-
-    /// A guard that has done its work, or was killed, is buried at once: a dead child of ours hides others behind it.
-    fn look_after_guard(&mut self, driver: &Driver<'_>) {
-        self.tell_guard(false);
-        let (family, now) = (driver.world.family, driver.world.clock.now());
-        self.guard.take_if(|guard| guard.is_gone(family, now));
-    }
-
-    /// Hears what becomes of a lock that is kept while nothing runs under it. One that is lost is asked for again.
-    fn look_between_runs(&mut self, driver: &mut Driver<'_>) {
-        for event in self.lock.hear(BootTime::now()) {
-            match event {
-                LockEvent::Stop(why) | LockEvent::Kill(why) => {
-                    log::warn!("{} is lost between two runs: {why}", self.lock.shown());
-                    self.let_go(driver);
-                }
-                LockEvent::Doubt { .. } | LockEvent::Sure => tell_doubt(self.lock.shown(), &event),
-                LockEvent::Acquired(_) | LockEvent::Waiting(_) | LockEvent::Unreachable(_) => {}
-                LockEvent::GaveUp(_) | LockEvent::GivenBack(_) => {}
-            }
-        }
-        self.look_after_guard(driver);
-    }
-
-    /// Gives it back; what ran under it is gone.
-    fn let_go(&mut self, driver: &mut Driver<'_>) {
-        self.groups.clear();
-        self.dismiss_guard(driver);
-        self.lock.let_go(BootTime::now());
-        self.await_given_back(driver);
-    }
-
-    fn dismiss_guard(&mut self, driver: &mut Driver<'_>) {
-        let Some(mut guard) = self.guard.take() else { return };
-        let (family, clock) = (driver.world.family, driver.world.clock);
-        guard.dismiss(family, clock.now());
-        let mut stops = Vec::new();
-        while !guard.is_gone(family, clock.now()) {
-            let fds = guard.process().fds().map(readable).collect();
-            stops.extend(driver.ears.listen(fds, guard.process().wake_at(), family, clock).stops);
-        }
-        driver.ears.keep(&stops);
-    }
-
-    fn await_given_back(&mut self, driver: &mut Driver<'_>) {
-        let (family, clock) = (driver.world.family, driver.world.clock);
-        let until = clock.now() + self.lock.give_back_limit();
-        let mut stops = Vec::new();
-        loop {
-            let events = self.lock.hear(BootTime::now());
-            let given = events.into_iter().find_map(|event| if let LockEvent::GivenBack(result) = event { Some(result) } else { None });
-            if let Some(result) = given {
-                if let Some(why) = result {
-                    log::warn!("{} could not be given back and ends by itself: {why}", self.lock.shown());
-                }
-                break;
-            }
-            if clock.now() >= until {
-                log::warn!("{} gave no answer when it was given back; it ends by itself", self.lock.shown());
-                break;
-            }
-            let fds = self.lock.fds().map(readable).collect();
-            stops.extend(driver.ears.listen(fds, Some(until), family, clock).stops);
-        }
-        driver.ears.keep(&stops);
+        Refusal::Unreachable(why) => Failure::State(why),
     }
 }
 
-fn tell_doubt(shown: &str, event: &LockEvent) {
-    match event {
-        LockEvent::Doubt { why, stop_in } => {
-            log::warn!("{shown} is in doubt, and lost in {} if it stays so: {why}", Seconds(*stop_in));
+/// Hears what becomes of a lock that is kept while nothing runs under it. One that is lost is asked for again.
+fn look_between_runs(hold: &mut Hold, driver: &mut Driver<'_>) {
+    for event in hold.hear() {
+        match event {
+            LockEvent::Stop(why) | LockEvent::Kill(why) => {
+                log::warn!("{} is lost between two runs: {why}", hold.lock().shown());
+                let_go(hold, driver);
+            }
+            LockEvent::Doubt { .. } | LockEvent::Sure => tell_doubt(hold.lock().shown(), &event),
+            LockEvent::Acquired(_) | LockEvent::Waiting(_) | LockEvent::Unreachable(_) => {}
+            LockEvent::GaveUp(_) | LockEvent::GivenBack(_) => {}
         }
-        LockEvent::Sure => log::info!("{shown} is ours beyond doubt again"),
-        LockEvent::Acquired(_) | LockEvent::Waiting(_) | LockEvent::Unreachable(_) | LockEvent::GaveUp(_) => {}
-        LockEvent::Stop(_) | LockEvent::Kill(_) | LockEvent::GivenBack(_) => {}
     }
+    hold.look_after_guard(driver.world.family, driver.world.clock.now());
 }
 
-/// Stands before the readers of events.
-struct Recording<'a> {
-    inner: &'a mut dyn Reader,
-    hold: &'a RefCell<Hold>,
+/// Gives it back; what ran under it is gone.
+fn let_go(hold: &mut Hold, driver: &mut Driver<'_>) {
+    hold.let_go(driver.world.family, driver.world.clock.now());
+    await_given_back(hold, driver);
 }
 
-impl Reader for Recording<'_> {
-    fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
-        if let Event::TaskStarted { task, try_num, .. } = event {
-            self.hold.borrow_mut().starting(task, *try_num);
+fn await_given_back(hold: &mut Hold, driver: &mut Driver<'_>) {
+    let (family, clock) = (driver.world.family, driver.world.clock);
+    let until = clock.now() + hold.lock().give_back_limit();
+    let (mut stops, mut given_back) = (Vec::new(), false);
+    loop {
+        for event in hold.hear() {
+            if let LockEvent::GivenBack(result) = event {
+                tell_given_back(hold.lock().shown(), result.as_deref());
+                given_back = true;
+            }
         }
-        self.inner.tell(run, event);
+        hold.look_after_guard(family, clock.now());
+        if given_back && hold.is_alone() {
+            break;
+        }
+        if clock.now() >= until {
+            if !given_back {
+                log::warn!("{} gave no answer when it was given back; it ends by itself", hold.lock().shown());
+            }
+            break;
+        }
+        let fds = hold.fds().map(readable).collect();
+        let deadline = hold.wake_at().into_iter().chain([until]).min();
+        stops.extend(driver.ears.listen(fds, deadline, family, clock).stops);
     }
-
-    fn wake_in(&self) -> Option<Duration> {
-        self.inner.wake_in()
-    }
-
-    fn wake(&mut self) {
-        self.inner.wake();
-    }
-
-    fn may_start(&self) -> bool {
-        self.hold.borrow().lock.may_start(BootTime::now())
-    }
+    driver.ears.keep(&stops);
 }

@@ -1,7 +1,6 @@
 //! `runner lock KEY -- COMMAND...`: one lock around any command, with the guarantees that a chain has.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::hash::{BuildHasher, Hasher};
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,15 +11,17 @@ use anyhow::Context;
 use super::args::LockArgs;
 use super::exit::{Exit, Failure};
 use super::settings::{inherited_variables, own_variable};
+use super::stage::random;
 use crate::chain::ears::{Ears, readable};
 use crate::clock::{BootTime, Clock, Moment, Seconds, SystemClock};
+use crate::config::database::state_dir;
 use crate::config::keys::Sweep;
 use crate::config::value;
 use crate::environment::{Block, OwnVariables, variable};
 use crate::lock::address::{Address, LockSettings, LockTexts};
 use crate::lock::guard::{self, Guard};
 use crate::lock::owner::TaskGroup;
-use crate::lock::{Holder, Lock, LockError, LockEvent, Refusal, here, ourselves, start_time};
+use crate::lock::{Lock, LockError, LockEvent, Refusal, here, ourselves, start_time};
 use crate::names::{RunId, TaskName};
 use crate::notify::systemd::Watchdog;
 use crate::outcome::ProcessEnd;
@@ -52,7 +53,7 @@ pub fn lock(args: &LockArgs) -> Result<Exit, Failure> {
     let family = Family::new(WaitMethod::detect());
     let signals = Signals::install().context("signals cannot be heard")?;
     let ears = Ears::new(signals, Watchdog::new(false, clock.now()));
-    let run_id = RunId::new(&here().boot_id, 0, seed());
+    let run_id = RunId::new(&here().boot_id, 0, random());
     let lock = Lock::open(&settings, ourselves(true)).map_err(unusable)?;
     // A lock in a file ends with its holder, and whoever comes next is on this machine.
     let guarded = Guarded { lock, guard: None, needs_guard: settings.address.is_leased(), ears, family: &family, clock: &clock, run_id };
@@ -70,13 +71,6 @@ pub fn guard(kill_after: f64) -> Result<Exit, Failure> {
     let kill_after = Duration::try_from_secs_f64(kill_after).unwrap_or(Duration::ZERO);
     guard::serve(kill_after).context("the guard of the lock")?;
     Ok(Exit::Done)
-}
-
-/// A lock is held without a guard rather than not at all.
-pub fn start_guard(family: &Family, kill_after: Duration) -> Option<Guard> {
-    let words = [OsString::from("/proc/self/exe"), "lock-guard".into(), kill_after.as_secs_f64().to_string().into()];
-    let argv: Vec<CString> = words.into_iter().filter_map(|word| c_string(word.as_bytes())).collect();
-    Guard::start(&argv, family).inspect_err(|error| log::warn!("the lock has no guard: {error}")).ok()
 }
 
 fn usage(option: &str, text: &str, expected: &str) -> Failure {
@@ -102,7 +96,13 @@ fn settings(args: &LockArgs, kill_after: Duration) -> Result<LockSettings, Failu
     let text = if args.key.contains("://") || args.key.starts_with("file:") {
         args.key.clone()
     } else {
-        format!("file:{}", state_dir().join("locks").join(lock_name(&args.key)?).display())
+        let name = lock_name(&args.key)?;
+        let dir = state_dir(own_variable, rustix::process::geteuid().is_root()).ok_or_else(|| {
+            Failure::config(format!(
+                "there is no directory for the lock {name}: set STATE_DIRECTORY or HOME to an absolute path, or write file:PATH"
+            ))
+        })?;
+        format!("file:{}", dir.join("locks").join(name).display())
     };
     let texts = LockTexts { lock: &text, ttl: args.ttl.as_deref(), delay: args.delay.as_deref(), wait: args.wait.as_deref() };
     let option = |key| match key {
@@ -130,11 +130,6 @@ pub fn find_passfile(settings: &mut LockSettings) {
     }
 }
 
-/// A random number that never waits for entropy: from the keys that std draws for its hash maps.
-fn seed() -> u64 {
-    std::hash::RandomState::new().build_hasher().finish()
-}
-
 /// A name that is a file's.
 fn lock_name(key: &str) -> Result<&str, Failure> {
     let good = !key.is_empty() && key.len() <= 200 && !key.starts_with('.') && !key.contains(|c: char| c == '/' || c.is_control());
@@ -142,19 +137,6 @@ fn lock_name(key: &str) -> Result<&str, Failure> {
         return Ok(key);
     }
     Err(Failure::Usage(format!("KEY {key}: expected a name without `/`, or file:PATH, postgresql://..., etcd://..., consul://...")))
-}
-
-/// Where state is kept (systemd.exec(5), XDG Base Directory Specification).
-fn state_dir() -> PathBuf {
-    let variable = |name| own_variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || variable("HOME").unwrap_or_else(|| PathBuf::from("/")).join(".local/state");
-    // Several directories of a unit come by colon; the first is ours.
-    let of_unit = variable("STATE_DIRECTORY").and_then(|dirs| std::env::split_paths(&dirs).next());
-    match of_unit {
-        Some(dir) => dir,
-        None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/runner"),
-        None => variable("XDG_STATE_HOME").unwrap_or_else(home).join("runner"),
-    }
 }
 
 /// The lock and what waits for it.
@@ -178,7 +160,7 @@ enum Waited {
 impl Guarded<'_> {
     fn run(mut self, words: &[OsString], program: &Path) -> Result<Exit, Failure> {
         match self.acquire() {
-            Waited::Ours if self.needs_guard => self.guard = start_guard(self.family, self.lock.kill_after()),
+            Waited::Ours if self.needs_guard => self.guard = Guard::beside(self.family, self.lock.kill_after()),
             Waited::Ours => {}
             Waited::Signal(signal) => {
                 self.give_back();
@@ -186,7 +168,7 @@ impl Guarded<'_> {
             }
             Waited::Refused(Refusal::Held(holder)) => {
                 self.await_given_back();
-                return Err(Failure::Refused(format!("{} is held{}", self.lock.shown(), describe(&holder))));
+                return Err(Failure::Refused(format!("{} is held{}", self.lock.shown(), holder.by())));
             }
             Waited::Refused(Refusal::Unreachable(why)) => return Err(Failure::State(why)),
         }
@@ -213,7 +195,7 @@ impl Guarded<'_> {
                         return Waited::Ours;
                     }
                     LockEvent::GaveUp(refusal) => return Waited::Refused(refusal),
-                    LockEvent::Waiting(holder) => log::info!("{} is held{}", self.lock.shown(), describe(&holder)),
+                    LockEvent::Waiting(holder) => log::info!("{} is held{}", self.lock.shown(), holder.by()),
                     LockEvent::Unreachable(why) => log::warn!("{why}"),
                     LockEvent::Doubt { .. } | LockEvent::Sure | LockEvent::Stop(_) | LockEvent::Kill(_) | LockEvent::GivenBack(_) => {}
                 }
@@ -394,13 +376,5 @@ impl Guarded<'_> {
             let fds = self.lock.fds().map(readable).collect();
             self.ears.listen(fds, Some(until), self.family, self.clock);
         }
-    }
-}
-
-/// Who holds a lock, as the end of a sentence.
-pub fn describe(holder: &Holder) -> String {
-    match &holder.owner {
-        Some(owner) => format!(" by {owner}"),
-        None => " by somebody who left no record, or was held a moment ago".to_owned(),
     }
 }

@@ -25,6 +25,8 @@ mod history;
 mod import;
 mod list;
 mod lock;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod lock_view;
 #[cfg(feature = "schedule")]
 mod now;
 #[cfg(all(feature = "schedule", feature = "store"))]

@@ -1,8 +1,7 @@
 //! `runner now [CHAIN...]`: runs chains at once, side by side, once. A person asks; no slot is used.
 
-use std::ffi::CString;
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,22 +11,25 @@ use super::exit::{Exit, Failure};
 use super::prepare::{prepare, refuse_errors};
 use super::print;
 use super::record::Record;
+use super::refused::{Refusal, start_hook};
 use super::run::{refuse_nested, tell_findings};
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables, push};
 use super::stage::Stage;
-use crate::chain::fleet::Fleet;
+use crate::chain::World;
+use crate::chain::fleet::{Fleet, Ready};
+use crate::chain::hold::LockPlan;
+use crate::chain::locks::{Answer, Unavailable};
 use crate::chain::run::Run;
-use crate::chain::setup::Setup;
-use crate::config::chains;
 use crate::config::database::state_dir;
-use crate::config::keys::Output;
+use crate::config::keys::{CHAIN_HOOK, Output};
 use crate::config::push::PushSettings;
 use crate::config::settings::StateSettings;
-use crate::config::value::mask_secrets;
-use crate::event::RunRef;
-use crate::mark;
-use crate::names::MAIN_CHAIN;
+use crate::config::{Config, chains};
+use crate::event::{Event, RunRef};
+use crate::mark::{self, Mark};
+use crate::names::{MAIN_CHAIN, RunId, RunIds};
 use crate::notify::systemd::stopping;
+use crate::outcome::RunOutcome;
 use crate::push::{Push, Waits};
 use crate::report::bars::Bars;
 use crate::trigger::{Trigger, TriggerKind};
@@ -37,30 +39,68 @@ use crate::trigger::{Trigger, TriggerKind};
 /// # Errors
 /// Nothing was started: a chain is not known, or one of them cannot be run.
 pub fn now(settings: &Settings, words: &[String]) -> Result<Exit, Failure> {
-    let (chains, state, told_others) = select(settings, words)?;
+    let (chains, config, state, told_others) = select(settings, words)?;
     if chains.is_empty() {
         log::warn!("there is no chain to run: no [chain:NAME] is enabled");
         return Ok(Exit::Done);
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
-    let longest_stop = chains.iter().map(|(setup, _)| setup.longest_stop()).max().unwrap_or(Duration::ZERO);
+    let longest_stop = chains.iter().map(|chain| chain.setup.longest_stop()).max().unwrap_or(Duration::ZERO);
     let state_dir = state_dir(own_variable, rustix::process::geteuid().is_root());
     let mut stage = Stage::new(managed, bars(&chains), longest_stop, Record::of_main(&state))?;
     let others = push(told_others, Waits::TheEnd);
     stage.tell_others(others.clone());
-    let (ended, refused) = drive(&mut stage, chains, state_dir.as_deref(), &others);
+    let (driver, ids) = stage.driver();
+    let fleet = Fleet::new(driver);
+    let mut play = Play { fleet, config: &config, state_dir, others, waiting: Vec::new(), marks: Vec::new(), ended: Vec::new() };
+    play.drive(chains, ids);
+    let ended = play.ended;
     stopping(managed);
     if settings.json {
-        let runs: Vec<_> = ended.iter().map(as_json).collect();
+        let runs: Vec<_> = ended.iter().filter_map(Ended::json).collect();
         print::json(&json!({ "version": 1, "runs": runs }))?;
     }
-    Ok(ended.iter().map(exit_of).fold(refused, Exit::graver))
+    Ok(ended.iter().map(Ended::exit).fold(Exit::Done, Exit::graver))
 }
 
-type Chain = (Rc<Setup>, Vec<CString>);
+/// What came of a chain.
+enum Ended {
+    Run(Box<Run>),
+    /// Its lock was not to be had.
+    Refused(RunRef, Exit),
+    /// It runs already; the history has that run.
+    Overlap,
+    /// We were told to stop before it began.
+    Stopped(i32),
+}
+
+impl Ended {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Run(run) => run.outcome().map_or(Exit::Internal, Exit::of_run),
+            Self::Refused(_, exit) => *exit,
+            Self::Overlap => Exit::Refused,
+            Self::Stopped(signal) => Exit::Signal(*signal),
+        }
+    }
+
+    fn json(&self) -> Option<serde_json::Value> {
+        let (of, outcome, task) = match self {
+            Self::Run(run) => {
+                let outcome = run.outcome();
+                (run.run_ref(), outcome.map(RunOutcome::word), outcome.and_then(RunOutcome::task))
+            }
+            Self::Refused(run, _) => (run, Some("refused"), None),
+            Self::Overlap | Self::Stopped(_) => return None,
+        };
+        Some(json!({
+            "chain": of.chain, "run_id": of.id.as_str(), "outcome": outcome, "task": task.map(|task| task.text()), "exit_code": self.exit().code(),
+        }))
+    }
+}
 
 /// Makes all of them ready before the first begins: a person is there to put right what is wrong with one.
-fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Chain>, StateSettings, PushSettings), Failure> {
+fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Ready>, Config, StateSettings, PushSettings), Failure> {
     let Loaded { config, chain: main, findings, state, push } = settings.load()?;
     let mut told = findings.clone();
     let all = chains::read_all(&config, &mut told);
@@ -77,72 +117,115 @@ fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Chain>, StateSet
     let several = wanted.len() > 1;
     let mut ready = Vec::new();
     for chain in wanted {
-        if let Some((lock, _)) = chain.lock.as_ref().map(|keys| &keys.lock) {
-            let shown = mask_secrets(lock);
-            return Err(Failure::Usage(format!(
-                "the chain {} needs the lock {shown}, which `now` does not take; `runner run --run-once` does",
-                chain.name
-            )));
-        }
         let dir = find_task_dir(None, &chain)?;
         refuse_nested(settings, &chain.name, &dir)?;
         let prepared = prepare(&config, chain, std::mem::take(&mut told), &dir);
         tell_findings(&refuse_errors(settings, prepared.findings)?);
         let Some(mut setup) = prepared.setup else { return Err(Failure::config(format!("{} cannot be used", dir.display()))) };
         setup.beside_others = several;
-        ready.push((Rc::new(setup), program_variables(settings, &dir)));
+        // It runs once: there is nothing to keep the lock for.
+        let lock = prepared.lock.map(|plan| LockPlan { keep: false, ..plan });
+        ready.push(Ready { setup: Rc::new(setup), variables: program_variables(settings, &dir), lock });
     }
-    Ok((ready, state, push))
+    Ok((ready, config, state, push))
 }
 
-fn drive(stage: &mut Stage, chains: Vec<Chain>, state_dir: Option<&Path>, others: &Push) -> (Vec<Run>, Exit) {
-    let (driver, ids) = stage.driver();
-    let mut fleet = Fleet::new(driver);
-    let (mut marks, mut refused) = (Vec::new(), Exit::Done);
-    for (setup, variables) in chains {
-        let id = ids.fresh();
-        match mark::take(state_dir, &setup.chain.name, &id) {
-            Ok(mark) => marks.push((id.clone(), mark)),
-            Err(holder) => {
-                let chain = setup.chain.name.as_str();
-                log::error!(event = "run_refused", chain, reason = "overlap"; "chain {chain} still runs: {holder}");
-                others.refused(chain, "overlap");
-                refused = Exit::Refused;
-                continue;
+/// The chains on their way.
+struct Play<'a> {
+    fleet: Fleet<'a>,
+    config: &'a Config,
+    state_dir: Option<PathBuf>,
+    others: Push,
+    /// Those that wait for their lock.
+    waiting: Vec<(RunRef, Ready)>,
+    marks: Vec<(RunId, Mark)>,
+    ended: Vec<Ended>,
+}
+
+impl Play<'_> {
+    fn drive(&mut self, chains: Vec<Ready>, ids: &mut RunIds) {
+        for ready in chains {
+            let run = RunRef { chain: ready.setup.chain.name.clone(), id: ids.fresh(), trigger: Trigger::of(TriggerKind::Now) };
+            match ready.lock.clone() {
+                None => self.begin(run, ready),
+                Some(plan) => {
+                    self.fleet.ask(plan, run.clone());
+                    self.waiting.push((run, ready));
+                }
             }
         }
-        let run = RunRef { chain: setup.chain.name.clone(), id, trigger: Trigger::of(TriggerKind::Now) };
-        fleet.begin(setup, run, &variables);
-    }
-    let mut ended = fleet.take_ended();
-    while !fleet.runs().is_empty() {
-        let news = fleet.listen(&[], None);
-        for signal in &news.stops {
-            fleet.stop(None, *signal);
+        self.hear_locks();
+        while !self.fleet.is_quiet() {
+            let news = self.fleet.listen(&[], None);
+            for signal in &news.stops {
+                self.fleet.stop(None, *signal);
+                for (run, _) in std::mem::take(&mut self.waiting) {
+                    self.fleet.withdraw(&run.id);
+                    self.ended.push(Ended::Stopped(*signal));
+                }
+            }
+            let ended = self.fleet.advance(&news);
+            self.take_in(ended);
+            self.hear_locks();
         }
-        for run in fleet.advance(&news) {
-            marks.retain(|(id, _)| *id != run.run_ref().id);
-            ended.push(run);
+    }
+
+    fn begin(&mut self, run: RunRef, ready: Ready) {
+        match mark::take(self.state_dir.as_deref(), &run.chain, &run.id) {
+            Ok(mark) => self.marks.push((run.id.clone(), mark)),
+            Err(holder) => {
+                self.fleet.withdraw(&run.id);
+                let chain = run.chain.as_str();
+                log::error!(event = "run_refused", chain, reason = "overlap"; "chain {chain} still runs: {holder}");
+                self.others.refused(chain, "overlap");
+                return self.ended.push(Ended::Overlap);
+            }
+        }
+        self.fleet.begin(ready.setup, run, &ready.variables);
+        let ended = self.fleet.take_ended();
+        self.take_in(ended);
+    }
+
+    fn take_in(&mut self, ended: Vec<Run>) {
+        for run in ended {
+            self.marks.retain(|(id, _)| *id != run.run_ref().id);
+            self.ended.push(Ended::Run(Box::new(run)));
         }
     }
-    (ended, refused)
-}
 
-fn exit_of(run: &Run) -> Exit {
-    run.outcome().map_or(Exit::Internal, Exit::of_run)
-}
+    fn hear_locks(&mut self) {
+        while let Some(answer) = self.fleet.answer() {
+            let (Answer::Ours { run, .. } | Answer::Refused { run, .. }) = &answer;
+            let Some(at) = self.waiting.iter().position(|(waiting, _)| waiting.id == run.id) else { continue };
+            let (run, ready) = self.waiting.swap_remove(at);
+            match answer {
+                Answer::Ours { .. } => self.begin(run, ready),
+                Answer::Refused { why, .. } => self.refuse(run, &ready, &why),
+            }
+        }
+    }
 
-fn as_json(run: &Run) -> serde_json::Value {
-    let of = run.run_ref();
-    let outcome = run.outcome();
-    json!({
-        "chain": of.chain, "run_id": of.id.as_str(), "outcome": outcome.map(|outcome| outcome.word()),
-        "task": outcome.and_then(|outcome| outcome.task()).map(|task| task.text()), "exit_code": exit_of(run).code(),
-    })
+    fn refuse(&mut self, run: RunRef, ready: &Ready, why: &Unavailable) {
+        let (chain, message) = (run.chain.as_str(), why.message());
+        log::error!(event = "run_refused", chain, reason = "lock"; "chain {chain}: {message}");
+        let World { family, clock, ref mut reader, .. } = self.fleet.driver().world;
+        reader.tell(&run, &Event::RunRefused { why: message });
+        let refusal = Refusal { chain: &ready.setup.chain, reason: "lock", message };
+        match start_hook(self.config, &refusal, &ready.variables, family, clock) {
+            Some(Ok(hook)) => self.fleet.add_hook(chain, hook),
+            Some(Err(why)) => log::warn!("chain {chain}: {}: {why}", CHAIN_HOOK.info.name),
+            None => {}
+        }
+        let exit = match why {
+            Unavailable::Held(_) => Exit::Refused,
+            Unavailable::Unreachable(_) => Exit::Io,
+        };
+        self.ended.push(Ended::Refused(run, exit));
+    }
 }
 
 /// Bars only where a terminal is ours alone.
-fn bars(chains: &[Chain]) -> Option<Bars> {
-    let shared = chains.iter().any(|(setup, _)| setup.writes_to(Output::Inherit));
+fn bars(chains: &[Ready]) -> Option<Bars> {
+    let shared = chains.iter().any(|chain| chain.setup.writes_to(Output::Inherit));
     (!shared && std::io::stderr().is_terminal()).then(Bars::new)
 }

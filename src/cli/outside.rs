@@ -1,18 +1,17 @@
 //! What the daemon and a tick need of files, variables and the command line: chains made ready, hooks of runs that do not
 //! begin, the mark of a chain that runs, the configuration read again.
 
-use std::ffi::CString;
 use std::fs;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-#[cfg(feature = "http")]
-use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
 use super::audience::Audience;
+#[cfg(feature = "http")]
+use super::lock_view;
 use super::prepare::{Prepared, prepare};
 use super::refused::{Refusal, start_hook};
 use super::run::tell_findings;
@@ -20,7 +19,7 @@ use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findin
 #[cfg(feature = "http")]
 use super::web::{Web, answer_tick};
 use crate::chain::Driver;
-use crate::chain::setup::Setup;
+use crate::chain::fleet::Ready;
 use crate::config::load::include_dir;
 use crate::config::settings::DaemonSettings;
 use crate::config::{Config, Finding, chains};
@@ -30,6 +29,8 @@ use crate::event::RunRef;
 use crate::hook::HookRun;
 #[cfg(feature = "http")]
 use crate::http::site::Route;
+#[cfg(feature = "http")]
+use crate::lock::look::Looker;
 use crate::mark::{self, Mark};
 use crate::names::{RunId, counted};
 use crate::notify::systemd;
@@ -43,6 +44,8 @@ pub struct Surroundings<'a> {
     state_dir: Option<PathBuf>,
     managed: bool,
     shown: String,
+    #[cfg(feature = "http")]
+    looker: Looker,
     /// What may be shown to others.
     pub audience: Audience,
 }
@@ -53,7 +56,17 @@ type Stamp = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
 impl<'a> Surroundings<'a> {
     /// Those of this configuration. `managed` is whether a service manager listens.
     pub fn new(settings: &'a Settings, config: Config, state_dir: Option<PathBuf>, managed: bool, audience: Audience) -> Self {
-        Self { stamp: stamp(&config), settings, config, state_dir, managed, shown: String::new(), audience }
+        Self {
+            stamp: stamp(&config),
+            settings,
+            config,
+            state_dir,
+            managed,
+            shown: String::new(),
+            #[cfg(feature = "http")]
+            looker: Looker::default(),
+            audience,
+        }
     }
 }
 
@@ -88,10 +101,10 @@ fn stamp(config: &Config) -> Stamp {
 }
 
 impl Outside for Surroundings<'_> {
-    fn prepare(&mut self, chain: &Booked) -> Result<(Rc<Setup>, Vec<CString>), String> {
+    fn prepare(&mut self, chain: &Booked) -> Result<Ready, String> {
         let settings = chain.named.chain.clone();
         let dir = find_task_dir(None, &settings).map_err(|failure| failure.to_string())?;
-        let Prepared { setup, findings, .. } = prepare(&self.config, settings, Vec::new(), &dir);
+        let Prepared { setup, findings, lock, .. } = prepare(&self.config, settings, Vec::new(), &dir);
         let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
         if !errors.is_empty() {
             return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
@@ -99,7 +112,7 @@ impl Outside for Surroundings<'_> {
         tell_findings(&told);
         let mut setup = setup.ok_or_else(|| format!("{} cannot be used", dir.display()))?;
         setup.beside_others = true;
-        Ok((Rc::new(setup), program_variables(self.settings, &dir)))
+        Ok(Ready { setup: Rc::new(setup), variables: program_variables(self.settings, &dir), lock })
     }
 
     fn refused(&mut self, chain: &Booked, run: &RunRef, why: Refused<'_>, driver: &mut Driver<'_>) -> Option<HookRun> {
@@ -156,10 +169,8 @@ impl Outside for Surroundings<'_> {
         if !views.is_empty() {
             self.audience.note(view);
             let file = self.settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
-            let status = Arc::new(self.audience.status(view, &file));
-            for (view, reply) in views {
-                reply.show(view, status.clone());
-            }
+            let locks = lock_view::of_all(&self.config, view.book.chains().iter().map(|chain| &chain.named.chain));
+            lock_view::show(self.audience.status(view, &file), locks, &self.looker, views);
         }
         ticks
     }
@@ -211,6 +222,14 @@ fn summary(view: &View<'_>) -> String {
     if !view.runs.is_empty() {
         let names: Vec<&str> = view.runs.iter().map(|run| run.run_ref().chain.as_str()).take(5).collect();
         parts.push(format!("{} going on ({})", counted(view.runs.len(), "run"), names.join(", ")));
+    }
+    if !view.waits.is_empty() {
+        let names: Vec<&str> = view.waits.iter().map(|(chain, _)| *chain).take(5).collect();
+        parts.push(format!(
+            "{} for a lock ({})",
+            if names.len() == 1 { "1 waits".to_owned() } else { format!("{} wait", view.waits.len()) },
+            names.join(", ")
+        ));
     }
     if view.stopping {
         parts.push("stopping".to_owned());

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use super::exit::Failure;
 use super::guarded;
 use super::settings::{Settings, own_environment, program_search};
+use crate::chain::hold::LockPlan;
 use crate::chain::setup::Setup;
 use crate::config::keys::Trust;
 use crate::config::settings::ChainSettings;
 use crate::config::value::CommandLine;
 use crate::config::{Config, Finding, Severity};
-use crate::lock::address::LockSettings;
 use crate::process::find_program;
 use crate::trust::TrustCheck;
 
@@ -24,7 +24,7 @@ pub struct Prepared {
     /// Whether something that is not trusted was found: then nothing is executed, no hook either.
     pub untrusted: bool,
     /// The lock that a run needs.
-    pub lock: Option<LockSettings>,
+    pub lock: Option<LockPlan>,
 }
 
 /// Makes a chain ready. `findings` are those there are already.
@@ -35,7 +35,7 @@ pub fn prepare(config: &Config, chain: ChainSettings, mut findings: Vec<Finding>
     };
     let hooks: Vec<CommandLine> = chain.task_hook.iter().chain(&chain.chain_hook).cloned().collect();
     let setup = Setup::new(config, chain, dir, &own_environment(), &mut findings);
-    let lock = setup.as_ref().and_then(|setup| guarded::settings(setup, &mut findings));
+    let lock = setup.as_ref().and_then(|setup| guarded::plan(setup, &mut findings));
     let wrong = TrustCheck::for_root().map(|check| find_untrusted(check, config, dir, &hooks, setup.as_ref())).unwrap_or_default();
     let untrusted = severity == Severity::Error && !wrong.is_empty();
     findings.extend(wrong.into_iter().map(|wrong| Finding::about(severity, format!("not trusted: {wrong}"))));

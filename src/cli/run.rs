@@ -18,6 +18,7 @@ use super::settings::{Loaded, Settings, apply_run_args, find_task_dir, own_varia
 use super::stage::Stage;
 use super::{dry_run, filter};
 use crate::chain::ears::Ears;
+use crate::chain::hold::LockPlan;
 use crate::chain::repeat::{Interval, Next, Repeat};
 use crate::chain::run::Run;
 use crate::chain::setup::Setup;
@@ -27,7 +28,6 @@ use crate::config::keys::{CHAIN_HOOK, Output};
 use crate::config::settings::ChainSettings;
 use crate::config::{Config, Finding, Severity};
 use crate::event::{Event, RunRef};
-use crate::lock::address::LockSettings;
 use crate::names::{MAIN_CHAIN, RunIds};
 use crate::notify::systemd::{Watchdog, stopping};
 use crate::outcome::{RunOutcome, signal_name};
@@ -121,12 +121,12 @@ enum Once {
 }
 
 impl Play<'_> {
-    fn drive(&self, lock: Option<LockSettings>, record: Record, others: Push) -> Result<Exit, Failure> {
+    fn drive(&self, lock: Option<LockPlan>, record: Record, others: Push) -> Result<Exit, Failure> {
         let mut stage = Stage::new(self.managed, bars(&self.setup), self.setup.longest_stop(), record)?;
         stage.tell_others(others);
         let (mut driver, ids) = stage.driver();
         let Some(lock) = lock else { return self.repeat(&mut driver, ids, None) };
-        let guarded = Guarded::open(lock, &self.setup, self.managed)?;
+        let guarded = Guarded::open(&lock, self.managed)?;
         let Driver { ears, world: World { family, clock, reader, rng } } = driver;
         let mut reader = guarded.reader(reader);
         let mut driver = Driver { ears, world: World { family, clock, reader: &mut reader, rng } };

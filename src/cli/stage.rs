@@ -69,7 +69,7 @@ impl Stage {
 
 /// A random number from the keys that std draws for its hash maps: these never wait for entropy (getrandom(2) with
 /// GRND_INSECURE), which a machine that has just started may lack for minutes.
-fn random() -> u64 {
+pub fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
@@ -95,5 +95,16 @@ impl Reader for Readers {
 
     fn wake(&mut self) {
         self.reporter.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_numbers_are_the_same() {
+        let numbers: std::collections::HashSet<u64> = (0..100).map(|_| random()).collect();
+        assert_eq!(numbers.len(), 100);
     }
 }

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
 use super::exit::{Exit, Failure};
+use super::lock_view::{holder_in_words, look, needed, waits_for};
 use super::outside::{book_of, local_zone};
 use super::print;
 use super::schedule::rules;
@@ -21,7 +22,7 @@ use crate::config::{Finding, Origin, value};
 use crate::daemon::book::Booked;
 use crate::mark;
 use crate::names::{MAIN_CHAIN, suggestion};
-use crate::status::{Chain, Configuration, Date, Ended, RefusedConfiguration, Run, Status, Totals, VERSION};
+use crate::status::{Chain, Configuration, Date, Ended, Lock, RefusedConfiguration, Run, Status, Totals, VERSION};
 use crate::store::record::{CRASHED, REFUSED, RunRecord, SKIPPED};
 use crate::store::{HistoryQuery, Owner};
 
@@ -169,6 +170,12 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
         chains.push(Look { settings: &chain.named.chain, booked: Some(chain), now, zone: &zone }.chain(&mut reading)?);
     }
     chains.sort_by(|a, b| a.name.cmp(&b.name));
+    let named = booked.iter().map(|chain| &chain.named.chain);
+    let locks = needed([&main].into_iter().chain(named).filter(|chain| wanted(&chain.name)));
+    let locks = look(&locks, time);
+    for chain in &mut chains {
+        part_waiting(chain, &locks);
+    }
     let file = settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
     Ok(Status {
         version: VERSION,
@@ -179,8 +186,18 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
         configuration: Configuration { file, loaded_at: time, refused: refused(findings, settings.strict, time) },
         chains,
         queues: Vec::new(),
-        locks: Vec::new(),
+        locks,
     })
+}
+
+/// A run that was written down as begun, and under whose id nobody holds the lock, waits for it.
+fn part_waiting(chain: &mut Chain, locks: &[Lock]) {
+    let Some(lock) = locks.iter().find(|lock| lock.chains.contains(&chain.name)) else { return };
+    let Some(run) = chain.running.iter().find(|run| waits_for(lock, &run.id)) else { return };
+    let held = holder_in_words(lock).unwrap_or_else(|| "which is free just now".to_owned());
+    let why = format!("run {} waits for its lock {}, {held}", run.id, lock.name);
+    chain.running.retain(|run| !waits_for(lock, &run.id));
+    chain.waits_because = Some(why);
 }
 
 fn refused(findings: Vec<Finding>, strict: bool, at: Date) -> Option<RefusedConfiguration> {
@@ -311,7 +328,22 @@ fn as_text(status: &Status) -> String {
             result.unwrap_or_else(|| "-".to_owned()),
         ]);
     }
-    table.text(table::width())
+    let mut text = table.text(table::width());
+    if !status.locks.is_empty() {
+        let mut table = Table::new(&["LOCK", "CHAINS", "HELD BY", "SINCE", "TOKEN"]);
+        for lock in &status.locks {
+            let (by, since) = match (&lock.holder, &lock.unknown) {
+                (Some(holder), _) => (format!("{} pid {}", holder.host, holder.pid), ago(Some(holder.since))),
+                (None, Some(why)) => (format!("unknown: {why}"), "-".to_owned()),
+                (None, None) => ("nobody".to_owned(), "-".to_owned()),
+            };
+            let token = lock.token.map_or("-".to_owned(), |token| token.to_string());
+            table.add(vec![lock.name.clone(), lock.chains.join(", "), by, since, token]);
+        }
+        text.push('\n');
+        text.push_str(&table.text(table::width()));
+    }
+    text
 }
 
 fn state(chain: &Chain, now: Date) -> String {
@@ -321,6 +353,7 @@ fn state(chain: &Chain, now: Date) -> String {
     let last = chain.runs.first().and_then(|run| run.outcome);
     let words = match last {
         _ if !chain.enabled => "not enabled",
+        _ if chain.waits_because.is_some() => "waits for its lock",
         Some(Ended::Done) => "ok",
         Some(Ended::GaveUp | Ended::Halted | Ended::Stopped | Ended::Signalled | Ended::LockLost | Ended::NotStarted | Ended::Lost) => {
             "failed"

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::daemon::BUILT;
 use super::exit::{Exit, Failure};
+use super::lock_view::{holder_in_words, look, needed, waits_for};
 use super::outside::{book_of, local_zone};
 use super::prepare::prepare;
 use super::print;
@@ -22,7 +23,7 @@ use crate::daemon::book::Booked;
 use crate::mark;
 use crate::names::MAIN_CHAIN;
 use crate::schedule::agenda::believe;
-use crate::status::{Date, Ended};
+use crate::status::{Date, Ended, Lock};
 use crate::store::HistoryQuery;
 use crate::store::record::RunRecord;
 
@@ -107,7 +108,9 @@ struct Case<'a> {
 impl Case<'_> {
     fn facts(&self, findings: Vec<Finding>, reading: &mut Reading) -> Result<Vec<Fact>, Failure> {
         let runs = reading.history(&HistoryQuery { chain: Some(self.chain.name.clone()), failed: false, limit: RUNS })?;
-        let mut facts: Vec<Fact> = self.of_running(&runs, reading).into_iter().collect();
+        let lock = look(&needed([self.chain]), self.date(self.now)).into_iter().next();
+        let mut facts: Vec<Fact> = self.of_running(&runs, reading, lock.as_ref()).into_iter().collect();
+        facts.extend(lock.as_ref().and_then(of_lock));
         facts.extend(self.of_configuration(findings));
         facts.extend(self.of_clock(reading)?);
         facts.extend(self.of_firing(reading)?);
@@ -125,7 +128,7 @@ impl Case<'_> {
         Sections::for_chain(self.config, &self.chain.name).of_chain().explain(key).1.to_string()
     }
 
-    fn of_running(&self, runs: &[RunRecord], reading: &Reading) -> Option<Fact> {
+    fn of_running(&self, runs: &[RunRecord], reading: &Reading, lock: Option<&Lock>) -> Option<Fact> {
         let open = runs.iter().find(|run| run.outcome.is_none()).map(|run| (run.run_id.clone(), run.pid, run.began));
         let marked = || {
             reading
@@ -135,6 +138,11 @@ impl Case<'_> {
                 .map(|holder| (holder.run_id, holder.pid, holder.since))
         };
         let (run, pid, since) = open.or_else(marked)?;
+        if lock.is_some_and(|lock| waits_for(lock, &run)) {
+            let text =
+                format!("its lock is asked for, by run {run} of process {pid}, for {}", table::about(since.duration_until(self.now)));
+            return Some(Fact::new("waits_for_lock", text).at(self.date(since)).advice("wait_lock says how long it waits"));
+        }
         let meanwhile = match self.booked.map(|chain| chain.named.overlap) {
             Some(Overlap::Skip) => "; slots that come meanwhile are given up (overlap = skip)",
             Some(Overlap::Queue) => "; one slot that comes meanwhile waits (overlap = queue)",
@@ -261,4 +269,16 @@ impl Case<'_> {
         }
         facts
     }
+}
+
+/// Who holds the lock of a chain, as far as its engine can tell.
+fn of_lock(lock: &Lock) -> Option<Fact> {
+    if let Some(why) = &lock.unknown {
+        let advice = "runs are refused while it cannot be asked (exit 74)";
+        return Some(Fact::new("lock_unknown", format!("nobody knows who holds its lock: {why}")).advice(advice));
+    }
+    let (held, holder) = (holder_in_words(lock)?, lock.holder.as_ref()?);
+    let run = holder.run_id.as_deref().unwrap_or("unknown");
+    let advice = if lock.held_here { format!("runner show {run}") } else { format!("look on {}: runner show {run}", holder.host) };
+    Some(Fact::new("lock_held", format!("its lock {} is {held}, by run {run}", lock.name)).at(holder.since).advice(advice))
 }

@@ -91,6 +91,10 @@ impl NamedChain {
         if named.chain.task_dir.is_none() {
             findings.push(Finding::error(&named.origin, format!("[{CHAIN_PREFIX}{name}] needs a task_dir")));
         }
+        if let Some(origin) = named.chain.lock.as_ref().and_then(|lock| lock.release_on_error.as_ref()).filter(|_| named.schedule.is_none())
+        {
+            findings.push(Finding::error(origin, "release_on_error needs a schedule: after a failure it leaves the next slot to others"));
+        }
         named
     }
 }
@@ -125,6 +129,16 @@ mod tests {
         assert_eq!(chain.task.max_time.duration(), Some(Duration::from_secs(7)));
         assert_eq!((chain.retry_from, chain.task.nice), (RetryFrom::Failed, Some(5)));
         assert_eq!(chain.task.kill_after, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_lock_is_its_own() {
+        let text = "[runner]\nlock = file:main\nlock_ttl = 90\n[chain:a]\ntask_dir = a\n[chain:b]\ntask_dir = b\nlock = file:b\nkeep_lock = yes\nrelease_on_error = yes\n";
+        let (chains, told) = read(text);
+        assert!(chains[0].chain.lock.is_none());
+        let lock = chains[1].chain.lock.as_ref().unwrap();
+        assert_eq!((lock.lock.0.as_str(), lock.ttl.0.as_str(), lock.keep), ("file:b", "60", true));
+        assert_eq!(told, ["/etc/r.cfg:10: release_on_error needs a schedule: after a failure it leaves the next slot to others"]);
     }
 
     #[test]

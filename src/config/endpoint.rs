@@ -11,7 +11,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::value::{self, Parsed};
+use super::url::{Url, encode};
+use super::value::Parsed;
 
 /// A server, and how one logs in there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,59 +65,27 @@ pub struct Influx {
     pub into: Place,
 }
 
-/// The scheme, the parts of a URL behind it, and the parameters, decoded.
-struct Url<'a> {
-    scheme: &'a str,
-    user: Option<String>,
-    hosts: &'a str,
-    path: String,
-    parameters: Vec<(&'a str, String)>,
+fn read<'a>(text: &'a str, expected: &str) -> Parsed<Url<'a>> {
+    let url = Url::parse(text, expected)?;
+    if url.password.is_some() {
+        return Err("expected no password in the URL; put it into a file and write password_file=FILE".to_owned());
+    }
+    Ok(url)
 }
 
-impl<'a> Url<'a> {
-    fn parse(text: &'a str, expected: &str) -> Parsed<Self> {
-        let (scheme, rest) = text.split_once("://").ok_or(expected)?;
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
-        if user.is_some_and(|user| user.contains(':')) {
-            return Err("expected no password in the URL; put it into a file and write password_file=FILE".to_owned());
-        }
-        let parts = query.split('&').filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or((part, "")));
-        let parameters = parts.map(|(name, text)| Ok((name, decode(text)?))).collect::<Parsed<_>>()?;
-        Ok(Self { scheme, user: user.map(decode).transpose()?, hosts, path: decode(path)?, parameters })
+fn endpoint(mut url: Url<'_>, port: u16, tls: bool, base: &Path) -> Parsed<Endpoint> {
+    let (password_file, token_file) = (url.take_path("password_file", base)?, url.take_path("token_file", base)?);
+    let (ca_file, identity) = (url.take_path("ca_file", base)?, url.take_identity(base)?);
+    if let Some((name, _)) = url.rest().first() {
+        return Err(format!("`{name}` is not known in this URL"));
     }
-
-    /// Takes a parameter out.
-    fn take(&mut self, name: &str) -> Option<String> {
-        let at = self.parameters.iter().position(|(known, _)| *known == name)?;
-        Some(self.parameters.remove(at).1)
+    if url.user.is_some() != password_file.is_some() {
+        return Err("expected USER@ and password_file=FILE together, or neither".to_owned());
     }
-
-    fn take_path(&mut self, name: &str, base: &Path) -> Parsed<Option<PathBuf>> {
-        self.take(name).map(|text| value::path(&text, base).map_err(|expected| format!("{name}: {expected}"))).transpose()
-    }
-
-    fn endpoint(mut self, port: u16, tls: bool, base: &Path) -> Parsed<Endpoint> {
-        let (password_file, token_file) = (self.take_path("password_file", base)?, self.take_path("token_file", base)?);
-        let ca_file = self.take_path("ca_file", base)?;
-        let identity = match (self.take_path("cert_file", base)?, self.take_path("key_file", base)?) {
-            (None, None) => None,
-            (Some(cert), Some(key)) => Some((cert, key)),
-            (Some(_), None) | (None, Some(_)) => return Err("expected both cert_file and key_file, or neither".to_owned()),
-        };
-        if let Some((name, _)) = self.parameters.first() {
-            return Err(format!("`{name}` is not known in this URL"));
-        }
-        if self.user.is_some() != password_file.is_some() {
-            return Err("expected USER@ and password_file=FILE together, or neither".to_owned());
-        }
-        let hosts: Vec<String> =
-            self.hosts.split(',').map(|host| with_port(host, port)).collect::<Option<_>>().ok_or("expected HOST or HOST:PORT")?;
-        let shown = format!("{}://{}/{}", self.scheme, hosts.join(","), encode(&self.path));
-        let shown = shown.trim_end_matches('/').to_owned();
-        Ok(Endpoint { tls, hosts, path: self.path, user: self.user, password_file, token_file, ca_file, identity, shown })
-    }
+    let hosts = url.hosts(port)?;
+    let shown = format!("{}://{}/{}", url.scheme, hosts.join(","), encode(&url.path));
+    let shown = shown.trim_end_matches('/').to_owned();
+    Ok(Endpoint { tls, hosts, path: url.path, user: url.user, password_file, token_file, ca_file, identity, shown })
 }
 
 /// `http` or `https`.
@@ -134,16 +103,16 @@ fn is_encrypted(scheme: &str, expected: &str) -> Parsed<bool> {
 /// What was expected.
 pub fn influxdb(text: &str, base: &Path) -> Parsed<Influx> {
     const EXPECTED: &str = "expected http://HOST:8086?db=NAME, or http://HOST:8086?org=NAME&bucket=NAME&token_file=FILE";
-    let mut url = Url::parse(text, EXPECTED)?;
+    let mut url = read(text, EXPECTED)?;
     let tls = is_encrypted(url.scheme, EXPECTED)?;
-    let (database, policy) = (url.take("db").filter(|name| !name.is_empty()), url.take("rp"));
-    let (organisation, bucket) = (url.take("org"), url.take("bucket"));
+    let (database, policy) = (url.take("db")?.filter(|name| !name.is_empty()), url.take("rp")?);
+    let (organisation, bucket) = (url.take("org")?, url.take("bucket")?);
     let into = match (database, organisation, bucket) {
         (Some(name), None, None) => Place::Database { name, policy },
         (None, Some(organisation), Some(name)) => Place::Bucket { organisation, name },
         (_, _, _) => return Err(EXPECTED.to_owned()),
     };
-    Ok(Influx { server: url.endpoint(8086, tls, base)?, into })
+    Ok(Influx { server: endpoint(url, 8086, tls, base)?, into })
 }
 
 /// Reads the value of `pushgateway`.
@@ -152,9 +121,9 @@ pub fn influxdb(text: &str, base: &Path) -> Parsed<Influx> {
 /// What was expected.
 pub fn pushgateway(text: &str, base: &Path) -> Parsed<Endpoint> {
     const EXPECTED: &str = "expected http://HOST:9091";
-    let url = Url::parse(text, EXPECTED)?;
+    let url = read(text, EXPECTED)?;
     let tls = is_encrypted(url.scheme, EXPECTED)?;
-    url.endpoint(9091, tls, base)
+    endpoint(url, 9091, tls, base)
 }
 
 /// Reads the value of `consul`.
@@ -175,48 +144,14 @@ pub fn etcd(text: &str, base: &Path) -> Parsed<Endpoint> {
 
 fn store(text: &str, scheme: &str, port: u16, base: &Path) -> Parsed<Endpoint> {
     let expected = format!("expected {scheme}://HOST:{port}/KEY");
-    let mut url = Url::parse(text, &expected)?;
-    let tls = url.take("tls").map(|text| value::boolean(&text).map_err(|expected| format!("tls={text}: {expected}"))).transpose()?;
-    let good = !url.path.is_empty() && url.path.len() <= 512 && !url.path.chars().any(char::is_control);
-    if url.scheme != scheme || !good {
+    let mut url = read(text, &expected)?;
+    let tls = url.take_tls()?;
+    if url.scheme != scheme || !url.has_key() {
         return Err(expected);
     }
-    let mut endpoint = url.endpoint(port, false, base)?;
+    let mut endpoint = endpoint(url, port, false, base)?;
     endpoint.tls = tls.unwrap_or(endpoint.ca_file.is_some() || endpoint.identity.is_some());
     Ok(endpoint)
-}
-
-fn with_port(host: &str, port: u16) -> Option<String> {
-    let (name, given) = match host.rsplit_once(':') {
-        // A colon inside brackets belongs to an IPv6 address.
-        Some((name, given)) if !given.contains(']') => (name, given.parse().ok()?),
-        Some(_) | None => (host, port),
-    };
-    let good = !name.is_empty() && !name.chars().any(|c| c.is_whitespace() || c.is_control() || "/?#@".contains(c));
-    good.then(|| format!("{name}:{given}"))
-}
-
-fn decode(text: &str) -> Parsed<String> {
-    let wrong = || "expected %XX where a % stands in the URL".to_owned();
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, more)) = rest.split_first() {
-        rest = more;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digits = more.get(..2).and_then(|digits| std::str::from_utf8(digits).ok()).ok_or_else(wrong)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| wrong())?);
-        rest = &more[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
-}
-
-/// A text as it may stand in the path or in a parameter of a URL; a `/` stays one.
-pub fn encode(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 #[cfg(test)]

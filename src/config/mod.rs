@@ -11,6 +11,7 @@ pub mod push;
 pub mod queues;
 pub mod sections;
 pub mod settings;
+pub mod url;
 pub mod value;
 
 use std::collections::HashMap;

@@ -116,7 +116,7 @@ impl ChainSettings {
             run_interval: if is_main { reader.optional(&keys::RUN_INTERVAL) } else { None },
             sleep_interval: if is_main { reader.optional(&keys::SLEEP_INTERVAL) } else { None },
             trust: reader.value(&keys::TRUST),
-            lock: if is_main { LockKeys::read(&mut reader) } else { None },
+            lock: LockKeys::read(&mut reader),
             task: Rc::new(reader.task_settings()),
         };
         if let (Some(_), Some(_), Some(entry)) = (settings.run_interval, settings.sleep_interval, path.find(&keys::SLEEP_INTERVAL.info)) {
@@ -144,7 +144,7 @@ impl ChainSettings {
     }
 }
 
-/// What `[runner]` says of its lock: each text as it was written, and where. The lock itself judges what they mean together.
+/// What is said of the lock of a chain: each text as it was written, and where. The lock itself judges what they mean together.
 #[derive(Debug, Clone)]
 pub struct LockKeys {
     /// `lock`.
@@ -345,13 +345,7 @@ pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
             _ => continue,
         };
         for entry in section.entries() {
-            if scope == Scope::CHAIN && entry.key == keys::LOCK.info.name {
-                let message = format!(
-                    "`lock` in [{}] is not taken yet, only the chain of [runner] can have one; `runner lock KEY -- runner now ..` holds one around a chain",
-                    section.name
-                );
-                findings.push(Finding::new(Severity::Suspect, &entry.origin, message));
-            } else if !keys::names_in(scope).any(|name| name == entry.key) {
+            if !keys::names_in(scope).any(|name| name == entry.key) {
                 let message = format!("unknown key `{}` in [{}]{}", entry.key, section.name, suggestion(&entry.key, keys::names_in(scope)));
                 findings.push(Finding::new(Severity::Suspect, &entry.origin, message));
             }

@@ -13,18 +13,15 @@ mod slots;
 mod state;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::ffi::CString;
 use std::os::fd::BorrowedFd;
-use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::alarm::Alarm;
 use crate::chain::Driver;
-use crate::chain::fleet::Fleet;
+use crate::chain::fleet::{Fleet, Ready};
 use crate::chain::run::Run;
-use crate::chain::setup::Setup;
 use crate::clock::Moment;
 use crate::event::RunRef;
 use crate::hook::HookRun;
@@ -46,11 +43,11 @@ const SIGHUP: i32 = 1;
 
 /// What the daemon needs of the rest of the program: what depends on files, variables and the command line.
 pub trait Outside {
-    /// The tasks of a chain as they are now, and the variables that tell them where the configuration is.
+    /// A chain as it is now: its tasks, the variables that tell them where the configuration is, its lock.
     ///
     /// # Errors
     /// Why it cannot be run, in words.
-    fn prepare(&mut self, chain: &Booked) -> Result<(Rc<Setup>, Vec<CString>), String>;
+    fn prepare(&mut self, chain: &Booked) -> Result<Ready, String>;
 
     /// Starts the chain's hook for a run that does not begin.
     fn refused(&mut self, chain: &Booked, run: &RunRef, why: Refused<'_>, driver: &mut Driver<'_>) -> Option<HookRun>;
@@ -98,6 +95,8 @@ pub struct View<'a> {
     pub book: &'a Book,
     /// The runs that go on.
     pub runs: &'a [Run],
+    /// The chains that wait for their lock, and why.
+    pub waits: Vec<(&'a str, &'a str)>,
     /// What was wrong with the newest configuration, which is therefore not used.
     pub refused_config: Option<&'a str>,
     /// Why the clock is not believed.
@@ -170,10 +169,16 @@ pub struct Daemon<'a> {
     /// Runs whose beginning is being written down.
     starting: HashSet<String>,
     backlog: HashMap<String, VecDeque<Offer>>,
+    /// Runs that are to begin when their lock is ours.
+    awaiting: HashMap<RunId, (Offer, Ready)>,
+    /// Chains whose last run failed, and whose next slot is left to others (`release_on_error`).
+    handed_on: HashSet<String>,
     rounds: Rounds<Offer>,
     trouble: Trouble,
     outcomes: Vec<(RunRef, RunOutcome)>,
     refused: usize,
+    /// The lock of a run could not be asked for: why.
+    no_lock: Option<String>,
     /// Runs that were told to stop for a newer slot.
     replaced: HashSet<RunId>,
     /// Slots of processes that are gone, until the clock can be believed.
@@ -200,6 +205,8 @@ pub struct Ended {
     pub outcomes: Vec<(RunRef, RunOutcome)>,
     /// How many due runs could not begin because something is wrong with them.
     pub refused: usize,
+    /// The engine of a lock could not be reached: why.
+    pub no_lock: Option<String>,
     /// The state could not be used: why.
     pub no_state: Option<String>,
 }
@@ -216,10 +223,13 @@ impl<'a> Daemon<'a> {
             marks: HashMap::new(),
             starting: HashSet::new(),
             backlog: HashMap::new(),
+            awaiting: HashMap::new(),
+            handed_on: HashSet::new(),
             rounds: Rounds::default(),
             trouble: Trouble::default(),
             outcomes: Vec::new(),
             refused: 0,
+            no_lock: None,
             replaced: HashSet::new(),
             lost: Vec::new(),
             since: Timestamp::MIN,
@@ -269,7 +279,7 @@ impl<'a> Daemon<'a> {
     /// How many runs something is remembered of: those that go on or wait, when all is well.
     pub fn remembered(&self) -> usize {
         let waiting: usize = self.backlog.values().map(VecDeque::len).sum();
-        waiting + self.marks.len() + self.starting.len() + self.replaced.len() + self.outcomes.len()
+        waiting + self.awaiting.len() + self.marks.len() + self.starting.len() + self.replaced.len() + self.outcomes.len()
     }
 
     /// Waits until the newest records are written, but not longer than `limit`.
@@ -289,9 +299,10 @@ impl<'a> Daemon<'a> {
     /// One turn of the loop: fires what is due, waits for something to happen, and acts on it.
     pub fn turn(&mut self) -> Option<Ended> {
         self.fire();
-        if self.is_done() {
+        // What is kept between runs is given back before we go.
+        if self.is_done() && self.parts.fleet.close() {
             let outcomes = std::mem::take(&mut self.outcomes);
-            return Some(Ended { outcomes, refused: self.refused, no_state: self.no_state.take() });
+            return Some(Ended { outcomes, refused: self.refused, no_lock: self.no_lock.take(), no_state: self.no_state.take() });
         }
         self.listen();
         None
@@ -335,6 +346,7 @@ impl<'a> Daemon<'a> {
         for run in ended {
             self.ended(&run);
         }
+        self.hear_locks();
         if news.ready.get(2) == Some(&true) {
             self.attend();
         }
@@ -387,7 +399,9 @@ impl<'a> Daemon<'a> {
     /// Slots that wait for their turn are left to whoever comes next.
     fn leave_the_rest(&mut self) {
         let waiting = std::mem::take(&mut self.backlog).into_values().flatten();
-        let begun = waiting.filter(|offer| offer.begun).map(|offer| offer.run.as_str().to_owned()).collect();
+        let for_locks = std::mem::take(&mut self.awaiting).into_values().map(|(offer, _)| offer);
+        let for_locks = for_locks.inspect(|offer| self.parts.fleet.withdraw(&offer.run));
+        let begun = waiting.chain(for_locks).filter(|offer| offer.begun).map(|offer| offer.run.as_str().to_owned()).collect();
         self.parts.state.give_back(begun);
         self.rounds = Rounds::default();
         self.starting.clear();
@@ -413,6 +427,7 @@ fn view<'v>(book: &'v Book, fleet: &'v Fleet<'_>, trouble: &'v Trouble, mode: Mo
     View {
         book,
         runs: fleet.runs(),
+        waits: fleet.waiting().map(|(run, why)| (run.chain.as_str(), why)).collect(),
         refused_config: trouble.refused_config.as_deref(),
         no_clock: trouble.no_clock.as_deref(),
         stopping: matches!(mode, Mode::Stopping(_)),

@@ -6,21 +6,28 @@ use super::book::Booked;
 use super::overlap::{Fate, fate};
 use super::rounds::Step;
 use super::{Daemon, Mode, Offer, Refused, SIGTERM};
+use crate::chain::fleet::Ready;
+use crate::chain::locks::{Answer, Unavailable};
 use crate::chain::run::Run;
-use crate::config::keys::Overlap;
+use crate::config::keys::{Overlap, SlotScope};
 use crate::names::RunId;
-use crate::store::record::SKIPPED;
+use crate::outcome::RunOutcome;
+use crate::store::record::{REFUSED, SKIPPED};
 
 const REPLACED: &str = "a newer slot takes its place (overlap = replace)";
+const HANDED_ON: &str = "its last run failed, and this slot is left to other machines (release_on_error)";
 
 impl Daemon<'_> {
     pub(super) fn is_running(&self, chain: &str) -> bool {
-        self.starting.contains(chain) || self.parts.fleet.is_running(chain)
+        let waits = self.awaiting.values().any(|(offer, _)| offer.chain == chain);
+        waits || self.starting.contains(chain) || self.parts.fleet.is_running(chain)
     }
 
     pub(super) fn is_on_its_way(&self, run: &RunId) -> bool {
         let runs = self.parts.fleet.runs().iter().any(|going| going.run_ref().id == *run);
-        runs || self.backlog.values().flatten().any(|offer| offer.run == *run) || self.starting_runs().any(|id| id == run)
+        runs || self.awaiting.contains_key(run)
+            || self.backlog.values().flatten().any(|offer| offer.run == *run)
+            || self.starting_runs().any(|id| id == run)
     }
 
     fn starting_runs(&self) -> impl Iterator<Item = &RunId> {
@@ -41,11 +48,16 @@ impl Daemon<'_> {
             Fate::Wait => self.backlog.entry(offer.chain.clone()).or_default().push_back(offer),
             Fate::Replace => {
                 self.stop_for(&offer);
+                let offer_chain = offer.chain.clone();
                 for replaced in self.backlog.insert(offer.chain.clone(), VecDeque::from([offer])).into_iter().flatten() {
                     self.skip(&chain, &replaced, REPLACED);
                 }
+                if let Some(waiting) = self.withdraw(&offer_chain) {
+                    self.skip(&chain, &waiting, REPLACED);
+                }
             }
-            Fate::GiveUp => self.skip(&chain, &offer, "the chain still runs"),
+            Fate::GiveUp if self.parts.fleet.is_running(&offer.chain) => self.skip(&chain, &offer, "the chain still runs"),
+            Fate::GiveUp => self.skip(&chain, &offer, "the run before it has not begun yet"),
         }
     }
 
@@ -94,39 +106,127 @@ impl Daemon<'_> {
 
     pub(super) fn begin(&mut self, offer: Offer) {
         let Some(chain) = self.chain_of(&offer) else { return };
-        let run = offer.run_ref();
-        match self.parts.outside.prepare(&chain) {
-            Ok((setup, variables)) => {
-                // The last thing before it starts: whoever comes after a crash sees by the mark whether it may have.
-                let mark = match self.parts.outside.mark(&offer.chain, &offer.run) {
-                    Ok(mark) => mark,
-                    Err(holder) => return self.skip(&chain, &offer, &format!("the chain still runs: {holder}")),
-                };
-                self.marks.insert(offer.run, mark);
-                self.parts.fleet.begin(setup, run, &variables);
-                for ended in self.parts.fleet.take_ended() {
-                    self.ended(&ended);
-                }
+        let ready = match self.parts.outside.prepare(&chain) {
+            Ok(ready) => ready,
+            Err(why) => return self.refuse(&chain, &offer, &why),
+        };
+        match ready.lock.clone() {
+            None => self.start(&chain, offer, ready),
+            Some(plan) if self.handed_on.remove(&offer.chain) && plan.release_on_error => self.skip(&chain, &offer, HANDED_ON),
+            Some(plan) => {
+                self.parts.fleet.ask(plan, offer.run_ref());
+                self.awaiting.insert(offer.run.clone(), (offer, ready));
+                self.hear_locks();
                 self.tell();
             }
-            Err(why) => {
-                self.refused += 1;
-                log::error!(event = "run_refused", chain = offer.chain.as_str(), reason = "task_dir"; "chain {}: {why}", offer.chain);
-                self.not_begun(&chain, &offer, "task_dir", &why);
+        }
+    }
+
+    fn start(&mut self, chain: &Booked, offer: Offer, ready: Ready) {
+        // The last thing before it starts: whoever comes after a crash sees by the mark whether it may have.
+        let mark = match self.parts.outside.mark(&offer.chain, &offer.run) {
+            Ok(mark) => mark,
+            Err(holder) => {
+                self.parts.fleet.withdraw(&offer.run);
+                return self.skip(chain, &offer, &format!("the chain still runs: {holder}"));
+            }
+        };
+        let run = offer.run_ref();
+        self.marks.insert(offer.run, mark);
+        self.parts.fleet.begin(ready.setup, run, &ready.variables);
+        for ended in self.parts.fleet.take_ended() {
+            self.ended(&ended);
+        }
+        self.tell();
+    }
+
+    /// Hears what came of asking for locks.
+    pub(super) fn hear_locks(&mut self) {
+        while let Some(answer) = self.parts.fleet.answer() {
+            match answer {
+                Answer::Ours { run, waited } => match self.awaiting.remove(&run.id) {
+                    Some((offer, ready)) => self.enter(offer, ready, waited),
+                    None => self.parts.fleet.withdraw(&run.id),
+                },
+                Answer::Refused { run, why } => {
+                    if let Some((offer, _)) = self.awaiting.remove(&run.id) {
+                        self.lock_refused(&offer, why);
+                    }
+                }
             }
         }
+    }
+
+    /// The lock of a run is ours. Whoever waited for it looks again what there is to run.
+    fn enter(&mut self, offer: Offer, ready: Ready, waited: bool) {
+        let Some(chain) = self.booked(&offer.chain).filter(|chain| chain.named.enabled).cloned() else {
+            self.parts.fleet.withdraw(&offer.run);
+            return drop(self.chain_of(&offer));
+        };
+        if !waited {
+            return self.start(&chain, offer, ready);
+        }
+        match self.parts.outside.prepare(&chain) {
+            Ok(again) if again.lock == ready.lock => self.start(&chain, offer, again),
+            Ok(_) => {
+                self.parts.fleet.withdraw(&offer.run);
+                self.begin(offer);
+            }
+            Err(why) => {
+                self.parts.fleet.withdraw(&offer.run);
+                self.refuse(&chain, &offer, &why);
+            }
+        }
+    }
+
+    fn lock_refused(&mut self, offer: &Offer, why: Unavailable) {
+        let Some(chain) = self.chain_of(offer) else { return };
+        let (name, message) = (chain.name(), why.message());
+        log::warn!(event = "run_refused", chain = name, reason = "lock"; "chain {name}: {message}");
+        self.not_begun(&chain, offer, REFUSED, Refused { reason: "lock", message });
+        if let Unavailable::Unreachable(why) = why {
+            self.no_lock = Some(why);
+        }
+    }
+
+    /// Takes back the run of a chain that waits for its lock.
+    fn withdraw(&mut self, chain: &str) -> Option<Offer> {
+        let run = self.awaiting.iter().find(|(_, (offer, _))| offer.chain == chain).map(|(run, _)| run.clone())?;
+        self.parts.fleet.withdraw(&run);
+        self.awaiting.remove(&run).map(|(offer, _)| offer)
+    }
+
+    /// A new configuration is in force: locks are not kept, and not waited for, for chains that it does not want them for.
+    pub(super) fn review_locks(&mut self) {
+        let Some(book) = &self.book else { return };
+        let wanted = |chain: &str| book.chain(chain).filter(|chain| chain.named.enabled);
+        let keeps = |chain: &str| wanted(chain).and_then(|chain| chain.named.chain.lock.as_ref()).is_some_and(|lock| lock.keep);
+        self.parts.fleet.keep_only(|chain, _| keeps(chain));
+        let gone: Vec<String> =
+            self.awaiting.values().map(|(offer, _)| &offer.chain).filter(|chain| wanted(chain).is_none()).cloned().collect();
+        for chain in gone {
+            if let Some(offer) = self.withdraw(&chain) {
+                drop(self.chain_of(&offer));
+            }
+        }
+    }
+
+    fn refuse(&mut self, chain: &Booked, offer: &Offer, why: &str) {
+        self.refused += 1;
+        log::error!(event = "run_refused", chain = offer.chain.as_str(), reason = "task_dir"; "chain {}: {why}", offer.chain);
+        self.not_begun(chain, offer, "task_dir", Refused { reason: "task_dir", message: why });
     }
 
     /// A slot is given up: written down, told, and the hook hears of it.
     pub(super) fn skip(&mut self, chain: &Booked, offer: &Offer, why: &str) {
         let (name, slot) = (chain.name(), offer.slot.to_string());
         log::warn!(event = "slot_skipped", chain = name, slot = slot.as_str(); "chain {name}: the slot {slot} is given up: {why}");
-        self.not_begun(chain, offer, SKIPPED, why);
+        self.not_begun(chain, offer, SKIPPED, Refused { reason: SKIPPED, message: why });
     }
 
-    fn not_begun(&mut self, chain: &Booked, offer: &Offer, reason: &str, why: &str) {
-        self.parts.state.not_begun(offer, reason, why, self.parts.fleet.wall());
-        let hook = self.parts.outside.refused(chain, &offer.run_ref(), Refused { reason, message: why }, self.parts.fleet.driver());
+    fn not_begun(&mut self, chain: &Booked, offer: &Offer, outcome: &str, why: Refused<'_>) {
+        self.parts.state.not_begun(offer, outcome, why.message, self.parts.fleet.wall());
+        let hook = self.parts.outside.refused(chain, &offer.run_ref(), why, self.parts.fleet.driver());
         if let Some(hook) = hook {
             self.parts.fleet.add_hook(&offer.chain, hook);
         }
@@ -137,6 +237,12 @@ impl Daemon<'_> {
         let of = run.run_ref();
         self.marks.remove(&of.id);
         self.replaced.remove(&of.id);
+        let releases = run.setup().chain.lock.as_ref().is_some_and(|lock| lock.release_on_error.is_some());
+        // Of a slot that the whole cluster shares nobody else would have another one.
+        let alone = self.booked(&of.chain).is_some_and(|chain| chain.named.scope == SlotScope::Machine);
+        if releases && alone && run.outcome() != Some(&RunOutcome::Done) {
+            self.handed_on.insert(of.chain.clone());
+        }
         // A daemon does not end for weeks: only a tick adds up what its runs came to.
         if let Some(outcome) = run.outcome()
             && self.mode != Mode::Daemon

@@ -123,6 +123,7 @@ impl Daemon<'_> {
                     Some(book) => {
                         self.book = Some(book.renewed(chains, self.parts.state.machine(), now));
                         self.save_marks(now);
+                        self.review_locks();
                     }
                     None => self.chains = chains,
                 }

@@ -451,7 +451,7 @@ fn locks(html: &mut Html, status: &Status) {
     }
     html.raw("<section aria-labelledby=\"locks\"><h2 id=\"locks\">Locks</h2><dl>");
     for lock in &status.locks {
-        html.raw("<dt>").text(&lock.name).raw("</dt><dd>");
+        html.raw("<dt>").text(&lock.name).raw("<span class=\"block small quiet\">").text(&lock.chains.join(", ")).raw("</span></dt><dd>");
         holder(html, lock, status.time);
         html.raw("</dd>");
     }
@@ -468,6 +468,12 @@ fn holder(html: &mut Html, lock: &Lock, now: Date) {
             if let Some(run) = &holder.run_id {
                 html.raw(", run <code>").text(run).raw("</code>");
             }
+            if let Some(token) = lock.token {
+                html.raw(", token ").text(&token.to_string());
+            }
+        }
+        None if lock.unknown.is_some() => {
+            html.raw("<strong>unknown</strong>: ").text(lock.unknown.as_deref().unwrap_or_default());
         }
         None => {
             html.raw(if lock.held_here { "" } else { "<span class=\"quiet\">free</span>" });

@@ -14,6 +14,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::lease::Terms;
+use crate::config::url::{Url, encode, is_key};
 use crate::config::value;
 
 /// `lock_ttl` where nothing is said.
@@ -130,13 +131,31 @@ impl Address {
             let path = path.strip_prefix("//").unwrap_or(path);
             return value::path(path, base).map(Self::File);
         }
-        let (scheme, rest) = text.split_once("://").ok_or(EXPECTED)?;
-        let url = Url::parse(rest)?;
-        match scheme {
+        let url = Url::parse(text, EXPECTED)?;
+        match url.scheme {
             "postgresql" | "postgres" => PostgresAddress::parse(text, url, base).map(Self::Postgres),
-            "etcd" => HttpAddress::parse(scheme, 2379, "password_file", url, base).map(Self::Etcd),
-            "consul" => HttpAddress::parse(scheme, 8500, "token_file", url, base).map(Self::Consul),
+            "etcd" => HttpAddress::parse(2379, "password_file", url, base).map(Self::Etcd),
+            "consul" => HttpAddress::parse(8500, "token_file", url, base).map(Self::Consul),
             _ => Err(EXPECTED.to_owned()),
+        }
+    }
+
+    /// The engine, in the word that `lock` begins with.
+    pub fn engine(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Postgres(_) => "postgresql",
+            Self::Etcd(_) => "etcd",
+            Self::Consul(_) => "consul",
+        }
+    }
+
+    /// The key in it; of a file its path.
+    pub fn key(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Postgres(address) => address.key.clone(),
+            Self::Etcd(address) | Self::Consul(address) => address.key.clone(),
         }
     }
 
@@ -149,81 +168,23 @@ impl Address {
     }
 }
 
-/// The parts of a URL behind its scheme, decoded.
-struct Url<'a> {
-    user: Option<String>,
-    password: Option<Secret>,
-    hosts: &'a str,
-    path: String,
-    parameters: Vec<(&'a str, &'a str)>,
-}
-
-impl<'a> Url<'a> {
-    fn parse(rest: &'a str) -> Result<Self, String> {
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (login, hosts) = authority.rsplit_once('@').map_or((None, authority), |(login, hosts)| (Some(login), hosts));
-        let (user, password) = match login {
-            None => (None, None),
-            Some(login) => match login.split_once(':') {
-                None => (Some(decode(login)?), None),
-                Some((user, password)) => (Some(decode(user)?), Some(Secret(decode(password)?))),
-            },
-        };
-        let parameters = query.split('&').filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or((part, ""))).collect();
-        Ok(Self { user, password, hosts, path: decode(path)?, parameters })
-    }
-}
-
-fn decode(text: &str) -> Result<String, String> {
-    let wrong = || "expected %XX where a % stands in the URL".to_owned();
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, more)) = rest.split_first() {
-        rest = more;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digits = more.get(..2).and_then(|digits| std::str::from_utf8(digits).ok()).ok_or_else(wrong)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| wrong())?);
-        rest = &more[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
-}
-
-fn encode(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
-}
-
 fn check_key(key: &str) -> Result<(), String> {
-    let good = !key.is_empty() && key.len() <= 512 && !key.chars().any(char::is_control);
-    if good { Ok(()) } else { Err("expected a key, up to 512 bytes without control characters".to_owned()) }
+    if is_key(key) { Ok(()) } else { Err("expected a key, up to 512 bytes without control characters".to_owned()) }
 }
 
 impl PostgresAddress {
-    fn parse(text: &str, url: Url<'_>, base: &Path) -> Result<Self, String> {
-        let (mut key, mut passfile, mut password_file, mut ca_file) = (None, None, None, None);
-        let mut tls = TlsMode::Prefer;
-        let mut kept = Vec::new();
-        for (name, text) in &url.parameters {
-            let path = || decode(text).and_then(|text| value::path(&text, base)).map(Some);
-            match *name {
-                "key" => key = Some(decode(text)?),
-                "passfile" => passfile = path()?,
-                "password_file" => password_file = path()?,
-                "sslrootcert" | "ca_file" => ca_file = path()?,
-                "sslmode" => tls = tls_mode(text)?,
-                _ => kept.push(format!("{name}={text}")),
-            }
-        }
-        let key = key.ok_or("expected a parameter key=NAME behind the database, such as ?key=nightly")?;
+    fn parse(text: &str, mut url: Url<'_>, base: &Path) -> Result<Self, String> {
+        let key = url.take("key")?.ok_or("expected a parameter key=NAME behind the database, such as ?key=nightly")?;
         check_key(&key)?;
+        let (passfile, password_file) = (url.take_path("passfile", base)?, url.take_path("password_file", base)?);
+        // The name that libpq has for it, and the one that the other engines have.
+        let (ca_file, other) = (url.take_path("sslrootcert", base)?, url.take_path("ca_file", base)?);
+        let tls = url.take("sslmode")?.map_or(Ok(TlsMode::Prefer), |text| tls_mode(&text))?;
+        let kept: Vec<String> = url.rest().iter().map(|(name, text)| format!("{name}={text}")).collect();
         let head = text.split('?').next().unwrap_or(text);
         let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
         let shown = format!("{}?key={}", value::mask_secrets(head), encode(&key));
-        Ok(Self { url: Secret(format!("{head}{query}")), shown, key, passfile, password_file, ca_file, tls })
+        Ok(Self { url: Secret(format!("{head}{query}")), shown, key, passfile, password_file, ca_file: ca_file.or(other), tls })
     }
 }
 
@@ -242,41 +203,19 @@ fn tls_mode(text: &str) -> Result<TlsMode, String> {
 }
 
 impl HttpAddress {
-    fn parse(scheme: &str, port: u16, secret: &str, url: Url<'_>, base: &Path) -> Result<Self, String> {
-        let (mut secret_file, mut ca_file, mut cert_file, mut key_file, mut tls) = (None, None, None, None, None);
-        for (name, text) in &url.parameters {
-            let path = || decode(text).and_then(|text| value::path(&text, base)).map(Some);
-            match *name {
-                name if name == secret => secret_file = path()?,
-                "ca_file" => ca_file = path()?,
-                "cert_file" => cert_file = path()?,
-                "key_file" => key_file = path()?,
-                "tls" => tls = Some(value::boolean(text).map_err(|expected| format!("tls={text}: {expected}"))?),
-                _ => return Err(format!("`{name}` is not known; expected {secret}, tls, ca_file, cert_file or key_file")),
-            }
+    fn parse(port: u16, secret: &str, mut url: Url<'_>, base: &Path) -> Result<Self, String> {
+        let (secret_file, ca_file) = (url.take_path(secret, base)?, url.take_path("ca_file", base)?);
+        let (identity, tls) = (url.take_identity(base)?, url.take_tls()?);
+        if let Some((name, _)) = url.rest().first() {
+            return Err(format!("`{name}` is not known; expected {secret}, tls, ca_file, cert_file or key_file"));
         }
-        let identity = match (cert_file, key_file) {
-            (None, None) => None,
-            (Some(cert), Some(key)) => Some((cert, key)),
-            (Some(_), None) | (None, Some(_)) => return Err("expected both cert_file and key_file, or neither".to_owned()),
-        };
-        let hosts: Vec<String> =
-            url.hosts.split(',').map(|host| with_port(host, port)).collect::<Option<_>>().ok_or("expected HOST or HOST:PORT")?;
+        let hosts = url.hosts(port)?;
         check_key(&url.path)?;
         let tls = tls.unwrap_or(ca_file.is_some() || identity.is_some());
-        let shown = format!("{scheme}://{}/{}", hosts.join(","), encode(&url.path));
-        Ok(Self { hosts, key: url.path, user: url.user, password: url.password, secret_file, tls, ca_file, identity, shown })
+        let shown = format!("{}://{}/{}", url.scheme, hosts.join(","), encode(&url.path));
+        let password = url.password.map(Secret);
+        Ok(Self { hosts, key: url.path, user: url.user, password, secret_file, tls, ca_file, identity, shown })
     }
-}
-
-fn with_port(host: &str, port: u16) -> Option<String> {
-    let (name, given) = match host.rsplit_once(':') {
-        // A colon inside brackets belongs to an IPv6 address.
-        Some((name, given)) if !given.contains(']') => (name, given.parse().ok()?),
-        Some(_) | None => (host, port),
-    };
-    let good = !name.is_empty() && !name.chars().any(|c| c.is_whitespace() || "/?#@".contains(c));
-    good.then(|| format!("{name}:{given}"))
 }
 
 /// The values of the four keys as they were written; `None` where they were not.

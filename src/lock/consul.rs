@@ -15,6 +15,7 @@ use super::http::{Answer, Client, from_record, number, to_record};
 use super::lease::Token;
 use super::owner::Owner;
 use super::{Attempt, Bid, Engine, Holder, LockError, Renewal};
+use crate::config::url::encode;
 
 /// How often the counter is tried again that somebody else was faster with.
 const RACES: usize = 5;
@@ -51,7 +52,7 @@ impl ConsulEngine {
     /// A certificate cannot be read.
     pub fn new(address: &HttpAddress, settings: &LockSettings) -> Result<Self, LockError> {
         let client = Client::new(address, settings.terms.call_limit() / 3)?;
-        let path = format!("/v1/kv/{}", encode_path(&address.key));
+        let path = format!("/v1/kv/{}", encode(&address.key));
         Ok(Self { client, path, ttl_ms: settings.ttl.as_millis(), delay_ms: settings.delay.as_millis(), held: None })
     }
 
@@ -208,9 +209,4 @@ impl Engine for ConsulEngine {
         let seen = self.see()?;
         Ok(seen.session.map(|_| Holder { owner: seen.owner, token: seen.token, rest: None }))
     }
-}
-
-fn encode_path(key: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-    key.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

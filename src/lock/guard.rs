@@ -26,6 +26,9 @@ use crate::process::{Family, Supervised};
 /// The guard acts when this much of the trust is left: the holder has had its time, and KILL takes a moment.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
+/// The hidden command of this program that calls [`serve`].
+const COMMAND: &str = "lock-guard";
+
 /// How often those are looked at who are being ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -61,6 +64,14 @@ impl Guard {
         // A guard that stands still must not make us stand still.
         rustix::io::ioctl_fionbio(&write, true)?;
         Ok(Self { pipe: Some(File::from(write)), process, last_until: None })
+    }
+
+    /// Starts this program as the guard of what is given `kill_after` between TERM and KILL. Where there is none, that is
+    /// told: a lock is held without a guard rather than not at all.
+    pub fn beside(family: &Family, kill_after: Duration) -> Option<Self> {
+        let words = ["/proc/self/exe".to_owned(), COMMAND.to_owned(), kill_after.as_secs_f64().to_string()];
+        let argv: Vec<CString> = words.into_iter().filter_map(|word| CString::new(word).ok()).collect();
+        Self::start(&argv, family).inspect_err(|error| log::warn!("the lock has no guard: {error}")).ok()
     }
 
     /// Tells what runs under the lock. Before a start: nothing of it is known by a group yet, but by its run id.

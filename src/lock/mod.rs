@@ -21,6 +21,7 @@ pub mod guard;
 mod http;
 mod keeper;
 pub mod lease;
+pub mod look;
 pub mod owner;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -91,6 +92,16 @@ pub struct Holder {
     pub token: Option<Token>,
     /// How long the engine still keeps the lock for it, if it can tell.
     pub rest: Option<Duration>,
+}
+
+impl Holder {
+    /// Who it is, as the end of "... is held".
+    pub fn by(&self) -> String {
+        match &self.owner {
+            Some(owner) => format!(" by {owner}"),
+            None => " by somebody who left no record, or was held a moment ago".to_owned(),
+        }
+    }
 }
 
 /// One question for a lock.
@@ -458,12 +469,4 @@ impl Lock {
     pub fn shown(&self) -> &str {
         &self.shown
     }
-}
-
-/// Who holds a lock, without asking for it: `runner status`. May take as long as the engine's limit.
-///
-/// # Errors
-/// The engine cannot be asked.
-pub fn look(settings: &LockSettings) -> Result<Option<Holder>, LockError> {
-    engine(settings)?.look()
 }

@@ -10,8 +10,9 @@ use ureq::http::Method;
 use super::PushError;
 use super::http::{Question, ask, secret};
 use super::report::{Liveness, Report};
-use crate::config::endpoint::{Endpoint, Influx, Place, encode};
+use crate::config::endpoint::{Endpoint, Influx, Place};
 use crate::config::push::CHAIN_WORD;
+use crate::config::url::encode;
 
 const JSON: &str = "application/json";
 

@@ -364,11 +364,13 @@ fn what_is_wrong_is_told_with_its_line() {
     let scene = lock_scene().tasks(["1-a.sh"]);
     scene.run(&["--keep-lock"]).exits(64).says("--keep-lock: there is no lock");
     scene.run(&["--wait-lock", "soon"]).exits(64).says("--wait-lock soon: expected a duration");
-    let scene = lock_scene().config("[runner]\nlock = file:k\nrelease_on_error = yes\n[chain:a]\ntask_dir = tasks.d\nlock = file:k\n");
-    let scene = scene.tasks(["1-a.sh"]);
+    let scene = lock_scene().config("[runner]\nlock = file:k\nrelease_on_error = yes\n").tasks(["1-a.sh"]);
     scene.run(&["--run-once"]).exits(0);
-    scene.run(&["check"]).exits(78).prints("`lock` in [chain:a] is not taken yet");
+    let scene = lock_scene().config("[chain:a]\ntask_dir = tasks.d\nlock = nightly\nrelease_on_error = yes\n").tasks(["1-a.sh"]);
+    scene.run(&["check"]).exits(78).prints("runner.cfg:3: error: lock = nightly: expected file:PATH").prints("needs a schedule");
     if cfg!(feature = "schedule") && cfg!(feature = "store") {
-        scene.run(&["now", "main"]).exits(64).says("which `now` does not take");
+        let scene = lock_scene().config("[runner]\nlock = file:k\n").task("1-a.sh", "say \"token $RUNNER_LOCK_TOKEN\"");
+        let log = scene.run(&["now", "main"]).exits(0).log();
+        assert!(log[1].starts_with("- token 1"), "{log:?}");
     }
 }

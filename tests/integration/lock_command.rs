@@ -172,6 +172,23 @@ fn what_is_wrong_is_told_before_anything_runs() {
     assert!(entered(&scene).is_empty());
 }
 
+/// The same directory that the database and the marks are in.
+#[test]
+fn a_bare_name_is_in_the_state_directory_and_a_relative_one_counts_for_nothing() {
+    let scene = Scene::new().dir("home");
+    let (home, dirs) = (scene.path("home"), scene.path("first:second"));
+    let mut scene = scene.env("STATE_DIRECTORY", "relative").env("HOME", home);
+    if !rustix::process::geteuid().is_root() {
+        scene.run(&["lock", "k", "--", "true"]).exits(0);
+        assert!(scene.path("home/.local/state/runner/locks/k.token").exists());
+        scene = scene.env("HOME", "");
+        scene.run(&["lock", "k", "--", "true"]).exits(78).says("there is no directory for the lock k");
+    }
+    let scene = scene.env("STATE_DIRECTORY", dirs);
+    scene.run(&["lock", "k", "--", "true"]).exits(0);
+    assert!(scene.path("first/locks/k.token").exists() && !scene.path("relative").exists());
+}
+
 #[test]
 fn an_engine_that_is_not_there_is_74() {
     if !cfg!(feature = "net") {

@@ -115,7 +115,7 @@ pub(crate) const PASSWORD: &str = "wide-open-sesame";
 
 /// A PostgreSQL of one's own.
 pub(crate) fn start_postgres() -> Option<Server> {
-    postgres_programs().map(|bin| start_postgres_from(&bin))
+    postgres_programs().map(|bin| start_postgres_from(&bin, &[], "127.0.0.1"))
 }
 
 /// The PostgreSQL of all tests; `None`, and told, where there is none.
@@ -128,7 +128,12 @@ pub(crate) fn postgres() -> Option<&'static Server> {
     server
 }
 
-fn start_postgres_from(bin: &Path) -> Server {
+/// One that is started by this command and listens on this address.
+pub(crate) fn start_postgres_under(under: &[String], host: &str) -> Option<Server> {
+    postgres_programs().map(|bin| start_postgres_from(&bin, under, host))
+}
+
+fn start_postgres_from(bin: &Path, under: &[String], host: &str) -> Server {
     let directory = open_directory("runner-postgres-");
     let data = directory.path().join("data");
     fs::create_dir(&data).unwrap();
@@ -140,13 +145,14 @@ fn start_postgres_from(bin: &Path) -> Server {
     run(&as_somebody(&[&program("initdb"), "-A", "trust", "-U", "postgres", "--no-sync", "-D", &data]), "");
     let access = format!("{data}/pg_hba.conf");
     let old = fs::read_to_string(&access).unwrap();
-    fs::write(&access, format!("host all locked 127.0.0.1/32 scram-sha-256\n{old}")).unwrap();
+    fs::write(&access, format!("host all locked 127.0.0.1/32 scram-sha-256\n{old}\nhost all all 10.0.0.0/8 trust\n")).unwrap();
     let sql = format!("create role locked superuser login password '{PASSWORD}';\n");
     run(&as_somebody(&[&program("postgres"), "--single", "-F", "-D", &data, "postgres"]), &sql);
     let port = free_port();
-    let options = ["-F", "-h", "127.0.0.1", "-k", &data];
+    let options = ["-F", "-h", host, "-k", &data];
     let port_text = port.to_string();
     let words = as_somebody(&[&[program("postgres").as_str(), "-D", &data, "-p", &port_text][..], &options].concat());
+    let words = [under, &words].concat();
     let server = Server::start(directory, port, &words);
     let status = format!("{data}/postmaster.pid");
     server.wait_until(|| fs::read_to_string(&status).is_ok_and(|text| text.contains("\nready")));
@@ -167,14 +173,16 @@ pub(crate) fn etcd() -> Option<&'static Server> {
 
 /// An etcd of one's own.
 pub(crate) fn start_etcd() -> Option<Server> {
+    start_etcd_under(&[], "127.0.0.1", healthy)
+}
+
+/// One that is started by this command and listens on this address, and is `ready` when that says so of its port.
+pub(crate) fn start_etcd_under(under: &[String], host: &str, ready: impl Fn(u16) -> bool) -> Option<Server> {
     if !["/usr/bin/etcd", "/usr/local/bin/etcd"].iter().any(|file| Path::new(file).exists()) {
         return None;
     }
-    Some(start_etcd_in(open_directory("runner-etcd-"), free_port()))
-}
-
-fn start_etcd_in(directory: TempDir, port: u16) -> Server {
-    let (clients, peers) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", free_port()));
+    let (directory, port) = (open_directory("runner-etcd-"), free_port());
+    let (clients, peers) = (format!("http://{host}:{port}"), format!("http://127.0.0.1:{}", free_port()));
     let cluster = format!("t={peers}");
     let data = directory.path().join("data").to_str().unwrap().to_owned();
     let words = [
@@ -184,10 +192,10 @@ fn start_etcd_in(directory: TempDir, port: u16) -> Server {
         &["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers, "--initial-cluster", &cluster],
     ]
     .concat();
-    let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    let words: Vec<String> = under.iter().cloned().chain(words.iter().map(|word| (*word).to_owned())).collect();
     let server = Server::start(directory, port, &words);
-    server.wait_until(|| healthy(port));
-    server
+    server.wait_until(|| ready(port));
+    Some(server)
 }
 
 fn healthy(port: u16) -> bool {

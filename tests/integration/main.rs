@@ -50,8 +50,12 @@ mod killed;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_chain;
 mod lock_command;
+#[cfg(all(feature = "schedule", feature = "store", feature = "net", feature = "postgres"))]
+mod lock_cut;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_engines;
+#[cfg(all(feature = "schedule", feature = "store", feature = "net", feature = "postgres"))]
+mod lock_named;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_storm;
 mod loops;

@@ -2,7 +2,6 @@
 //! alarm that are played. A test moves the clock, and waits for what is under way; never for time.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +17,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use runner::alarm::Alarm;
 use runner::chain::ears::Ears;
-use runner::chain::fleet::Fleet;
+use runner::chain::fleet::{Fleet, Ready};
 use runner::chain::setup::Setup;
 use runner::chain::{Driver, World};
 use runner::clock::{Clock, Moment};
@@ -152,11 +151,13 @@ fn read_config(dir: &Path) -> Result<(Config, Vec<Booked>), String> {
 }
 
 impl Outside for Played {
-    fn prepare(&mut self, chain: &Booked) -> Result<(Rc<Setup>, Vec<CString>), String> {
+    fn prepare(&mut self, chain: &Booked) -> Result<Ready, String> {
         let dir = self.stage.dir.join(chain.name());
         let environment = Environment::new([("PATH".into(), "/usr/bin:/bin".into()), ("SCENE".into(), self.stage.dir.clone().into())]);
         let setup = Setup::new(&self.config, chain.named.chain.clone(), &dir, &environment, &mut Vec::new());
-        setup.map(|setup| (Rc::new(setup), Vec::new())).ok_or_else(|| "it has no directory".to_owned())
+        setup
+            .map(|setup| Ready { setup: Rc::new(setup), variables: Vec::new(), lock: None })
+            .ok_or_else(|| "it has no directory".to_owned())
     }
 
     fn refused(&mut self, chain: &Booked, _: &RunRef, why: Refused<'_>, _: &mut Driver<'_>) -> Option<HookRun> {
