@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,9 +20,12 @@ use super::run::tell_findings;
 use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findings, program_variables, without_repeats};
 #[cfg(feature = "http")]
 use super::web::{Web, answer_tick};
+use super::work::{TaskFinder, telling};
 use crate::chain::Driver;
 use crate::chain::setup::Setup;
+use crate::clock::{Clock, SystemClock};
 use crate::config::load::include_dir;
+use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::DaemonSettings;
 use crate::config::{Config, Finding, chains};
 use crate::daemon::book::{Booked, read_schedules};
@@ -33,14 +37,19 @@ use crate::http::site::Route;
 use crate::mark::{self, Mark};
 use crate::names::{RunId, counted};
 use crate::notify::systemd;
+use crate::store::Owner;
+use crate::store::open::Place;
+use crate::store::wake::Alarm;
+use crate::worker::{self, Orders};
 use crate::zone;
 
 /// Files, variables, the configuration in force, and those who look at us.
 pub struct Surroundings<'a> {
     settings: &'a Settings,
     config: Config,
+    /// The state that was named when we began: it stays until the end.
+    place: Place,
     stamp: Stamp,
-    state_dir: Option<PathBuf>,
     managed: bool,
     shown: String,
     /// What may be shown to others.
@@ -52,8 +61,8 @@ type Stamp = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
 
 impl<'a> Surroundings<'a> {
     /// Those of this configuration. `managed` is whether a service manager listens.
-    pub fn new(settings: &'a Settings, config: Config, state_dir: Option<PathBuf>, managed: bool, audience: Audience) -> Self {
-        Self { stamp: stamp(&config), settings, config, state_dir, managed, shown: String::new(), audience }
+    pub fn new(settings: &'a Settings, config: Config, place: Place, managed: bool, audience: Audience) -> Self {
+        Self { stamp: stamp(&config), settings, config, place, managed, shown: String::new(), audience }
     }
 }
 
@@ -67,6 +76,7 @@ pub fn book_of(config: &Config, findings: &mut Vec<Finding>) -> Vec<Booked> {
 /// What is wrong with `[daemon]`.
 pub fn judge_daemon(config: &Config, findings: &mut Vec<Finding>) -> DaemonSettings {
     let settings = DaemonSettings::new(config, findings);
+    queues::of_daemon(config, findings);
     #[cfg(feature = "http")]
     super::web::judge(&settings, findings);
     settings
@@ -119,7 +129,7 @@ impl Outside for Surroundings<'_> {
     }
 
     fn mark(&mut self, chain: &str, run: &RunId) -> Result<Mark, String> {
-        mark::take(self.state_dir.as_deref(), chain, run)
+        mark::take(self.place.state_dir.as_deref(), chain, run)
     }
 
     fn has_changed(&mut self) -> bool {
@@ -156,7 +166,7 @@ impl Outside for Surroundings<'_> {
         if !views.is_empty() {
             self.audience.note(view);
             let file = self.settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
-            let status = Arc::new(self.audience.status(view, &file));
+            let status = Arc::new(self.audience.status(view, &file, &self.config));
             for (view, reply) in views {
                 reply.show(view, status.clone());
             }
@@ -167,6 +177,29 @@ impl Outside for Surroundings<'_> {
     #[cfg(not(feature = "http"))]
     fn asked(&mut self, _: &View<'_>) -> Vec<TickAnswer> {
         Vec::new()
+    }
+
+    fn orders(&mut self) -> Option<Orders> {
+        let queues = queues::of_daemon(&self.config, &mut Vec::new());
+        let names = queues.iter().map(|queue| queue.name.clone()).collect();
+        let tasks = Box::new(TaskFinder::new(self.settings, &self.config));
+        Some(Orders { queues, tasks, telling: telling(&self.audience.push, names) })
+    }
+
+    fn bell(&mut self) -> Option<Alarm> {
+        let unheard = |error: &io::Error| log::info!("new jobs are not heard of at once, only looked for: {error}");
+        Alarm::new(&self.place).inspect_err(unheard).ok()
+    }
+
+    fn jobs(&mut self, queues: &[QueueSettings]) -> Result<worker::State, String> {
+        let place = self.place.clone();
+        let open = move || place.open(SystemClock::new().wall());
+        worker::State::new(open, Owner::look(), queues).map_err(|error| format!("the thread of the store cannot be started: {error}"))
+    }
+
+    #[cfg(feature = "http")]
+    fn shows_queues(&self) -> bool {
+        queues::names(&self.config).next().is_some()
     }
 
     fn tell(&mut self, view: &View<'_>) {
@@ -211,6 +244,12 @@ fn summary(view: &View<'_>) -> String {
     if !view.runs.is_empty() {
         let names: Vec<&str> = view.runs.iter().map(|run| run.run_ref().chain.as_str()).take(5).collect();
         parts.push(format!("{} going on ({})", counted(view.runs.len(), "run"), names.join(", ")));
+    }
+    if let Some(worker) = view.crew.worker() {
+        parts.push(format!("works {}", counted(worker.queues().len(), "queue")));
+    }
+    if view.crew.trouble().is_some() {
+        parts.push("the queues are not worked just now".to_owned());
     }
     if view.stopping {
         parts.push("stopping".to_owned());

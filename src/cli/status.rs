@@ -11,19 +11,22 @@ use serde_json::json;
 use super::exit::{Exit, Failure};
 use super::outside::{book_of, local_zone};
 use super::print;
+use super::queue_status;
 use super::schedule::rules;
 use super::settings::{Loaded, Settings, is_error, without_repeats};
 use super::state::Reading;
 use super::table::{self, Table};
 use crate::clock::{Clock, SystemClock};
+use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::ChainSettings;
-use crate::config::{Finding, Origin, value};
+use crate::config::{Config, Finding, Origin, value};
 use crate::daemon::book::Booked;
 use crate::mark;
 use crate::names::{MAIN_CHAIN, suggestion};
-use crate::status::{Chain, Configuration, Date, Ended, RefusedConfiguration, Run, Status, Totals, VERSION};
+use crate::status::{Chain, Configuration, Date, Ended, Queue, RefusedConfiguration, Run, Status, Totals, VERSION};
 use crate::store::record::{CRASHED, REFUSED, RunRecord, SKIPPED};
 use crate::store::{HistoryQuery, Owner};
+use crate::worker::max_attempts;
 
 /// How many of the last runs are told.
 const RUNS: u32 = 10;
@@ -170,6 +173,8 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     }
     chains.sort_by(|a, b| a.name.cmp(&b.name));
     let file = settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+    // Whoever asks for chains by their names is told of these.
+    let queues = if words.is_empty() { queues(&config, &mut reading, now, &zone)? } else { Vec::new() };
     Ok(Status {
         version: VERSION,
         host: reading.here.host.clone(),
@@ -178,9 +183,25 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
         since: None,
         configuration: Configuration { file, loaded_at: time, refused: refused(findings, settings.strict, time) },
         chains,
-        queues: Vec::new(),
+        queues,
         locks: Vec::new(),
     })
+}
+
+/// The queues of the configuration with all jobs that run, whoever runs them. The database is asked only if there are any.
+fn queues(config: &Config, reading: &mut Reading, now: Timestamp, zone: &TimeZone) -> Result<Vec<Queue>, Failure> {
+    let mut queues = queues::read_all(config, &mut Vec::new());
+    if queues.is_empty() {
+        return Ok(Vec::new());
+    }
+    queues.sort_by(|a, b| a.name.cmp(&b.name));
+    let (counts, running) = reading.jobs(now)?;
+    let of_queue = |queue: &QueueSettings| {
+        let own = running.iter().filter(|job| job.queue == queue.name);
+        let jobs = own.map(|job| queue_status::running(job, max_attempts(job, queue), zone, now)).collect();
+        Queue { jobs, ..queue_status::depths(&queue.name, &counts, zone) }
+    };
+    Ok(queues.iter().map(of_queue).collect())
 }
 
 fn refused(findings: Vec<Finding>, strict: bool, at: Date) -> Option<RefusedConfiguration> {
@@ -311,7 +332,32 @@ fn as_text(status: &Status) -> String {
             result.unwrap_or_else(|| "-".to_owned()),
         ]);
     }
-    table.text(table::width())
+    let mut text = table.text(table::width());
+    if !status.queues.is_empty() {
+        text.push('\n');
+        text.push_str(&queues_as_text(status));
+    }
+    text
+}
+
+fn queues_as_text(status: &Status) -> String {
+    let since = |at: Date| table::about(at.at.duration_until(status.time.at));
+    let mut table = Table::new(&["QUEUE", "READY", "OLDEST WAITS", "RUNNING", "DUE LATER", "FAILED"]);
+    for queue in &status.queues {
+        let numbers = [queue.running, queue.scheduled, queue.failed].map(|number| number.to_string());
+        let oldest = queue.oldest_ready.map_or("-".to_owned(), since);
+        table.add([queue.name.clone(), queue.ready.to_string(), oldest].into_iter().chain(numbers).collect());
+    }
+    let mut text = table.text(table::width());
+    let mut jobs = Table::new(&["JOB", "QUEUE", "RUNS", "ATTEMPT", "NAME"]);
+    for (queue, job) in status.queues.iter().flat_map(|queue| queue.jobs.iter().map(move |job| (queue, job))) {
+        jobs.add(vec![job.id.clone(), queue.name.clone(), since(job.started_at), job.attempt.to_string(), job.name.clone()]);
+    }
+    if status.queues.iter().any(|queue| !queue.jobs.is_empty()) {
+        text.push('\n');
+        text.push_str(&jobs.text(table::width()));
+    }
+    text
 }
 
 fn state(chain: &Chain, now: Date) -> String {
