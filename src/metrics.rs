@@ -226,15 +226,50 @@ fn tasks(text: &mut String, chains: &[Chain]) {
     }
 }
 
+/// What is pushed of one queue: the same metrics as [`prometheus`] has of it. `now` is when its jobs were counted.
+pub fn of_queue(queue: &Queue, now: Date) -> String {
+    let mut text = String::new();
+    queues(&mut text, now, std::slice::from_ref(queue));
+    text
+}
+
 fn queues(text: &mut String, now: Date, queues: &[Queue]) {
+    // What nobody could count is not zero.
+    let counted = || queues.iter().filter(|queue| queue.uncounted.is_none());
     let mut depth = family(text, "runner_queue_jobs", "gauge", "Jobs of a queue, by state.");
-    for queue in queues {
-        let states = [("scheduled", queue.scheduled), ("ready", queue.ready), ("running", queue.running), ("failed", queue.failed)];
+    for queue in counted() {
+        let states = [
+            ("scheduled", queue.scheduled),
+            ("ready", queue.ready),
+            ("running", queue.running),
+            ("done", queue.done),
+            ("failed", queue.failed),
+            ("cancelled", queue.cancelled),
+        ];
         states.iter().for_each(|(state, jobs)| depth.add(&[("queue", &queue.name), ("state", state)], number(*jobs)));
     }
     let mut age = family(text, "runner_queue_oldest_ready_seconds", "gauge", "For how long the oldest ready job has been due.");
-    for queue in queues {
+    for queue in counted() {
         let since = queue.oldest_ready.map_or(0.0, |oldest| oldest.seconds_until(now).max(0.0));
         age.add(&[("queue", &queue.name)], since);
     }
+    let mut places = family(text, "runner_queue_places", "gauge", "How many jobs of the queue this daemon runs side by side.");
+    for (queue, count) in queues.iter().filter_map(|queue| Some((queue, queue.places?))) {
+        places.add(&[("queue", &queue.name)], number(count));
+    }
+    let mut working = family(text, "runner_queue_working", "gauge", "Whether the jobs of a queue that this daemon works can be taken.");
+    for queue in queues.iter().filter(|queue| queue.places.is_some()) {
+        working.add(&[("queue", &queue.name)], truth(queue.trouble.is_none()));
+    }
+    let mut ended = family(text, "runner_jobs_total", "counter", "Jobs that this program has brought to an end, by outcome.");
+    for queue in queues {
+        queue.totals.jobs.iter().for_each(|total| {
+            ended.add(&[("queue", &queue.name), ("outcome", &total.outcome)], number(total.count));
+        });
+    }
+    let tries = || queues.iter().flat_map(|queue| queue.totals.tries.iter().map(move |total| (queue, total)));
+    let mut counts = family(text, "runner_job_tries_total", "counter", "Attempts of jobs in this program, by result.");
+    tries().for_each(|(queue, total)| counts.add(&[("queue", &queue.name), ("result", &total.result)], number(total.count)));
+    let mut spent = family(text, "runner_job_try_seconds_total", "counter", "Time that attempts of jobs took in this program.");
+    tries().for_each(|(queue, total)| spent.add(&[("queue", &queue.name), ("result", &total.result)], total.seconds));
 }

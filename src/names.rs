@@ -143,6 +143,12 @@ impl RunIds {
         Self { boot_id, counter: 0, random: SmallRng::seed_from_u64(seed) }
     }
 
+    /// A source of its own for somebody else in this program.
+    #[must_use]
+    pub fn branch(&mut self) -> Self {
+        Self::new(self.boot_id.clone(), self.random.random())
+    }
+
     /// The next one.
     pub fn fresh(&mut self) -> RunId {
         let id = RunId::new(&self.boot_id, self.counter, self.random.random());

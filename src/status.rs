@@ -366,6 +366,53 @@ pub struct Queue {
     pub oldest_ready: Option<Date>,
     /// The jobs that run here.
     pub jobs: Vec<Job>,
+    /// Jobs that are done and are kept.
+    #[serde(default)]
+    pub done: u64,
+    /// Jobs that nobody wanted any more, and that are kept.
+    #[serde(default)]
+    pub cancelled: u64,
+    /// How many of its jobs this program runs side by side; none where it does not work it.
+    #[serde(default)]
+    pub places: Option<u64>,
+    /// Why its jobs are not taken, although this program works it.
+    #[serde(default)]
+    pub trouble: Option<String>,
+    /// Why its jobs could not be counted: the numbers are those of the last time, or none.
+    #[serde(default)]
+    pub uncounted: Option<String>,
+    /// What this program has done of it since it began.
+    #[serde(default)]
+    pub totals: JobTotals,
+}
+
+/// What was done of a queue since this program began.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct JobTotals {
+    /// Jobs, by how they ended.
+    pub jobs: Vec<JobTotal>,
+    /// Attempts, by what came of them.
+    pub tries: Vec<ResultTotal>,
+}
+
+/// Jobs that ended alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobTotal {
+    /// How: done, failed, cancelled.
+    pub outcome: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// Attempts that ended alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResultTotal {
+    /// OK, SKIP, RETRY, HALT, EXIT, CANCEL.
+    pub result: String,
+    /// How many.
+    pub count: u64,
+    /// How long they took together, in seconds.
+    pub seconds: f64,
 }
 
 /// A job that runs.

@@ -68,6 +68,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("daemon::overlap", "config", "what to do is a setting"),
     ("daemon::rounds", "schedule", "how much time is left is a rule of the schedule"),
     ("daemon", "chain", "a daemon runs chains"),
+    ("daemon", "worker", "a daemon works queues, in its own loop"),
     ("worker", "chain", "an attempt of a job is a try of a task"),
     ("queue", "config", "how long a job waits is a setting"),
     ("environment", "config", "variables come from sections"),

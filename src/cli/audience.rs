@@ -6,9 +6,15 @@ use super::exit::Failure;
 #[cfg(feature = "http")]
 use super::outside::local_zone;
 #[cfg(feature = "http")]
+use super::queue_status;
+#[cfg(feature = "http")]
 use super::web::Web;
 use crate::board::Board;
 use crate::clock::{Clock, SystemClock};
+#[cfg(feature = "http")]
+use crate::config::Config;
+#[cfg(feature = "http")]
+use crate::config::queues;
 use crate::config::settings::DaemonSettings;
 use crate::daemon::View;
 #[cfg(feature = "http")]
@@ -92,7 +98,7 @@ impl Audience {
 
     /// How things stand, for the page, the metrics and `/status.json`.
     #[cfg(feature = "http")]
-    pub fn status(&self, view: &View<'_>, file: &str) -> Status {
+    pub fn status(&self, view: &View<'_>, file: &str, config: &Config) -> Status {
         let zone = local_zone();
         let date = |at: Timestamp| Date::new(at, &zone);
         let now = self.clock.wall();
@@ -110,9 +116,26 @@ impl Audience {
             since: Some(date(self.since)),
             configuration: Configuration { file: file.to_owned(), loaded_at: date(self.loaded_at), refused },
             chains,
-            queues: Vec::new(),
+            queues: Self::of_queues(view, config, now),
             locks: Vec::new(),
         }
+    }
+
+    /// All queues of the configuration, whoever works them.
+    #[cfg(feature = "http")]
+    fn of_queues(view: &View<'_>, config: &Config, now: Timestamp) -> Vec<status::Queue> {
+        let zone = local_zone();
+        let of_queue = |name: &str| {
+            let depths = queue_status::depths(name, view.depths.counts(), &zone);
+            let queue = status::Queue { uncounted: view.depths.failed().map(str::to_owned), ..depths };
+            let Some(worker) = view.crew.worker() else { return queue };
+            let queue = queue_status::with_worker(queue, worker, &zone, now);
+            let trouble = view.crew.trouble().filter(|_| queue.places.is_some()).map(str::to_owned);
+            status::Queue { trouble, ..queue }
+        };
+        let mut names: Vec<&str> = queues::names(config).collect();
+        names.sort_unstable();
+        names.into_iter().map(of_queue).collect()
     }
 
     #[cfg(feature = "http")]

@@ -13,8 +13,9 @@ use crate::config::database::DatabaseUrl;
 use crate::config::keys::{self, KeyInfo, SlotScope};
 use crate::config::sections::Sections;
 use crate::config::settings::StateSettings;
-use crate::config::{Config, Finding, Origin, Severity};
+use crate::config::{Config, Finding, Origin, Severity, queues};
 use crate::daemon::book::{Booked, line_of};
+use crate::names::counted;
 use crate::schedule::{Remark, Schedule};
 
 /// How many slots are looked at to learn how far apart they are.
@@ -27,7 +28,19 @@ pub fn named_chains(config: &Config, state: &StateSettings, findings: &mut Vec<F
     for chain in &booked {
         judge(config, state, chain, now, findings);
     }
+    of_queues(config, findings);
     booked.into_iter().map(|chain| chain.named).collect()
+}
+
+/// Which queues the daemon works, and what is wrong with that.
+fn of_queues(config: &Config, findings: &mut Vec<Finding>) {
+    let queues = queues::of_daemon(config, findings);
+    if !queues.is_empty() {
+        let place = Sections::for_daemon(config).of_chain().explain(&keys::QUEUES.info).1;
+        let names: Vec<String> = queues.iter().map(|queue| format!("{} ({})", queue.name, counted(queue.jobs, "job"))).collect();
+        let message = format!("runner daemon works {}: {} at once", counted(names.len(), "queue"), names.join(", "));
+        findings.push(Finding::new(Severity::Note, &place, message));
+    }
 }
 
 fn judge(config: &Config, state: &StateSettings, chain: &Booked, now: Timestamp, findings: &mut Vec<Finding>) {

@@ -20,6 +20,7 @@ use crate::chain::fleet::Fleet;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::config::push::PushSettings;
+use crate::config::queues;
 use crate::config::settings::{DaemonSettings, StateSettings};
 use crate::daemon::book::Booked;
 use crate::daemon::{Daemon, Ended, Outbox, Parts, State};
@@ -39,8 +40,9 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// The configuration is wrong; what a daemon stands on cannot be had.
 pub fn daemon(settings: &Settings) -> Result<Exit, Failure> {
     let ready = Ready::new(settings)?;
-    if ready.chains.iter().all(|chain| chain.schedule.is_none() || !chain.named.enabled) {
-        log::warn!("no chain has a schedule: nothing will happen until the configuration says so");
+    let without_schedule = ready.chains.iter().all(|chain| chain.schedule.is_none() || !chain.named.enabled);
+    if without_schedule && queues::of_daemon(&ready.config, &mut Vec::new()).is_empty() {
+        log::warn!("no chain has a schedule, and [daemon] names no queues: nothing will happen until the configuration says so");
     }
     let owner = Owner::look();
     let place = own_place(&ready.state);
@@ -137,7 +139,7 @@ impl Ready {
         let state = state.with_marks(place.state_dir.clone());
         let mut alarm = ClockAlarm::new().context("the kernel gives no timer")?;
         let built = BUILT.parse().context("the build date")?;
-        let mut surroundings = Surroundings::new(settings, self.config, place.state_dir, managed, audience);
+        let mut surroundings = Surroundings::new(settings, self.config, place, managed, audience);
         let stop_time = self.daemon.stop_time;
         let parts = Parts { fleet: Fleet::new(driver), ids, state, alarm: &mut alarm, outside: &mut surroundings, built, stop_time };
         systemd::ready(managed);

@@ -1,5 +1,7 @@
 //! `runner list`: the tasks in their order, their settings with the place each was said in, and what was left out.
 
+use std::path::Path;
+
 use serde_json::{Map, json};
 
 use super::exit::{Exit, Failure};
@@ -8,6 +10,7 @@ use super::print;
 use super::settings::{Loaded, Settings, find_chain, find_task_dir};
 use crate::chain::setup::{Setup, Task};
 use crate::config::keys::{self, KeyInfo, Scope};
+use crate::config::queues::{self, QueueSettings};
 use crate::config::sections::Sections;
 use crate::config::{Origin, value};
 use crate::names::{MAIN_CHAIN, counted, printable};
@@ -25,11 +28,12 @@ pub fn list(settings: &Settings, chain: &str) -> Result<Exit, Failure> {
         log::debug!("{finding}");
     }
     let sections = Sections::new(&config, chain);
+    let queues = if chain == MAIN_CHAIN { queues::of_daemon(&config, &mut Vec::new()) } else { Vec::new() };
     let Some(setup) = prepared.setup else { return Err(Failure::config(format!("{} cannot be used", dir.display()))) };
     if settings.json {
-        print::json(&as_json(&sections, &setup))?
+        print::json(&with_queues(as_json(&sections, &setup), &queues))?
     } else {
-        print::text(&as_text(&sections, &setup))?
+        print::text(&format!("{}{}", as_text(&sections, &setup), of_queues(&queues)))?
     }
     Ok(Exit::Done)
 }
@@ -41,6 +45,23 @@ fn explain(sections: &Sections<'_>, task: &Task) -> impl Iterator<Item = (&'stat
         let (text, origin) = path.explain(key);
         (*key, value::mask_secrets(text), origin)
     })
+}
+
+/// The queues that the daemon works.
+fn of_queues(queues: &[QueueSettings]) -> String {
+    let of_queue = |queue: &QueueSettings| {
+        let dir = queue.chain.task_dir.as_deref().unwrap_or(Path::new("-")).display().to_string();
+        format!("queue {} in {}: {} at once    # {}\n", queue.name, printable(&dir), counted(queue.jobs, "job"), queue.origin)
+    };
+    queues.iter().map(of_queue).collect()
+}
+
+fn with_queues(mut list: serde_json::Value, queues: &[QueueSettings]) -> serde_json::Value {
+    if !queues.is_empty() {
+        let of_queue = |queue: &QueueSettings| json!({ "name": queue.name, "jobs": queue.jobs, "origin": queue.origin.to_string() });
+        list["queues"] = queues.iter().map(of_queue).collect();
+    }
+    list
 }
 
 fn needs<'a>(setup: &'a Setup, task: &'a Task) -> Vec<&'a str> {

@@ -37,6 +37,8 @@ mod print;
 mod queue;
 #[cfg(all(feature = "schedule", feature = "store"))]
 pub mod queue_args;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue_status;
 mod record;
 mod refused;
 mod run;

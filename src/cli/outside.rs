@@ -2,6 +2,7 @@
 //! begin, the mark of a chain that runs, the configuration read again.
 
 use std::fs;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,9 +19,12 @@ use super::run::tell_findings;
 use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findings, program_variables, without_repeats};
 #[cfg(feature = "http")]
 use super::web::{Web, answer_tick};
+use super::work::{TaskFinder, telling};
 use crate::chain::Driver;
 use crate::chain::fleet::Ready;
+use crate::clock::{Clock, SystemClock};
 use crate::config::load::include_dir;
+use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::DaemonSettings;
 use crate::config::{Config, Finding, chains};
 use crate::daemon::book::{Booked, read_schedules};
@@ -34,14 +38,19 @@ use crate::lock::look::Looker;
 use crate::mark::{self, Mark};
 use crate::names::{RunId, counted};
 use crate::notify::systemd;
+use crate::store::Owner;
+use crate::store::open::Place;
+use crate::store::wake::Alarm;
+use crate::worker::{self, Orders};
 use crate::zone;
 
 /// Files, variables, the configuration in force, and those who look at us.
 pub struct Surroundings<'a> {
     settings: &'a Settings,
     config: Config,
+    /// The state that was named when we began: it stays until the end.
+    place: Place,
     stamp: Stamp,
-    state_dir: Option<PathBuf>,
     managed: bool,
     shown: String,
     #[cfg(feature = "http")]
@@ -55,12 +64,12 @@ type Stamp = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
 
 impl<'a> Surroundings<'a> {
     /// Those of this configuration. `managed` is whether a service manager listens.
-    pub fn new(settings: &'a Settings, config: Config, state_dir: Option<PathBuf>, managed: bool, audience: Audience) -> Self {
+    pub fn new(settings: &'a Settings, config: Config, place: Place, managed: bool, audience: Audience) -> Self {
         Self {
             stamp: stamp(&config),
             settings,
             config,
-            state_dir,
+            place,
             managed,
             shown: String::new(),
             #[cfg(feature = "http")]
@@ -80,6 +89,7 @@ pub fn book_of(config: &Config, findings: &mut Vec<Finding>) -> Vec<Booked> {
 /// What is wrong with `[daemon]`.
 pub fn judge_daemon(config: &Config, findings: &mut Vec<Finding>) -> DaemonSettings {
     let settings = DaemonSettings::new(config, findings);
+    queues::of_daemon(config, findings);
     #[cfg(feature = "http")]
     super::web::judge(&settings, findings);
     settings
@@ -132,7 +142,7 @@ impl Outside for Surroundings<'_> {
     }
 
     fn mark(&mut self, chain: &str, run: &RunId) -> Result<Mark, String> {
-        mark::take(self.state_dir.as_deref(), chain, run)
+        mark::take(self.place.state_dir.as_deref(), chain, run)
     }
 
     fn has_changed(&mut self) -> bool {
@@ -170,7 +180,7 @@ impl Outside for Surroundings<'_> {
             self.audience.note(view);
             let file = self.settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
             let locks = lock_view::of_all(&self.config, view.book.chains().iter().map(|chain| &chain.named.chain));
-            lock_view::show(self.audience.status(view, &file), locks, &self.looker, views);
+            lock_view::show(self.audience.status(view, &file, &self.config), locks, &self.looker, views);
         }
         ticks
     }
@@ -178,6 +188,29 @@ impl Outside for Surroundings<'_> {
     #[cfg(not(feature = "http"))]
     fn asked(&mut self, _: &View<'_>) -> Vec<TickAnswer> {
         Vec::new()
+    }
+
+    fn orders(&mut self) -> Option<Orders> {
+        let queues = queues::of_daemon(&self.config, &mut Vec::new());
+        let names = queues.iter().map(|queue| queue.name.clone()).collect();
+        let tasks = Box::new(TaskFinder::new(self.settings, &self.config));
+        Some(Orders { queues, tasks, telling: telling(&self.audience.push, names) })
+    }
+
+    fn bell(&mut self) -> Option<Alarm> {
+        let unheard = |error: &io::Error| log::info!("new jobs are not heard of at once, only looked for: {error}");
+        Alarm::new(&self.place).inspect_err(unheard).ok()
+    }
+
+    fn jobs(&mut self, queues: &[QueueSettings]) -> Result<worker::State, String> {
+        let place = self.place.clone();
+        let open = move || place.open(SystemClock::new().wall());
+        worker::State::new(open, Owner::look(), queues).map_err(|error| format!("the thread of the store cannot be started: {error}"))
+    }
+
+    #[cfg(feature = "http")]
+    fn shows_queues(&self) -> bool {
+        queues::names(&self.config).next().is_some()
     }
 
     fn tell(&mut self, view: &View<'_>) {
@@ -230,6 +263,12 @@ fn summary(view: &View<'_>) -> String {
             if names.len() == 1 { "1 waits".to_owned() } else { format!("{} wait", view.waits.len()) },
             names.join(", ")
         ));
+    }
+    if let Some(worker) = view.crew.worker() {
+        parts.push(format!("works {}", counted(worker.queues().len(), "queue")));
+    }
+    if view.crew.trouble().is_some() {
+        parts.push("the queues are not worked just now".to_owned());
     }
     if view.stopping {
         parts.push("stopping".to_owned());

@@ -25,7 +25,7 @@ use crate::push::{Push, Waits};
 use crate::report::log::LogSettings;
 
 /// What holds for every command.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The configuration file, absolute; `None` where there is none and none is needed.
     pub config_file: Option<PathBuf>,

@@ -14,6 +14,8 @@ use crate::config::database::{FILE_NAME, SYSTEM_DIR};
 use crate::config::load::DEFAULT_FILE;
 use crate::config::settings::StateSettings;
 use crate::config::{Config, Finding, Severity};
+#[cfg(feature = "schedule")]
+use crate::store::job::{JobRecord, QueueCount};
 use crate::store::open::Place;
 use crate::store::record::RunRecord;
 use crate::store::spool::DIR_NAME;
@@ -104,6 +106,17 @@ impl Reading {
     #[cfg(feature = "schedule")]
     pub fn watermarks(&mut self, machine: &str) -> Result<Vec<(String, Timestamp)>, Failure> {
         self.store.as_mut().map_or_else(|| Ok(Vec::new()), |store| store.watermarks(machine)).map_err(failure)
+    }
+
+    /// How many jobs there are by queue and state, and those that run; nothing where there is no database.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    #[cfg(feature = "schedule")]
+    pub fn jobs(&mut self, now: Timestamp) -> Result<(Vec<QueueCount>, Vec<JobRecord>), Failure> {
+        let Some(store) = &mut self.store else { return Ok((Vec::new(), Vec::new())) };
+        let counts = store.count_jobs(now).map_err(failure)?;
+        Ok((counts, store.running_jobs().map_err(failure)?))
     }
 
     /// The newest time that this machine has noted.

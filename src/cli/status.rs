@@ -12,19 +12,22 @@ use super::exit::{Exit, Failure};
 use super::lock_view::{holder_in_words, look, needed, waits_for};
 use super::outside::{book_of, local_zone};
 use super::print;
+use super::queue_status;
 use super::schedule::rules;
 use super::settings::{Loaded, Settings, is_error, without_repeats};
 use super::state::Reading;
 use super::table::{self, Table};
 use crate::clock::{Clock, SystemClock};
+use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::ChainSettings;
-use crate::config::{Finding, Origin, value};
+use crate::config::{Config, Finding, Origin, value};
 use crate::daemon::book::Booked;
 use crate::mark;
 use crate::names::{MAIN_CHAIN, suggestion};
-use crate::status::{Chain, Configuration, Date, Ended, Lock, RefusedConfiguration, Run, Status, Totals, VERSION};
+use crate::status::{Chain, Configuration, Date, Ended, Lock, Queue, RefusedConfiguration, Run, Status, Totals, VERSION};
 use crate::store::record::{CRASHED, REFUSED, RunRecord, SKIPPED};
 use crate::store::{HistoryQuery, Owner};
+use crate::worker::max_attempts;
 
 /// How many of the last runs are told.
 const RUNS: u32 = 10;
@@ -177,6 +180,8 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
         part_waiting(chain, &locks);
     }
     let file = settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+    // Whoever asks for chains by their names is told of these.
+    let queues = if words.is_empty() { queues(&config, &mut reading, now, &zone)? } else { Vec::new() };
     Ok(Status {
         version: VERSION,
         host: reading.here.host.clone(),
@@ -185,7 +190,7 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
         since: None,
         configuration: Configuration { file, loaded_at: time, refused: refused(findings, settings.strict, time) },
         chains,
-        queues: Vec::new(),
+        queues,
         locks,
     })
 }
@@ -198,6 +203,22 @@ fn part_waiting(chain: &mut Chain, locks: &[Lock]) {
     let why = format!("run {} waits for its lock {}, {held}", run.id, lock.name);
     chain.running.retain(|run| !waits_for(lock, &run.id));
     chain.waits_because = Some(why);
+}
+
+/// The queues of the configuration with all jobs that run, whoever runs them. The database is asked only if there are any.
+fn queues(config: &Config, reading: &mut Reading, now: Timestamp, zone: &TimeZone) -> Result<Vec<Queue>, Failure> {
+    let mut queues = queues::read_all(config, &mut Vec::new());
+    if queues.is_empty() {
+        return Ok(Vec::new());
+    }
+    queues.sort_by(|a, b| a.name.cmp(&b.name));
+    let (counts, running) = reading.jobs(now)?;
+    let of_queue = |queue: &QueueSettings| {
+        let own = running.iter().filter(|job| job.queue == queue.name);
+        let jobs = own.map(|job| queue_status::running(job, max_attempts(job, queue), zone, now)).collect();
+        Queue { jobs, ..queue_status::depths(&queue.name, &counts, zone) }
+    };
+    Ok(queues.iter().map(of_queue).collect())
 }
 
 fn refused(findings: Vec<Finding>, strict: bool, at: Date) -> Option<RefusedConfiguration> {
@@ -342,6 +363,30 @@ fn as_text(status: &Status) -> String {
         }
         text.push('\n');
         text.push_str(&table.text(table::width()));
+    }
+    if !status.queues.is_empty() {
+        text.push('\n');
+        text.push_str(&queues_as_text(status));
+    }
+    text
+}
+
+fn queues_as_text(status: &Status) -> String {
+    let since = |at: Date| table::about(at.at.duration_until(status.time.at));
+    let mut table = Table::new(&["QUEUE", "READY", "OLDEST WAITS", "RUNNING", "DUE LATER", "FAILED"]);
+    for queue in &status.queues {
+        let numbers = [queue.running, queue.scheduled, queue.failed].map(|number| number.to_string());
+        let oldest = queue.oldest_ready.map_or("-".to_owned(), since);
+        table.add([queue.name.clone(), queue.ready.to_string(), oldest].into_iter().chain(numbers).collect());
+    }
+    let mut text = table.text(table::width());
+    let mut jobs = Table::new(&["JOB", "QUEUE", "RUNS", "ATTEMPT", "NAME"]);
+    for (queue, job) in status.queues.iter().flat_map(|queue| queue.jobs.iter().map(move |job| (queue, job))) {
+        jobs.add(vec![job.id.clone(), queue.name.clone(), since(job.started_at), job.attempt.to_string(), job.name.clone()]);
+    }
+    if status.queues.iter().any(|queue| !queue.jobs.is_empty()) {
+        text.push('\n');
+        text.push_str(&jobs.text(table::width()));
     }
     text
 }

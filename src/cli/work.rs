@@ -10,28 +10,36 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
+use jiff::tz::TimeZone;
 
 use super::exit::{Exit, Failure};
 use super::prepare::{Prepared, prepare};
 use super::queue::{find_queues, queues_with_config};
 use super::queue_args::WorkArgs;
+use super::queue_status;
 use super::record::Record;
 use super::run::tell_findings;
-use super::settings::{Settings, find_task_dir, own_variable, part_findings, program_variables, without_repeats};
+use super::settings::{Settings, find_task_dir, own_variable, part_findings, program_variables, push, without_repeats};
 use super::stage::Stage;
 use super::state::{failure, own_place};
 use crate::chain::setup::{Setup, Task};
 use crate::clock::{Clock, SystemClock};
+use crate::config::push::PushSettings;
 use crate::config::queues::QueueSettings;
 use crate::config::settings::{StateSettings, TaskSettings};
 use crate::config::{Config, value};
 use crate::names::counted;
 use crate::notify::systemd;
+use crate::push::{Push, Waits};
 use crate::store::Owner;
+use crate::store::job::QueueCount;
 use crate::store::wake::Alarm;
 use crate::task::graph::{Place, Plan};
-use crate::worker::{Limits, Parts, State, Summary, Tasks, Worker};
+use crate::worker::tally::Tallies;
+use crate::worker::{Limits, Orders, Parts, State, Summary, Tasks, Telling, Worker};
 
+/// How often others are told how queues stand.
+const TOLD_EVERY: Duration = Duration::from_secs(30);
 /// How long the last results may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -79,35 +87,51 @@ fn drive(
     foreground: bool,
 ) -> Result<Summary, Failure> {
     let managed = own_variable("NOTIFY_SOCKET").is_some();
+    // One job that somebody asked for by its number says nothing of its queue.
+    let push = (!foreground).then(|| push(PushSettings::new(&config, &mut Vec::new()), Waits::TheEnd));
     let place = own_place(&state);
     let longest_stop = queues.iter().map(|queue| queue.chain.task.kill_after).max().unwrap_or_default() + limits.grace;
     let mut stage = Stage::new(managed, None, longest_stop, Record::of_nobody())?;
     stage.be_silent_about_runs();
     let alarm = Alarm::new(&place).inspect_err(|error| log::info!("new jobs are not heard of at once, only looked for: {error}")).ok();
     let opened = place.clone();
-    let mut tasks = TaskFinder { settings, config, foreground, known: HashMap::new() };
     let owner = Owner::look();
     let open = move || opened.open(SystemClock::new().wall());
     let state = State::new(open, owner, &queues).context("the thread of the store cannot be started")?;
     if !foreground {
         log::info!("worker of {}, process {}", counted(queues.len(), "queue"), state.owner().pid);
     }
-    let (driver, ids) = stage.driver();
-    let parts = Parts { driver, ids, state, alarm, tasks: &mut tasks };
-    let mut worker = Worker::new(parts, queues, limits);
+    let (mut driver, ids) = stage.driver();
+    let telling = push.and_then(|push| telling(&push, queues.iter().map(|queue| queue.name.clone()).collect()));
+    let tasks = Box::new(TaskFinder { settings: settings.clone(), config, foreground, known: HashMap::new() });
+    let (parts, orders) = (Parts { ids: ids.branch(), state, alarm }, Orders { queues, tasks, telling });
+    let mut worker = Worker::new(parts, orders, limits, driver.world.clock.now());
     systemd::ready(managed);
-    let worked = worker.work();
+    let worked = worker.work(&mut driver);
     systemd::stopping(managed);
-    worker.settle(LAST_WORDS);
+    worker.settle(LAST_WORDS, SystemClock::new().wall());
     match worked {
         Ok(summary) if summary.unwritten => Err(Failure::State("the state could not be written before the worker had to go".to_owned())),
         worked => worked.map_err(failure),
     }
 }
 
+/// Tells others of these queues, if there is somebody to tell.
+pub fn telling(push: &Push, queues: Vec<String>) -> Option<Telling> {
+    if !push.wants_queues() {
+        return None;
+    }
+    let push = push.clone();
+    let tell = move |counts: &[QueueCount], tallies: &Tallies| {
+        let of = |name: &String| queue_status::with_totals(queue_status::depths(name, counts, &TimeZone::UTC), tallies.of(name));
+        push.queues(queues.iter().map(of).collect());
+    };
+    Some(Telling { every: TOLD_EVERY, tell: Box::new(tell) })
+}
+
 /// The tasks of queues, looked up when a job runs. What was read of a directory is kept until it changes.
-struct TaskFinder<'a> {
-    settings: &'a Settings,
+pub struct TaskFinder {
+    settings: Settings,
     config: Config,
     foreground: bool,
     known: HashMap<String, Known>,
@@ -135,7 +159,7 @@ impl Stamp {
     }
 }
 
-impl Tasks for TaskFinder<'_> {
+impl Tasks for TaskFinder {
     fn prepare(&mut self, queue: &QueueSettings, name: &str, args: &[String]) -> Result<(Setup, Vec<CString>), String> {
         let dir = find_task_dir(None, &queue.chain).map_err(|failure| failure.to_string())?;
         let seen = Stamp::of(&dir);
@@ -159,7 +183,12 @@ impl Tasks for TaskFinder<'_> {
     }
 }
 
-impl TaskFinder<'_> {
+impl TaskFinder {
+    /// Those of a worker in the background.
+    pub fn new(settings: &Settings, config: &Config) -> Self {
+        Self { settings: settings.clone(), config: config.clone(), foreground: false, known: HashMap::new() }
+    }
+
     fn read(&mut self, queue: &QueueSettings, dir: &Path) -> Result<(), String> {
         let seen = Stamp::of(dir);
         self.known.remove(&queue.name);
@@ -172,7 +201,7 @@ impl TaskFinder<'_> {
         if let (Some(setup), Some(seen)) = (setup, seen) {
             let stamped = setup.tasks.iter().filter_map(|task| Some((task.path.clone(), Stamp::of(&task.path)?)));
             let files = stamped.collect();
-            let variables = program_variables(self.settings, dir);
+            let variables = program_variables(&self.settings, dir);
             self.known.insert(queue.name.clone(), Known { setup, variables, seen, files });
         }
         Ok(())

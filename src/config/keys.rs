@@ -216,7 +216,8 @@ keys! {
     LISTEN: String = "listen", "", DAEMON, |text, _| Ok(text.to_owned()), "where the daemon answers HTTP: addresses with ports, or the path of a socket";
     ALLOW: String = "allow", "", DAEMON, |text, _| Ok(text.to_owned()), "who may ask: addresses and networks, and host names it is called by; this machine without one";
     TOKEN_FILE: PathBuf = "token_file", "", DAEMON, value::path, "file with the token that those who ask must have";
-    STOP_TIME: Duration = "stop_time", "0", DAEMON, |text, _| value::duration(text), "how long running chains may go on when the daemon is told to stop";
+    QUEUES: Vec<String> = "queues", "", DAEMON, |text, _| Ok(value::words(text)), "queues whose jobs the daemon runs, by name; `*` is all of them";
+    STOP_TIME: Duration = "stop_time", "0", DAEMON, |text, _| value::duration(text), "how long running chains and jobs may go on when the daemon is told to stop";
     TEXTFILE: PathBuf = "textfile", "", METRICS, value::path, "file for node exporter's textfile collector, written after each run";
     INFLUXDB: Influx = "influxdb", "", METRICS, endpoint::influxdb, "InfluxDB that gets a point of each run";
     PUSHGATEWAY: Endpoint = "pushgateway", "", METRICS, endpoint::pushgateway, "Pushgateway that gets the last run of each chain";

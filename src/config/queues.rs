@@ -8,6 +8,7 @@ use super::sections::{QUEUE_PREFIX, Sections};
 use super::settings::{ChainSettings, Reader};
 use super::value::{self, Parsed, Tries};
 use super::{Config, Finding, Origin};
+use crate::names::suggestion;
 
 /// Which priority goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +149,26 @@ pub fn read_all(config: &Config, findings: &mut Vec<Finding>) -> Vec<QueueSettin
     queues
 }
 
+/// The queues that `[daemon] queues` names, in the order of their sections. One that is not there goes to `findings`, and
+/// what is wrong with the sections.
+pub fn of_daemon(config: &Config, findings: &mut Vec<Finding>) -> Vec<QueueSettings> {
+    const ALL: &str = "*";
+    let sections = Sections::for_daemon(config);
+    let path = sections.of_chain();
+    let wanted = Reader { path: &path, findings }.value(&keys::QUEUES);
+    if wanted.is_empty() {
+        return Vec::new();
+    }
+    let origin = path.explain(&keys::QUEUES.info).1;
+    for name in wanted.iter().filter(|name| *name != ALL && names(config).all(|known| known != name.as_str())) {
+        let near = suggestion(name, names(config));
+        let way_out = if near.is_empty() { format!("; write [{QUEUE_PREFIX}{name}] with a task_dir") } else { near };
+        findings.push(Finding::error(&origin, format!("queues: no queue is called `{name}`{way_out}")));
+    }
+    let is_wanted = |queue: &QueueSettings| wanted.iter().any(|name| *name == ALL || *name == queue.name);
+    read_all(config, findings).into_iter().filter(is_wanted).collect()
+}
+
 impl QueueSettings {
     /// Reads what `[queue:NAME]` says.
     pub fn read(config: &Config, name: &str, origin: Origin, findings: &mut Vec<Finding>) -> Self {
@@ -213,6 +234,30 @@ mod tests {
         let (_, told) = read("[queue:a b]\ntask_dir = x\n[queue:c]\nmax_tries = 2\nretry_delay = soon\n");
         assert_eq!(told.len(), 4, "{told:?}");
         assert!(told[0].contains("unknown key `max_tries` in [queue:c]"), "{told:?}");
+    }
+
+    #[test]
+    fn a_daemon_works_the_queues_it_names() {
+        let of_daemon = |queues: &str| {
+            let (mut config, mut findings) = (Config::default(), Vec::new());
+            let file: Arc<Path> = Path::new("/etc/r.cfg").into();
+            let text = format!("[queue:mail]\ntask_dir = a\njobs = 2\n[queue:images]\ntask_dir = b\n[daemon]\n{queues}");
+            config.add_document(&file, &ini::parse(text.as_bytes()).unwrap(), &mut findings);
+            settings::judge_keys(&config, &mut findings);
+            let queues = of_daemon(&config, &mut findings);
+            let names: Vec<String> = queues.iter().map(|queue| format!("{} {}", queue.name, queue.jobs)).collect();
+            (names.join(", "), findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        };
+        let good = |names: &str| (names.to_owned(), String::new());
+        assert_eq!(of_daemon(""), good(""));
+        assert_eq!(of_daemon("queues =\n"), good(""));
+        assert_eq!(of_daemon("queues = images\n"), good("images 1"));
+        assert_eq!(of_daemon("queues = images, mail mail\n"), good("mail 2, images 1"));
+        assert_eq!(of_daemon("queues = *\n"), good("mail 2, images 1"));
+        let (_, told) = of_daemon("queues = mial\n");
+        assert_eq!(told, "/etc/r.cfg:7: queues: no queue is called `mial`; did you mean `mail`?");
+        let (_, told) = of_daemon("queues = * paint\n");
+        assert!(told.contains(":7: queues: no queue is called `paint`; write [queue:paint] with a task_dir"), "{told}");
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! (`store::desk`): a slow database holds nobody up who must be ended in time.
 
 pub mod book;
+pub mod crew;
+pub mod depths;
 pub mod overlap;
 mod rounds;
 mod runs;
@@ -23,14 +25,20 @@ use crate::chain::Driver;
 use crate::chain::fleet::{Fleet, Ready};
 use crate::chain::run::Run;
 use crate::clock::Moment;
+use crate::config::queues::QueueSettings;
 use crate::event::RunRef;
 use crate::hook::HookRun;
 use crate::mark::Mark;
 use crate::names::{RunId, RunIds, counted};
 use crate::outcome::RunOutcome;
+use crate::store::desk::Health;
+use crate::store::wake;
 use crate::store::{Slot, SlotClaim};
 use crate::trigger::Trigger;
+use crate::worker::{self, Orders};
 use book::{Book, Booked};
+use crew::Crew;
+use depths::Depths;
 use rounds::Rounds;
 pub use state::{Outbox, State};
 
@@ -75,6 +83,29 @@ pub trait Outside {
 
     /// Tells people and the service manager how things stand.
     fn tell(&mut self, view: &View<'_>);
+
+    /// What the configuration in force wants done with queues; `None` in a program that works none.
+    fn orders(&mut self) -> Option<Orders> {
+        None
+    }
+
+    /// The database of the jobs of these queues.
+    ///
+    /// # Errors
+    /// Why there is none to be had.
+    fn jobs(&mut self, _: &[QueueSettings]) -> Result<worker::State, String> {
+        Err("this program works no queues".to_owned())
+    }
+
+    /// What wakes a worker. One at a time: the name of the next is that of the one before.
+    fn bell(&mut self) -> Option<wake::Alarm> {
+        None
+    }
+
+    /// Whether those who look are shown queues.
+    fn shows_queues(&self) -> bool {
+        false
+    }
 }
 
 /// Why a run does not begin.
@@ -103,6 +134,10 @@ pub struct View<'a> {
     pub no_clock: Option<&'a str>,
     /// We were told to stop, and wait for runs to end.
     pub stopping: bool,
+    /// Who works queues.
+    pub crew: &'a Crew,
+    /// How many jobs the queues have.
+    pub depths: &'a Depths,
 }
 
 /// A slot on its way to a run.
@@ -189,6 +224,8 @@ pub struct Daemon<'a> {
     no_state: Option<String>,
     /// Since when a tick has nothing to wait for but the state.
     waits_since: Option<Moment>,
+    crew: Crew,
+    depths: Depths,
 }
 
 /// What keeps us from what we are to do.
@@ -235,6 +272,8 @@ impl<'a> Daemon<'a> {
             since: Timestamp::MIN,
             no_state: None,
             waits_since: None,
+            crew: Crew::default(),
+            depths: Depths::default(),
         }
     }
 
@@ -258,7 +297,18 @@ impl<'a> Daemon<'a> {
     /// Asks for the state: before the first [`Daemon::turn`].
     pub fn load(&mut self) {
         self.parts.state.load(self.parts.fleet.wall());
+        self.give_orders();
         self.tell();
+    }
+
+    /// Tells the worker which queues the configuration in force names. A tick works none.
+    pub(crate) fn give_orders(&mut self) {
+        let Parts { fleet, ids, outside, .. } = &mut self.parts;
+        if self.mode == Mode::Daemon
+            && let Some(orders) = outside.orders()
+        {
+            self.crew.obey(orders, &mut **outside, ids, fleet.now());
+        }
     }
 
     /// Whether nothing is under way: the next to happen is a deadline, a signal, or a word from outside.
@@ -286,6 +336,7 @@ impl<'a> Daemon<'a> {
     pub fn settle(&mut self, limit: Duration) {
         let now = self.parts.fleet.wall();
         self.parts.state.settle(limit, now);
+        self.crew.settle(limit, now);
     }
 
     fn work(&mut self) -> Ended {
@@ -299,6 +350,8 @@ impl<'a> Daemon<'a> {
     /// One turn of the loop: fires what is due, waits for something to happen, and acts on it.
     pub fn turn(&mut self) -> Option<Ended> {
         self.fire();
+        let Parts { fleet, ids, outside, .. } = &mut self.parts;
+        self.crew.ask(&mut **outside, ids, &fleet.driver().world);
         // What is kept between runs is given back before we go.
         if self.is_done() && self.parts.fleet.close() {
             let outcomes = std::mem::take(&mut self.outcomes);
@@ -308,12 +361,13 @@ impl<'a> Daemon<'a> {
         None
     }
 
-    fn is_done(&self) -> bool {
+    fn is_done(&mut self) -> bool {
         let quiet = self.parts.fleet.is_quiet();
         match self.mode {
-            Mode::Daemon => quiet && self.no_state.is_some(),
+            Mode::Daemon if self.no_state.is_none() => false,
+            Mode::Daemon | Mode::Stopping(_) if !self.crew.is_gone(self.parts.fleet.now()) => false,
             // What is only ours on paper is given back by whoever waits for the last records.
-            Mode::Stopping(_) => quiet,
+            Mode::Daemon | Mode::Stopping(_) => quiet,
             Mode::Tick if self.no_state.is_some() => quiet,
             Mode::Tick => self.book.is_some() && self.is_settled() && self.rounds.is_empty() && self.backlog.is_empty(),
         }
@@ -329,8 +383,16 @@ impl<'a> Daemon<'a> {
         self.parts.state.hand_over(self.parts.fleet.wall());
         let give_up_at = self.gives_up_at();
         let Parts { fleet, state, alarm, outside, .. } = &mut self.parts;
-        let also: Vec<BorrowedFd<'_>> = [alarm.fd(), state.fd()].into_iter().chain(outside.ears()).collect();
-        let news = fleet.listen(&also, stop_at.or(give_up_at));
+        let now = fleet.now();
+        // Those who look wait for a moment while jobs are counted.
+        let held_until = self.depths.held_until(now);
+        let ears = if held_until.is_none() { outside.ears() } else { None };
+        let asked = ears.is_some().then_some(2);
+        let mut also: Vec<BorrowedFd<'_>> = [alarm.fd(), state.fd()].into_iter().chain(ears).collect();
+        let layout = self.crew.add_fds(&mut also);
+        let deadline = stop_at.or(give_up_at).into_iter().chain(held_until).chain(self.crew.wake_at(now)).min();
+        let news = fleet.listen(&also, deadline);
+        drop(also);
         if news.ready[0] {
             alarm.silence();
         }
@@ -347,7 +409,8 @@ impl<'a> Daemon<'a> {
             self.ended(&run);
         }
         self.hear_locks();
-        if news.ready.get(2) == Some(&true) {
+        self.crew.act(layout.as_ref(), &news.ready, &mut self.parts.fleet.driver().world);
+        if asked.is_some_and(|at| news.ready[at]) {
             self.attend();
         }
         if news.ready[1] {
@@ -377,9 +440,11 @@ impl<'a> Daemon<'a> {
             // It would count as the second signal, which kills at once: nobody who asks for a reload wants that.
             Mode::Stopping(_) if signal == SIGHUP => log::info!("the configuration is not read again: we are told to stop"),
             Mode::Daemon => {
-                let going = self.parts.fleet.runs().len();
-                log::warn!("told to stop; {} still", counted(going, "run"));
+                let (going, jobs) = (self.parts.fleet.runs().len(), self.crew.running());
+                let jobs = if jobs > 0 { format!(" and {}", counted(jobs, "job")) } else { String::new() };
+                log::warn!("told to stop; {}{jobs} still", counted(going, "run"));
                 self.leave_the_rest();
+                self.crew.stop(self.parts.stop_time, self.parts.fleet.now());
                 if self.parts.stop_time.is_zero() {
                     self.mode = Mode::Stopping(None);
                     self.parts.fleet.stop(None, signal);
@@ -391,6 +456,7 @@ impl<'a> Daemon<'a> {
                 self.leave_the_rest();
                 self.mode = Mode::Stopping(None);
                 self.parts.fleet.stop(None, signal);
+                self.crew.hurry(&self.parts.fleet.driver().world);
             }
         }
         self.tell();
@@ -407,10 +473,25 @@ impl<'a> Daemon<'a> {
         self.starting.clear();
     }
 
-    /// Somebody outside asks for something.
+    /// Somebody outside asks for something. Jobs are counted first, if that was not done just now: the answer, or its
+    /// absence, brings us here again.
     fn attend(&mut self) {
+        let now = self.parts.fleet.now();
+        if self.depths.is_late(now) {
+            self.depths.give_up(self.parts.state.why_slow());
+        }
+        if self.parts.outside.shows_queues() && self.depths.is_old(now) {
+            match self.parts.state.health() {
+                Health::Away(why) => self.depths.give_up(why),
+                Health::Opening | Health::Good => {
+                    self.parts.state.count(self.parts.fleet.wall());
+                    return self.depths.ask(now);
+                }
+            }
+        }
         let empty = Book::default();
-        let view = view(self.book.as_ref().unwrap_or(&empty), &self.parts.fleet, &self.trouble, self.mode);
+        let book = self.book.as_ref().unwrap_or(&empty);
+        let view = view(book, &self.parts.fleet, (&self.crew, &self.depths), &self.trouble, self.mode);
         for answer in self.parts.outside.asked(&view) {
             self.tick_now(answer);
         }
@@ -418,12 +499,13 @@ impl<'a> Daemon<'a> {
 
     fn tell(&mut self) {
         let empty = Book::default();
-        let view = view(self.book.as_ref().unwrap_or(&empty), &self.parts.fleet, &self.trouble, self.mode);
+        let book = self.book.as_ref().unwrap_or(&empty);
+        let view = view(book, &self.parts.fleet, (&self.crew, &self.depths), &self.trouble, self.mode);
         self.parts.outside.tell(&view);
     }
 }
 
-fn view<'v>(book: &'v Book, fleet: &'v Fleet<'_>, trouble: &'v Trouble, mode: Mode) -> View<'v> {
+fn view<'v>(book: &'v Book, fleet: &'v Fleet<'_>, (crew, depths): (&'v Crew, &'v Depths), trouble: &'v Trouble, mode: Mode) -> View<'v> {
     View {
         book,
         runs: fleet.runs(),
@@ -431,5 +513,7 @@ fn view<'v>(book: &'v Book, fleet: &'v Fleet<'_>, trouble: &'v Trouble, mode: Mo
         refused_config: trouble.refused_config.as_deref(),
         no_clock: trouble.no_clock.as_deref(),
         stopping: matches!(mode, Mode::Stopping(_)),
+        crew,
+        depths,
     }
 }

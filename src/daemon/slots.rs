@@ -127,6 +127,7 @@ impl Daemon<'_> {
                     }
                     None => self.chains = chains,
                 }
+                self.give_orders();
             }
             Err(why) => {
                 if self.trouble.refused_config.as_ref() != Some(&why) {
@@ -190,11 +191,13 @@ impl Daemon<'_> {
                 offer.begun = true;
                 self.begin_if_newest(offer);
             }
+            Answer::Counted(counts) => self.depths.hear(counts, self.parts.fleet.now()),
             Answer::Done => {}
             Answer::Failed(offers, why) => self.failed(&offers, why),
             Answer::Unusable(why) => {
                 log::error!("{why}");
                 self.no_state = Some(why);
+                self.crew.stop(Duration::ZERO, self.parts.fleet.now());
             }
         }
     }

@@ -14,6 +14,7 @@ use super::{Offer, TickAnswer};
 use crate::mark;
 use crate::names::RunId;
 use crate::store::desk::{Desk, Health, Ticket};
+use crate::store::job::QueueCount;
 use crate::store::record::{Keeper, Occasion, RunRecord};
 use crate::store::{CLUSTER, Owner, Retention, SlotClaim, SlotKey, Store, StoreError, end_crashed, lost_slots};
 
@@ -45,12 +46,14 @@ pub(super) enum Reply {
     Loaded(Loaded),
     Ours(Vec<bool>),
     TakenOver(bool),
+    Counted(Vec<QueueCount>),
     Done,
 }
 
 enum Pending {
     Nothing,
     Load,
+    Count,
     Claim(Vec<Offer>, Option<TickAnswer>),
     TakeOver(Offer),
     Begin(Offer),
@@ -66,6 +69,8 @@ pub(super) enum Answer {
     TakenOver(Option<Offer>),
     /// It is written down that the run begins.
     Begun(Offer),
+    /// How many jobs there are, or why nobody can tell.
+    Counted(Result<Vec<QueueCount>, String>),
     /// Something was written down.
     Done,
     /// It cannot be done, and that will not pass by itself: what these were asked for is lost.
@@ -161,7 +166,7 @@ impl State {
     pub(super) fn beginning(&self) -> impl Iterator<Item = &Offer> {
         self.pending.values().filter_map(|pending| match pending {
             Pending::Begin(offer) => Some(offer),
-            Pending::Nothing | Pending::Load | Pending::Claim(..) | Pending::TakeOver(_) => None,
+            Pending::Nothing | Pending::Load | Pending::Count | Pending::Claim(..) | Pending::TakeOver(_) => None,
         })
     }
 
@@ -169,7 +174,7 @@ impl State {
     pub(super) fn is_claiming(&self) -> bool {
         self.pending.values().any(|pending| match pending {
             Pending::Claim(..) | Pending::TakeOver(_) => true,
-            Pending::Nothing | Pending::Load | Pending::Begin(_) => false,
+            Pending::Nothing | Pending::Load | Pending::Count | Pending::Begin(_) => false,
         })
     }
 
@@ -177,7 +182,7 @@ impl State {
     pub(super) fn taking_over(&self) -> impl Iterator<Item = &str> {
         self.pending.values().filter_map(|pending| match pending {
             Pending::TakeOver(offer) => Some(offer.chain.as_str()),
-            Pending::Nothing | Pending::Load | Pending::Claim(..) | Pending::Begin(_) => None,
+            Pending::Nothing | Pending::Load | Pending::Count | Pending::Claim(..) | Pending::Begin(_) => None,
         })
     }
 
@@ -190,6 +195,11 @@ impl State {
     pub(super) fn load(&mut self, now: Timestamp) {
         let (owner, marks) = (self.owner.clone(), self.marks.clone());
         self.ask(Pending::Load, move |store| load(store, &owner, now, marks.as_deref()).map(Reply::Loaded));
+    }
+
+    /// Asks how many jobs there are.
+    pub(super) fn count(&mut self, now: Timestamp) {
+        self.ask(Pending::Count, move |store| store.count_jobs(now).map(Reply::Counted));
     }
 
     /// Asks for slots; runs that can begin at once are written down with them.
@@ -278,6 +288,8 @@ impl State {
             (Pending::TakeOver(offer), Ok(Reply::TakenOver(ours))) => Answer::TakenOver(ours.then_some(offer)),
             (Pending::Begin(offer), Ok(Reply::Done)) => Answer::Begun(offer),
             (_, Ok(Reply::Loaded(loaded))) => Answer::Loaded(loaded),
+            (_, Ok(Reply::Counted(counts))) => Answer::Counted(Ok(counts)),
+            (Pending::Count, Err(why)) => Answer::Counted(Err(why)),
             (_, Ok(Reply::Ours(_) | Reply::TakenOver(_) | Reply::Done)) => Answer::Done,
             (Pending::Load, Err(why)) => Answer::Unusable(why),
             (Pending::Claim(offers, _), Err(why)) => Answer::Failed(offers, why),
@@ -298,7 +310,7 @@ impl State {
                     Answer::Claimed(offers, _) => unused.extend(begun_for_nothing(&offers)),
                     Answer::Begun(offer) => unused.push(offer.run.as_str().to_owned()),
                     Answer::Failed(_, why) | Answer::Unusable(why) => log::error!("{why}"),
-                    Answer::Loaded(_) | Answer::TakenOver(_) | Answer::Done => {}
+                    Answer::Loaded(_) | Answer::TakenOver(_) | Answer::Counted(_) | Answer::Done => {}
                 }
             }
             if unused.is_empty() {

@@ -415,6 +415,10 @@ fn queues(html: &mut Html, status: &Status) {
         queue_row(html, queue, status.time);
     }
     html.raw("</tbody></table>\n");
+    for (queue, why) in status.queues.iter().filter_map(|queue| Some((queue, queue.trouble.as_ref().or(queue.uncounted.as_ref())?))) {
+        html.raw("<p class=\"bad\"><strong>").text(&queue.name).raw("</strong>: ");
+        html.text(if queue.trouble.is_some() { "jobs are not taken: " } else { "jobs could not be counted: " }).text(why).raw("</p>\n");
+    }
     for (queue, job) in status.queues.iter().flat_map(|queue| queue.jobs.iter().map(move |job| (queue, job))) {
         job_line(html, queue, job, status.time);
     }

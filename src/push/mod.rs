@@ -26,7 +26,7 @@ use crate::config::push::PushSettings;
 use crate::event::{Event, Reader, RunRef};
 use crate::names::RunId;
 use crate::outcome::{RunOutcome, Verdict};
-use crate::status::Ended;
+use crate::status::{Ended, Queue};
 use outlet::{Outlet, Patience};
 use report::{Report, RunEnd, What};
 use target::Target;
@@ -136,6 +136,22 @@ impl Push {
                 inner.outlets = None;
                 inner.settings = settings;
             }
+        }
+    }
+
+    /// Whether anybody wants to hear of queues.
+    pub fn wants_queues(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| {
+            let settings = &inner.borrow().settings;
+            settings.textfile.is_some() || settings.influxdb.is_some() || settings.pushgateway.is_some()
+        })
+    }
+
+    /// This is how queues stand.
+    pub fn queues(&self, queues: Vec<Queue>) {
+        if let Some(inner) = &self.0 {
+            let mut inner = inner.borrow_mut();
+            queues.into_iter().for_each(|queue| inner.tell(&queue.name.clone(), What::Queue(Box::new(queue)), LONGEST));
         }
     }
 

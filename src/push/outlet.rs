@@ -64,7 +64,8 @@ impl Outlet {
         match self.reports.try_send(report.clone()) {
             Ok(()) => self.open += 1,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                log::warn!("{}: what it is to hear of chain {} is dropped: {QUEUE} reports before it wait", self.key, report.chain);
+                let (what, name) = report.subject();
+                log::warn!("{}: what it is to hear of {what} {name} is dropped: {QUEUE} reports before it wait", self.key);
             }
         }
     }
@@ -108,7 +109,8 @@ fn tell(target: &Target, report: &Report, patience: Patience, hurried: &Receiver
                 let _ = hurried.recv_timeout(*pause);
             }
             None => {
-                log::warn!(event = "push_failed", chain = report.chain.as_str(); "{}: {error}; the run is not touched by that", target.key());
+                let (what, name) = report.subject();
+                log::warn!(event = "push_failed", chain = name; "{}: {error}; the {what} is not touched by that", target.key());
                 return;
             }
         }

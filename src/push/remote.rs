@@ -38,14 +38,15 @@ pub fn write_points(influx: &Influx, report: &Report, limit: Duration) -> Result
     ask(server, limit, &question).map(|_| ())
 }
 
-/// Pushes metrics into the group of this machine and chain. POST takes the place of metrics of the same name and lets the
+/// Pushes metrics into the group of this machine and chain or queue. POST takes the place of metrics of the same name and lets the
 /// others stand: the last success of a chain outlives its failures.
 ///
 /// # Errors
 /// The server does not answer, or refuses.
 pub fn push_metrics(server: &Endpoint, report: &Report, limit: Duration) -> Result<(), PushError> {
-    let (instance, chain) = (grouping("instance", &report.host), grouping("chain", &report.chain));
-    let path = format!("{}/metrics/job/runner/{instance}/{chain}", prefix(server));
+    let (label, name) = report.subject();
+    let (instance, subject) = (grouping("instance", &report.host), grouping(label, name));
+    let path = format!("{}/metrics/job/runner/{instance}/{subject}", prefix(server));
     let (login, body) = (login(server, "Bearer")?, report.prometheus());
     let question = Question { method: Method::POST, path: &path, login, content_type: "text/plain; version=0.0.4", body: &body };
     ask(server, limit, &question).map(|_| ())

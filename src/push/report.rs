@@ -4,18 +4,18 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use jiff::tz::{Offset, TimeZone};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{self, LastRun};
-use crate::status::Ended;
+use crate::status::{Date, Ended, Queue};
 
 /// What happened to a chain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// The machine.
     pub host: String,
-    /// The chain.
+    /// The chain, or the queue.
     pub chain: String,
     /// When.
     pub at: Timestamp,
@@ -33,6 +33,8 @@ pub enum What {
         /// Why, in a word.
         reason: String,
     },
+    /// Nothing happened: this is how a queue stands.
+    Queue(Box<Queue>),
 }
 
 /// How a run ended.
@@ -78,7 +80,15 @@ impl Report {
     pub fn is_good(&self) -> bool {
         match &self.what {
             What::Ended(end) => end.outcome == Ended::Done,
-            What::Refused { .. } => false,
+            What::Refused { .. } | What::Queue(_) => false,
+        }
+    }
+
+    /// Whom it tells of: the label that says so, and its value.
+    pub fn subject(&self) -> (&'static str, &str) {
+        match &self.what {
+            What::Ended(_) | What::Refused { .. } => ("chain", &self.chain),
+            What::Queue(_) => ("queue", &self.chain),
         }
     }
 
@@ -95,6 +105,7 @@ impl Report {
                 tries: Some((end.tries, end.failed)),
             }),
             What::Refused { reason } => metrics::of_refusal(&self.chain, reason, at),
+            What::Queue(queue) => metrics::of_queue(queue, Date { at: self.at, offset: Offset::UTC }),
         }
     }
 
@@ -116,6 +127,17 @@ impl Report {
             What::Refused { reason } => {
                 let _ = writeln!(lines, "runner_refusal,chain={chain},host={host},reason={} value=1i {at}", tag(reason));
                 (Ended::NotStarted.of_jobslib(), 0.0)
+            }
+            What::Queue(queue) => {
+                let age = queue.oldest_ready.map_or(0.0, |oldest| self.at.duration_since(oldest.at).as_secs_f64().max(0.0));
+                let total = |outcome: &str| queue.totals.jobs.iter().find(|total| total.outcome == outcome).map_or(0, |total| total.count);
+                let (done, failed) = (total("done"), total("failed"));
+                let (scheduled, ready, running, kept) = (queue.scheduled, queue.ready, queue.running, queue.failed);
+                let _ = writeln!(
+                    lines,
+                    "runner_queue,host={host},queue={chain} done_total={done}i,failed={kept}i,failed_total={failed}i,oldest_ready_seconds={age},ready={ready}i,running={running}i,scheduled={scheduled}i {at}"
+                );
+                return lines;
             }
         };
         let _ = writeln!(lines, "job_duration_seconds,host={host},status={status},task={chain},type=task value={seconds} {at}");
@@ -165,13 +187,13 @@ fn tag(text: &str) -> String {
     if value.is_empty() { "-".to_owned() } else { value }
 }
 
-/// What `file` will hold after `new` is told of `chain`: in each metric that `new` has, the samples of this chain give way
-/// to its own; everything else stays. `None` where somebody else wrote `file`.
-pub fn merged(file: &str, new: &str, chain: &str) -> Option<String> {
+/// What `file` will hold after `new` is told of a chain or queue: in each metric that `new` has, the samples of this one
+/// give way to its own; everything else stays. `None` where somebody else wrote `file`.
+pub fn merged(file: &str, new: &str, (label, name): (&str, &str)) -> Option<String> {
     if !file.is_empty() && !file.starts_with(MARK) {
         return None;
     }
-    let own = format!("chain=\"{chain}\"");
+    let own = format!("{label}=\"{name}\"");
     let mut families = families(file);
     for (name, (head, samples)) in self::families(new) {
         let kept = families.iter().position(|(known, _)| *known == name).map(|at| families.remove(at).1.1).unwrap_or_default();
@@ -230,7 +252,7 @@ mod tests {
 
     #[test]
     fn chains_share_a_textfile_and_the_last_success_outlives_a_failure() {
-        let add = |file: &str, report: &Report| merged(file, &report.prometheus(), &report.chain).unwrap();
+        let add = |file: &str, report: &Report| merged(file, &report.prometheus(), report.subject()).unwrap();
         let file = add("", &end("a", Ended::Done, 1000));
         let file = add(&file, &end("b", Ended::Done, 2000));
         let file = add(&file, &end("a", Ended::GaveUp, 3000));
@@ -253,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_somebody_else_wrote_stays() {
-        assert_eq!(merged("root:x:0:0\n", "", "a"), None);
+        assert_eq!(merged("root:x:0:0\n", "", ("chain", "a")), None);
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Target {
     #[cfg_attr(not(feature = "net"), expect(unused_variables, reason = "no server is asked in this program"))]
     pub fn deliver(&self, report: &Report, limit: Duration) -> Result<(), PushError> {
         match self {
-            Self::Textfile(path) => file::change(path, |text| merged(text, &report.prometheus(), &report.chain)),
+            Self::Textfile(path) => file::change(path, |text| merged(text, &report.prometheus(), report.subject())),
             #[cfg(feature = "net")]
             Self::Influx(influx) => super::remote::write_points(influx, report, limit),
             #[cfg(feature = "net")]

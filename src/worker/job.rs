@@ -33,6 +33,16 @@ pub struct Job {
     attempt: Attempt,
     cancelled: bool,
     ended: Option<(TaskEnd, Next)>,
+    said: Said,
+}
+
+/// What a task has said of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Said {
+    /// How far it is, 0 to 100.
+    pub progress: Option<u8>,
+    /// In its own words.
+    pub status: Option<String>,
 }
 
 impl Job {
@@ -62,12 +72,22 @@ impl Job {
             run_deadline: None,
         };
         let attempt = Attempt::begin(&kit, 0, record.attempts.max(1), patience.max_attempts.max(record.attempts), &mut events);
-        Self { record, patience, setup, run, variables, attempt, cancelled: false, ended: None }
+        Self { record, patience, setup, run, variables, attempt, cancelled: false, ended: None, said: Said::default() }
     }
 
     /// The job.
     pub fn record(&self) -> &JobRecord {
         &self.record
+    }
+
+    /// What its task has said of itself.
+    pub fn said(&self) -> &Said {
+        &self.said
+    }
+
+    /// How many attempts it has in all; `u32::MAX` is no limit.
+    pub fn max_attempts(&self) -> u32 {
+        self.patience.max_attempts
     }
 
     /// The process that runs, if one does.
@@ -77,7 +97,7 @@ impl Job {
 
     /// Its task has said something of itself; any word is a sign of life.
     pub fn hear(&mut self, messages: &[Message], world: &mut World<'_>) {
-        let Self { record, setup, run, variables, attempt, .. } = self;
+        let Self { record, setup, run, variables, attempt, said, .. } = self;
         let kit = Kit {
             setup,
             run,
@@ -87,7 +107,11 @@ impl Job {
             run_variables: variables,
             run_deadline: None,
         };
-        attempt.hear(&kit, messages, &mut Events::new(record.id, &mut *world.reader));
+        let mut events = Events::new(record.id, &mut *world.reader);
+        attempt.hear(&kit, messages, &mut events);
+        let Said { progress, status } = events.said;
+        said.progress = progress.or(said.progress);
+        said.status = status.or_else(|| said.status.take());
     }
 
     /// Adds the descriptors that become readable when something happened to it.
@@ -131,7 +155,7 @@ impl Job {
 
     /// Looks what has happened to it; how it ended, when all is over.
     pub fn advance(&mut self, world: &mut World<'_>, now: jiff::Timestamp) -> Option<Finish> {
-        let Self { record, patience, setup, run, variables, attempt, cancelled, ended } = self;
+        let Self { record, patience, setup, run, variables, attempt, cancelled, ended, .. } = self;
         let mut events = Events::new(record.id, &mut *world.reader);
         let kit = Kit {
             setup,
@@ -164,6 +188,11 @@ impl Job {
 pub fn patience(record: &JobRecord, queue: &QueueSettings) -> Patience {
     let of_job = record.max_attempts.map(|most| if most == 0 { u32::MAX } else { most });
     Patience { max_attempts: of_job.unwrap_or(queue.max_attempts.count()), delay: queue.retry_delay }
+}
+
+/// How often a job of this queue is tried in all; `u32::MAX` is no limit.
+pub fn max_attempts(record: &JobRecord, queue: &QueueSettings) -> u32 {
+    patience(record, queue).max_attempts
 }
 
 fn repetition(record: &JobRecord, next: Next, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
@@ -215,11 +244,12 @@ struct Events<'a> {
     job: i64,
     others: &'a mut dyn Reader,
     end: Option<TaskEnd>,
+    said: Said,
 }
 
 impl<'a> Events<'a> {
     fn new(job: i64, others: &'a mut dyn Reader) -> Self {
-        Self { job, others, end: None }
+        Self { job, others, end: None, said: Said::default() }
     }
 
     fn ended(&self, run: &RunRef, end: &TaskEnd) {
@@ -263,8 +293,11 @@ impl Reader for Events<'_> {
                 self.ended(run, end);
                 self.end = Some((*end).clone());
             }
-            Event::TaskProgress { .. }
-            | Event::HookFailed { .. }
+            Event::TaskProgress { percent, status, .. } => {
+                self.said = Said { progress: *percent, status: status.map(str::to_owned) };
+                self.others.tell(run, event);
+            }
+            Event::HookFailed { .. }
             | Event::RunStarted { .. }
             | Event::RunRefused { .. }
             | Event::TaskSleeping { .. }

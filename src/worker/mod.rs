@@ -1,12 +1,15 @@
 //! Works queues: takes jobs for its free places, runs each as a process of its own, and writes down what became of
-//! them. One loop; it waits for a process, a signal, the database, a ring or the next deadline. `queue` has the rules,
-//! `store` the jobs, `chain::attempt` runs a try.
+//! them. It never waits: a loop of its own does ([`Worker::work`]), or that of the daemon, which has one family of
+//! processes for chains and jobs. `queue` has the rules, `store` the jobs, `chain::attempt` runs a try; `answers` is what
+//! the database has said.
 //!
 //! A job is this worker's by its lease and by its process. Whoever shares the machine knows at once that the process is
 //! gone; others wait for the lease. What a dead worker's job has left running is ended before it is begun again.
 
+mod answers;
 mod job;
 mod state;
+pub mod tally;
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -15,8 +18,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::chain::Driver;
 use crate::chain::setup::Setup;
+use crate::chain::{Driver, World};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::queues::QueueSettings;
 use crate::names::{RunIds, counted};
@@ -24,13 +27,13 @@ use crate::notify::inbox::{Inbox, leader_of};
 use crate::process::Supervised;
 use crate::process::leftovers::Leftovers;
 use crate::process::state::UNKILLABLE_AFTER;
-use crate::queue::{JobState, Next, after_death};
+use crate::queue::Next;
 use crate::store::StoreError;
-use crate::store::job::{Finish, JobRecord, QueueCount, Turn, Turned, Want};
+use crate::store::job::{Finish, JobRecord, QueueCount, Turn, Want};
 use crate::store::wake::Alarm;
-use job::{Job, not_begun, not_started, patience};
-use state::Answer;
+pub use job::{Job, max_attempts};
 pub use state::State;
+use tally::Tallies;
 
 /// How long a job is a worker's after the last sign of it, where nobody knows whether it lives. Three times what it takes
 /// to end a job, if that is longer.
@@ -82,36 +85,57 @@ pub struct Summary {
     pub unwritten: bool,
 }
 
+/// Hears how many jobs there are, and what this worker has done.
+pub type Tell = Box<dyn FnMut(&[QueueCount], &Tallies)>;
+
+/// Who hears now and then how queues stand.
+pub struct Telling {
+    /// How often.
+    pub every: Duration,
+    /// What hears it.
+    pub tell: Tell,
+}
+
+/// What a worker is to do.
+pub struct Orders {
+    /// The queues it works.
+    pub queues: Vec<QueueSettings>,
+    /// Files and variables.
+    pub tasks: Box<dyn Tasks>,
+    /// Who hears of the queues.
+    pub telling: Option<Telling>,
+}
+
 /// What a worker is made of.
-pub struct Parts<'a> {
-    /// The loop it stands on.
-    pub driver: Driver<'a>,
+pub struct Parts {
     /// The source of run ids.
-    pub ids: &'a mut RunIds,
+    pub ids: RunIds,
     /// The database.
     pub state: State,
     /// What wakes it; it looks by itself without.
     pub alarm: Option<Alarm>,
-    /// Files and variables.
-    pub tasks: &'a mut dyn Tasks,
 }
 
 /// A worker.
-pub struct Worker<'a> {
-    parts: Parts<'a>,
+pub struct Worker {
+    parts: Parts,
     queues: Vec<QueueSettings>,
+    tasks: Box<dyn Tasks>,
+    telling: Option<Telling>,
     limits: Limits,
     poll: Duration,
     lease: Duration,
     running: Vec<Job>,
     finished: Vec<Finish>,
     dead: Vec<(JobRecord, Leftovers)>,
+    /// Attempts that the database says are ours, and that we knew nothing of when we last looked.
+    suspects: HashSet<String>,
     /// Where tasks tell how far they are.
     inbox: Option<Inbox>,
     /// How far the clock of the database is ahead of ours.
     ahead: Option<SignedDuration>,
-    /// When the turn that has not been answered was asked for.
-    asked_at: Moment,
+    /// When the turn that has not been answered was asked for, and for how long a lease.
+    asked: (Moment, Duration),
     /// There may be jobs that nobody has looked for.
     look: bool,
     look_at: Moment,
@@ -119,141 +143,272 @@ pub struct Worker<'a> {
     /// Until when the running jobs are ours, less the time it takes to end them.
     safe_until: Moment,
     begun: Moment,
+    /// Told to stop: until when what runs may go on.
     stopping: Option<Moment>,
+    /// What runs was told to end.
+    ended: bool,
     /// When a worker that was told to stop, and runs nothing any more, waits for the database no longer.
     leave_at: Option<Moment>,
+    /// When somebody is told again how queues stand.
+    tell_at: Moment,
     drained: bool,
     broken: Option<StoreError>,
+    /// The database has done what was asked since it was opened.
+    proved: bool,
     summary: Summary,
+    tallies: Tallies,
 }
 
-impl<'a> Worker<'a> {
+/// Where the descriptors of a worker stand among all that are listened to.
+#[derive(Debug)]
+pub struct Layout {
+    state: usize,
+    alarm: Option<usize>,
+    inbox: Option<usize>,
+    /// Where those of the jobs begin, and where those of each end.
+    jobs: usize,
+    ends: Vec<usize>,
+}
+
+/// For how long a worker of these queues has its jobs.
+fn lease_of(queues: &[QueueSettings]) -> Duration {
+    let to_end = queues.iter().map(|queue| queue.chain.task.kill_after).max().unwrap_or_default() + UNKILLABLE_AFTER + SAFETY;
+    LEASE.max(to_end.saturating_mul(3))
+}
+
+/// How often a worker of these queues looks by itself.
+fn poll_of(queues: &[QueueSettings]) -> Duration {
+    queues.iter().map(|queue| queue.poll).min().unwrap_or(Duration::from_secs(5))
+}
+
+impl Worker {
     /// A worker of these queues, which has done nothing yet.
-    pub fn new(parts: Parts<'a>, queues: Vec<QueueSettings>, limits: Limits) -> Self {
-        let now = parts.driver.world.clock.now();
-        let shortest = queues.iter().map(|queue| queue.poll).min().unwrap_or(Duration::from_secs(5));
-        let to_end = queues.iter().map(|queue| queue.chain.task.kill_after).max().unwrap_or_default() + UNKILLABLE_AFTER + SAFETY;
-        let lease = LEASE.max(to_end.saturating_mul(3));
+    pub fn new(mut parts: Parts, orders: Orders, limits: Limits, now: Moment) -> Self {
+        let Orders { queues, tasks, telling } = orders;
+        let lease = lease_of(&queues);
+        let inbox = Inbox::open(&parts.ids.fresh());
+        let no_inbox = |error: &std::io::Error| log::warn!("tasks cannot tell how far they are, there is no socket for it: {error}");
         Self {
-            poll: limits.poll.unwrap_or(shortest),
+            poll: limits.poll.unwrap_or(poll_of(&queues)),
             lease,
             parts,
             queues,
+            tasks,
+            telling,
             limits,
             running: Vec::new(),
             finished: Vec::new(),
             dead: Vec::new(),
-            inbox: None,
+            suspects: HashSet::new(),
+            inbox: inbox.inspect_err(no_inbox).ok(),
             ahead: None,
-            asked_at: now,
+            asked: (now, lease),
             look: true,
             look_at: now,
             renew_at: now + lease / 3,
             safe_until: now + lease,
             begun: now,
             stopping: None,
+            ended: false,
             leave_at: None,
+            tell_at: now,
             drained: false,
             broken: None,
             summary: Summary::default(),
+            tallies: Tallies::default(),
+            proved: false,
         }
     }
 
-    /// Works until it is told to stop, or its limits say so.
+    /// Works in a loop of its own until it is told to stop, or its limits say so.
     ///
     /// # Errors
     /// The database says something that will not pass by itself.
-    pub fn work(&mut self) -> Result<Summary, StoreError> {
-        self.open_inbox();
+    pub fn work(&mut self, driver: &mut Driver<'_>) -> Result<Summary, StoreError> {
         loop {
-            self.ask();
-            if self.stopping.is_some() && self.running.is_empty() {
-                let at = self.now() + LAST_WORDS;
-                self.leave_at.get_or_insert(at);
-            }
-            if self.leave_at.is_some_and(|at| self.now() >= at) {
-                log::error!("the database has not answered: how the last jobs ended is not written down, and they are begun again");
-                self.summary.unwritten = true;
-                return Ok(self.summary);
-            }
-            if self.is_over() {
-                return match self.broken.take() {
+            self.ask(&driver.world);
+            let now = driver.world.clock.now();
+            if self.is_gone(now) {
+                return match self.broken.take().filter(|_| !self.summary.unwritten) {
                     Some(error) => Err(error),
                     None => Ok(self.summary),
                 };
             }
-            self.wait();
+            let mut fds = Vec::new();
+            let layout = self.add_fds(&mut fds);
+            let news = driver.listen(&[], &fds, self.wake_at(now));
+            drop(fds);
+            for _ in &news.stops {
+                self.hear_signal(&driver.world);
+            }
+            self.act(&layout, &news.ready, &mut driver.world);
+            if let Some(error) = self.broken.as_ref().filter(|_| !self.ended) {
+                // Nobody mends it: whoever comes next begins these jobs again.
+                log::error!("{error}");
+                self.end(&driver.world);
+            }
         }
     }
 
-    fn open_inbox(&mut self) {
-        match Inbox::open(&self.parts.ids.fresh()) {
-            Ok(inbox) => self.inbox = Some(inbox),
-            Err(error) => log::warn!("tasks cannot tell how far they are, there is no socket for it: {error}"),
+    /// Told to stop: nothing new begins, and what runs has some time; told again, it is gone.
+    fn hear_signal(&mut self, world: &World<'_>) {
+        if self.stopping.is_some() {
+            return self.kill(world);
         }
+        self.stop(self.limits.grace, world.clock.now());
+        if !self.running.is_empty() {
+            let grace = crate::clock::Seconds(self.limits.grace);
+            log::warn!("told to stop: {} may go on for {grace}; a second signal kills at once", counted(self.running.len(), "job"));
+        }
+    }
+
+    /// Nothing new begins, and what runs may go on for `grace`.
+    pub fn stop(&mut self, grace: Duration, now: Moment) {
+        self.stopping.get_or_insert(now + grace);
+    }
+
+    /// There is no more time: what runs is ended, and what was being ended already is gone.
+    pub fn hurry(&mut self, world: &World<'_>) {
+        if self.ended { self.kill(world) } else { self.end(world) }
+    }
+
+    fn end(&mut self, world: &World<'_>) {
+        self.ended = true;
+        self.running.iter_mut().for_each(|job| job.stop(false, world));
+    }
+
+    fn kill(&mut self, world: &World<'_>) {
+        self.ended = true;
+        self.running.iter_mut().for_each(|job| job.kill_now(world));
+    }
+
+    /// From now on it takes jobs of these queues, as many as they say; what runs ends with the settings it began with, and
+    /// its place counts. Without any queue it ends what it runs, and is idle then.
+    pub fn change(&mut self, orders: Orders) {
+        let Orders { queues, tasks, telling } = orders;
+        (self.tasks, self.telling) = (tasks, telling);
+        self.parts.state.keep(&queues);
+        self.poll = self.limits.poll.unwrap_or(poll_of(&queues));
+        // Never shorter: what runs may need it to be ended.
+        self.lease = self.lease.max(lease_of(&queues));
+        self.queues = queues;
+        self.look = true;
+    }
+
+    /// What the database said that will not pass by itself. It does nothing more until it is mended, or told to stop.
+    pub fn broken(&self) -> Option<&StoreError> {
+        self.broken.as_ref()
+    }
+
+    /// Whether the database has done what was asked since it was opened last.
+    pub fn is_proved(&self) -> bool {
+        self.proved
+    }
+
+    /// It tries again, with the database opened anew.
+    pub fn mend(&mut self, state: State, now: Moment) {
+        self.parts.state = state;
+        (self.broken, self.proved) = (None, false);
+        self.look = true;
+        self.look_at = now;
+    }
+
+    /// The queues it works.
+    pub fn queues(&self) -> &[QueueSettings] {
+        &self.queues
+    }
+
+    /// The jobs it runs.
+    pub fn jobs(&self) -> &[Job] {
+        &self.running
+    }
+
+    /// What it has done.
+    pub fn tallies(&self) -> &Tallies {
+        &self.tallies
+    }
+
+    /// Whether it has nothing to do, and nothing to say.
+    pub fn is_idle(&self) -> bool {
+        let flushed = self.finished.is_empty() && !self.parts.state.turns();
+        self.queues.is_empty() && self.running.is_empty() && self.dead.is_empty() && flushed
+    }
+
+    /// Whether it has ended: all is written down, or nobody can wait for that any longer.
+    pub fn is_gone(&mut self, now: Moment) -> bool {
+        if self.stopping.is_some() && self.running.is_empty() {
+            self.leave_at.get_or_insert(now + LAST_WORDS);
+        }
+        if self.leave_at.is_some_and(|at| now >= at) {
+            if !self.summary.unwritten {
+                log::error!("the database has not answered: how the last jobs ended is not written down, and they are begun again");
+            }
+            self.summary.unwritten = true;
+            return true;
+        }
+        let flushed = self.finished.is_empty() || self.broken.is_some();
+        !self.takes_jobs(now) && self.running.is_empty() && flushed && !self.parts.state.turns()
     }
 
     /// Hands letters to the jobs whose processes they came from.
-    fn deliver(&mut self) {
+    fn deliver(&mut self, world: &mut World<'_>) {
         let Some(inbox) = &self.inbox else { return };
         let pid = |job: &Job| job.process().map(Supervised::pid);
         for letter in std::iter::from_fn(|| inbox.next_letter()).take(LETTERS_AT_ONCE) {
             let leaders: Vec<_> = self.running.iter().filter_map(pid).collect();
             let leader = leader_of(letter.sender, &leaders);
             if let Some(job) = self.running.iter_mut().find(|job| leader.is_some() && pid(job) == leader) {
-                job.hear(&letter.messages, &mut self.parts.driver.world);
+                job.hear(&letter.messages, world);
             }
         }
     }
 
-    fn now(&self) -> Moment {
-        self.parts.driver.world.clock.now()
-    }
-
     /// Now, by the clock of the database.
-    fn wall(&self) -> Timestamp {
-        let wall = self.parts.driver.world.clock.wall();
+    fn wall(&self, world: &World<'_>) -> Timestamp {
+        let wall = world.clock.wall();
         wall.checked_add(self.ahead.unwrap_or_default()).unwrap_or(wall)
     }
 
-    fn takes_jobs(&self) -> bool {
-        let over = self.limits.duration.is_some_and(|duration| self.now() >= self.begun + duration);
+    fn takes_jobs(&self, now: Moment) -> bool {
+        let over = self.limits.duration.is_some_and(|duration| now >= self.begun + duration);
         self.stopping.is_none() && !over && !self.drained && self.broken.is_none()
     }
 
-    fn is_over(&self) -> bool {
-        let flushed = self.finished.is_empty() || self.broken.is_some();
-        !self.takes_jobs() && self.running.is_empty() && flushed && !self.parts.state.turns()
-    }
-
-    /// Asks the database for what is to be had: one turn at a time.
-    fn ask(&mut self) {
-        let now = self.now();
+    /// Asks the database for what is to be had: one turn at a time. Before each wait.
+    pub fn ask(&mut self, world: &World<'_>) {
+        let now = world.clock.now();
+        if self.broken.is_some() {
+            return;
+        }
         if now >= self.look_at {
             self.look_at = now + self.poll;
             self.look = true;
             let clock = SystemClock::new();
             self.parts.state.look_around(move || clock.wall());
         }
-        if self.parts.state.turns() || self.ahead.is_none() || self.broken.is_some() {
+        if let Some(telling) = self.telling.as_ref().filter(|_| now >= self.tell_at && self.ahead.is_some()) {
+            self.tell_at = now + telling.every;
+            let wall = self.wall(world);
+            self.parts.state.count(wall);
+        }
+        if self.parts.state.turns() || self.ahead.is_none() {
             return;
         }
-        let wants = if self.look && self.takes_jobs() { self.wants() } else { Vec::new() };
+        let wants = if self.look && self.takes_jobs(now) { self.wants() } else { Vec::new() };
         let renew = now >= self.renew_at && !self.running.is_empty();
         if wants.is_empty() && self.finished.is_empty() && !renew {
             return;
         }
         let only = self.limits.only.filter(|_| !wants.is_empty());
-        let turn = self.turn(wants, renew && only.is_none());
-        self.asked_at = now;
+        let turn = self.turn(wants, renew && only.is_none(), self.wall(world));
+        self.asked = (now, self.lease);
         match only {
             Some(id) => self.parts.state.take(id, turn),
             None => self.parts.state.turn(turn),
         }
     }
 
-    fn turn(&mut self, wants: Vec<Want>, renew: bool) -> Turn {
-        let now = self.wall();
+    fn turn(&mut self, wants: Vec<Want>, renew: bool, now: Timestamp) -> Turn {
         let places = self.places();
         if !wants.is_empty() {
             self.look = false;
@@ -294,279 +449,97 @@ impl<'a> Worker<'a> {
         wants
     }
 
-    /// Waits for the next thing to happen, and acts on it.
-    fn wait(&mut self) {
-        let mut fds: Vec<BorrowedFd<'_>> = vec![self.parts.state.fd()];
-        fds.extend(self.parts.alarm.as_ref().map(Alarm::fd));
-        let inbox = fds.len();
-        fds.extend(self.inbox.as_ref().map(Inbox::fd));
-        let own = fds.len();
+    /// Adds the descriptors that become readable when something has happened.
+    pub fn add_fds<'a>(&'a self, fds: &mut Vec<BorrowedFd<'a>>) -> Layout {
+        let mut add = |fd: BorrowedFd<'a>| {
+            fds.push(fd);
+            fds.len() - 1
+        };
+        let state = add(self.parts.state.fd());
+        let alarm = self.parts.alarm.as_ref().map(|alarm| add(alarm.fd()));
+        let inbox = self.inbox.as_ref().map(|inbox| add(inbox.fd()));
+        let jobs = fds.len();
         let mut ends = Vec::with_capacity(self.running.len());
         for job in &self.running {
-            job.add_fds(&mut fds);
+            job.add_fds(fds);
             ends.push(fds.len());
         }
-        let deadline = self.deadline();
-        let news = self.parts.driver.listen(&[], &fds, deadline);
-        drop(fds);
-        for _ in &news.stops {
-            self.stop();
-        }
-        if self.parts.alarm.is_some() && news.ready[1] {
-            self.rung();
-        }
-        if inbox < own && news.ready[inbox] {
-            self.deliver();
-        }
-        if news.ready[0] {
-            self.hear();
-        }
-        self.advance(&ends, &news.ready, own);
-        self.end_the_dead();
-        self.keep_limits();
+        Layout { state, alarm, inbox, jobs, ends }
     }
 
-    fn deadline(&self) -> Option<Moment> {
+    /// The next moment at which time alone changes something.
+    pub fn wake_at(&self, now: Moment) -> Option<Moment> {
         let jobs = self.running.iter().filter_map(Job::wake_at);
         let dead = self.dead.iter().map(|(_, leftovers)| leftovers.wake_at());
-        let end = self.limits.duration.map(|duration| self.begun + duration).filter(|end| *end > self.now());
-        let held = (!self.running.is_empty()).then_some([self.renew_at, self.safe_until]);
-        jobs.chain(dead).chain(end).chain(held.into_iter().flatten()).chain(self.stopping).chain(self.leave_at).chain([self.look_at]).min()
+        let end = self.limits.duration.map(|duration| self.begun + duration).filter(|end| *end > now);
+        let held = (!self.running.is_empty()).then_some(self.safe_until);
+        let works = self.broken.is_none();
+        // What was asked for wakes us by its answer.
+        let renew = (works && !self.running.is_empty() && !self.parts.state.turns()).then_some(self.renew_at);
+        let tell = self.telling.as_ref().filter(|_| works && self.ahead.is_some()).map(|_| self.tell_at);
+        let stop = self.stopping.filter(|_| !self.ended);
+        let look = works.then_some(self.look_at);
+        jobs.chain(dead).chain(end).chain(held).chain(renew).chain(tell).chain(stop).chain(self.leave_at).chain(look).min()
     }
 
-    fn rung(&mut self) {
+    /// Acts on what was heard. `layout` says what of it is about this worker.
+    pub fn act(&mut self, layout: &Layout, ready: &[bool], world: &mut World<'_>) {
+        if layout.alarm.is_some_and(|at| ready[at]) {
+            self.rung(world.clock.now());
+        }
+        if layout.inbox.is_some_and(|at| ready[at]) {
+            self.deliver(world);
+        }
+        if ready[layout.state] {
+            self.hear(world);
+        }
+        self.advance(layout, ready, world);
+        self.end_the_dead(world);
+        self.keep_limits(world);
+    }
+
+    fn rung(&mut self, now: Moment) {
         let Some(rang) = self.parts.alarm.as_ref().map(Alarm::silence) else { return };
         self.look |= rang.jobs;
         if rang.cancel {
-            self.look_at = self.now();
+            self.look_at = now;
         }
     }
 
-    /// Told to stop: nothing new begins, and what runs has some time; told again, it is gone.
-    fn stop(&mut self) {
-        if self.stopping.is_none() {
-            self.stopping = Some(self.now() + self.limits.grace);
-            if !self.running.is_empty() {
-                let grace = crate::clock::Seconds(self.limits.grace);
-                log::warn!("told to stop: {} may go on for {grace}; a second signal kills at once", counted(self.running.len(), "job"));
-            }
-        } else {
-            let world = &self.parts.driver.world;
-            self.running.iter_mut().for_each(|job| job.kill_now(world));
-        }
-    }
-
-    fn hear(&mut self) {
-        for answer in self.parts.state.answers() {
-            match answer {
-                Ok(Answer::Turned(turned)) => self.turned(turned),
-                Ok(Answer::Taken(Some(job))) => {
-                    self.limits.only = Some(job.id);
-                    self.drained = true;
-                    self.begin(*job);
-                }
-                Ok(Answer::Taken(None)) => {
-                    self.summary.not_taken = true;
-                    self.drained = true;
-                }
-                Ok(Answer::Around(ahead, running)) => self.around(ahead, running),
-                Ok(Answer::Counted(counts)) => self.counted(&counts),
-                Ok(Answer::Freed) => self.look = true,
-                Err(error) => {
-                    log::error!("{error}");
-                    self.broken.get_or_insert(error);
-                    let world = &self.parts.driver.world;
-                    self.running.iter_mut().for_each(|job| job.stop(false, world));
-                }
-            }
-        }
-    }
-
-    fn turned(&mut self, turned: Turned) {
-        if let Some(held) = turned.held {
-            self.renewed(&held);
-        }
-        let none = turned.jobs.is_empty();
-        if let Some(due) = turned.next_due {
-            let wait = Duration::try_from(due.duration_since(self.wall())).unwrap_or_default();
-            self.look_at = self.look_at.min(self.now() + wait);
-        }
-        if self.running.is_empty() {
-            // The lease of the first of them is the lease of all.
-            (self.safe_until, self.renew_at) = self.lease_from(self.asked_at);
-        }
-        for job in turned.jobs {
-            self.begin(job);
-        }
-        if self.limits.drain && none && !self.look && self.running.is_empty() && self.finished.is_empty() && self.dead.is_empty() {
-            self.parts.state.count(self.wall());
-        }
-    }
-
-    fn lease_from(&self, begin: Moment) -> (Moment, Moment) {
-        let to_end = self.lease / 3;
-        (begin + self.lease.saturating_sub(to_end), begin + self.lease / 3)
-    }
-
-    /// The lease was renewed: what is not ours any more, or not wanted, is ended.
-    fn renewed(&mut self, held: &[(String, bool)]) {
-        (self.safe_until, self.renew_at) = self.lease_from(self.asked_at);
-        let world = &self.parts.driver.world;
-        for job in &mut self.running {
-            let claim = job.record().claim.clone().unwrap_or_default();
-            match held.iter().find(|(known, _)| *known == claim) {
-                Some((_, true)) => job.stop(true, world),
-                Some((_, false)) => {}
-                None => {
-                    log::error!("job {} was taken by another worker: it is ended here", job.record().id);
-                    job.stop(false, world);
-                }
-            }
-        }
-    }
-
-    fn around(&mut self, ahead: i64, running: Vec<JobRecord>) {
-        self.ahead = Some(SignedDuration::from_millis(ahead));
-        let (here, now) = (self.parts.state.owner().clone(), self.wall());
-        let mut free = Vec::new();
-        let known: HashSet<i64> = self.dead.iter().map(|(record, _)| record.id).collect();
-        for record in running {
-            if record.cancel {
-                self.cancel(record.id);
-            }
-            match record.owner().and_then(|owner| owner.is_alive(&here)) {
-                Some(true) => {}
-                Some(false) if !known.contains(&record.id) => self.bury(record),
-                Some(false) => {}
-                // Of another machine, and nobody has heard of it for as long as its lease was.
-                None if record.lease_until.is_none_or(|until| until < now) => {
-                    log::warn!("job {}: its worker on {} is gone", record.id, record.host.as_deref().unwrap_or("?"));
-                    free.push(self.death(&record));
-                }
-                None => {}
-            }
-        }
-        if !free.is_empty() {
-            self.parts.state.free(free);
-        }
-    }
-
-    fn cancel(&mut self, id: i64) {
-        let world = &self.parts.driver.world;
-        self.running.iter_mut().filter(|job| job.record().id == id).for_each(|job| job.stop(true, world));
-    }
-
-    /// A job whose worker on this machine is gone: what is left of it is ended first.
-    fn bury(&mut self, record: JobRecord) {
-        log::warn!("job {}: its worker, process {}, is gone", record.id, record.pid.unwrap_or(0));
-        let kill_after = self.queue_of(&record).map_or(Duration::ZERO, |queue| queue.chain.task.kill_after);
-        let leftovers = Leftovers::new(record.claim.as_deref().unwrap_or_default(), kill_after, self.now());
-        self.dead.push((record, leftovers));
-    }
-
-    fn end_the_dead(&mut self) {
-        let now = self.now();
-        let gone: Vec<JobRecord> = self.dead.extract_if(.., |(_, leftovers)| leftovers.advance(now)).map(|(record, _)| record).collect();
-        if !gone.is_empty() {
-            let finishes = gone.iter().map(|record| self.death(record)).collect();
-            self.parts.state.free(finishes);
-        }
-    }
-
-    fn queue_of(&self, record: &JobRecord) -> Option<&QueueSettings> {
-        self.queues.iter().find(|queue| queue.name == record.queue)
-    }
-
-    fn death(&self, record: &JobRecord) -> Finish {
-        let most = match self.queue_of(record) {
-            Some(queue) => patience(record, queue).max_attempts,
-            // Of a queue that others work: they know how often it is tried.
-            None => record.max_attempts.filter(|most| *most > 0).unwrap_or(u32::MAX),
-        };
-        let now = self.wall();
-        let next = if record.cancel { Next::Cancelled } else { after_death(record.attempts, most, now) };
-        Finish { result: "DIED", message: Some("its worker died".to_owned()), ..not_begun(record, next, now) }
-    }
-
-    /// Whether a drain is over: nothing is ready or running, here or elsewhere.
-    fn counted(&mut self, counts: &[QueueCount]) {
-        let ours = |count: &&QueueCount| self.queues.iter().any(|queue| queue.name == count.queue);
-        let open: u64 = counts
-            .iter()
-            .filter(ours)
-            .filter(|count| matches!(count.state, JobState::Ready | JobState::Running))
-            .map(|count| count.count)
-            .sum();
-        if open == 0 && self.running.is_empty() && self.finished.is_empty() && self.dead.is_empty() {
-            self.drained = true;
-        }
-    }
-
-    fn begin(&mut self, record: JobRecord) {
-        let now = self.wall();
-        let Some(queue) = self.queues.iter().find(|queue| queue.name == record.queue) else {
-            // Only a job that was asked for by its number can be of a queue that is not ours.
-            self.finished.push(not_begun(&record, Next::Back, now));
-            self.summary.not_taken = true;
-            return;
-        };
-        let ready = crate::queue::judge_task(&record.task).map_err(str::to_owned).and_then(|()| {
-            let args: Result<Vec<String>, _> = serde_json::from_str(&record.args);
-            let args = args.map_err(|_| format!("its arguments are no JSON list of strings: {}", record.args))?;
-            self.parts.tasks.prepare(queue, &record.task, &args)
-        });
-        match ready {
-            Ok((setup, mut variables)) => {
-                variables.extend(self.inbox.as_ref().and_then(Inbox::variable));
-                let job = Job::begin(record, queue, setup, &variables, &mut self.parts.driver.world);
-                self.running.push(job);
-            }
-            Err(why) => {
-                let finish = not_started(&record, queue, &why, now);
-                let end = if finish.next == Next::Failed { "failed for good" } else { "failed" };
-                log::error!("job {}, {}: {end}: could not start: {why}", record.id, record.task);
-                self.summary.failed += 1;
-                self.finished.push(finish);
-                self.look = true;
-            }
-        }
-    }
-
-    /// Lets the jobs act on what happened to them. `ends` and `ready` are of those that were listened to.
-    fn advance(&mut self, ends: &[usize], ready: &[bool], first: usize) {
-        let (now, wall) = (self.now(), self.wall());
-        let mut start = first;
+    /// Lets the jobs act on what happened to them.
+    fn advance(&mut self, layout: &Layout, ready: &[bool], world: &mut World<'_>) {
+        let (now, wall) = (world.clock.now(), self.wall(world));
+        let mut start = layout.jobs;
         let mut over = Vec::new();
         for (at, job) in self.running.iter_mut().enumerate() {
             // One that has begun since was not listened to; it may have ended already.
-            let end = ends.get(at).copied().unwrap_or(start);
+            let end = layout.ends.get(at).copied().unwrap_or(start);
             let news = ready[start..end].iter().any(|ready| *ready);
             start = end;
-            let is_due = at >= ends.len() || news || job.wake_at().is_some_and(|wake| now >= wake);
-            if let Some(finish) = is_due.then(|| job.advance(&mut self.parts.driver.world, wall)).flatten() {
+            let is_due = at >= layout.ends.len() || news || job.wake_at().is_some_and(|wake| now >= wake);
+            if let Some(finish) = is_due.then(|| job.advance(world, wall)).flatten() {
                 over.push((at, finish));
             }
         }
         for (at, finish) in over.into_iter().rev() {
-            self.running.swap_remove(at);
+            let job = self.running.swap_remove(at);
             match finish.next {
                 Next::Done(_) => self.summary.done += 1,
                 Next::Failed | Next::Again(_) => self.summary.failed += 1,
                 Next::Back | Next::Cancelled => {}
             }
+            let took = job.record().began.and_then(|began| Duration::try_from(wall.duration_since(began)).ok());
+            self.tallies.add(&job.record().queue, &finish, took.unwrap_or_default());
             self.finished.push(finish);
             self.look = true;
         }
     }
 
     /// What time alone brings: the end of the grace, or of the lease.
-    fn keep_limits(&mut self) {
-        let now = self.now();
-        let world = &self.parts.driver.world;
-        if let Some(at) = self.stopping.filter(|at| now >= *at) {
-            self.running.iter_mut().for_each(|job| job.stop(false, world));
-            // Once is enough.
-            self.stopping = Some(at + Duration::from_secs(u64::from(u32::MAX)));
+    fn keep_limits(&mut self, world: &World<'_>) {
+        let now = world.clock.now();
+        if self.stopping.is_some_and(|at| now >= at) && !self.ended {
+            self.end(world);
         }
         if now >= self.safe_until && !self.running.is_empty() {
             log::error!("the database has not been heard of: jobs are ended before another worker may begin them");
@@ -575,8 +548,21 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Waits until what is asked for is done, but not longer than `limit`.
-    pub fn settle(&mut self, limit: Duration) {
-        self.parts.state.settle(limit);
+    /// Waits until what is asked for is done, but not longer than `limit`; tells for the last time how queues stand.
+    pub fn settle(&mut self, limit: Duration, wall: Timestamp) {
+        if self.telling.is_some() && self.broken.is_none() && !self.summary.unwritten {
+            self.parts.state.count(wall);
+        }
+        for answer in self.parts.state.settle(limit) {
+            if let Ok(state::Answer::Counted(counts)) = answer {
+                self.tell(&counts);
+            }
+        }
+    }
+
+    fn tell(&mut self, counts: &[QueueCount]) {
+        if let Some(telling) = &mut self.telling {
+            (telling.tell)(counts, &self.tallies);
+        }
     }
 }

@@ -20,6 +20,8 @@ const PRUNED_AT_ONCE: u32 = 500;
 pub enum Answer {
     /// To a turn.
     Turned(Turned),
+    /// To a turn that could not be done, and why: these ends are not written down.
+    Refused(Vec<Finish>, StoreError),
     /// To a look around: how far the clock of the database is ahead, in milliseconds, and who runs what.
     Around(i64, Vec<JobRecord>),
     /// How many jobs there are.
@@ -51,8 +53,12 @@ impl State {
         owner: Owner,
         queues: &[QueueSettings],
     ) -> io::Result<Self> {
-        let kept = queues.iter().map(|queue| Kept { queue: queue.name.clone(), done: queue.keep_done, failed: queue.keep_failed });
-        Ok(Self { desk: Desk::new(open)?, owner, kept: kept.collect(), turn: None, around: None, counting: None })
+        Ok(Self { desk: Desk::new(open)?, owner, kept: kept(queues), turn: None, around: None, counting: None })
+    }
+
+    /// From now on so many jobs of these queues are kept.
+    pub fn keep(&mut self, queues: &[QueueSettings]) {
+        self.kept = kept(queues);
     }
 
     /// The worker's process.
@@ -87,7 +93,10 @@ impl State {
             let turned = store.turn(&turn);
             // Whoever asks once more does not know whether this was done.
             turn.again = true;
-            turned.map(Answer::Turned)
+            match turned {
+                Err(error) if !error.may_pass() => Ok(Answer::Refused(std::mem::take(&mut turn.finishes), error)),
+                turned => turned.map(Answer::Turned),
+            }
         }));
     }
 
@@ -129,19 +138,27 @@ impl State {
     /// What will not pass by itself.
     pub fn answers(&mut self) -> Vec<Result<Answer, StoreError>> {
         let answers = self.desk.answers();
-        answers
-            .into_iter()
-            .map(|(ticket, answer)| {
-                for open in [&mut self.turn, &mut self.around, &mut self.counting] {
-                    open.take_if(|open| *open == ticket);
-                }
-                answer
-            })
-            .collect()
+        answers.into_iter().map(|(ticket, answer)| self.answered(ticket, answer)).collect()
     }
 
-    /// Waits for what is asked for, but not longer than `limit`.
-    pub fn settle(&mut self, limit: Duration) {
-        self.desk.settle(limit);
+    fn answered(&mut self, ticket: Ticket, answer: Result<Answer, StoreError>) -> Result<Answer, StoreError> {
+        for open in [&mut self.turn, &mut self.around, &mut self.counting] {
+            open.take_if(|open| *open == ticket);
+        }
+        answer
     }
+
+    /// Waits for what is asked for, but not longer than `limit`; what was answered meanwhile.
+    ///
+    /// # Errors
+    /// As for [`State::answers`].
+    pub fn settle(&mut self, limit: Duration) -> Vec<Result<Answer, StoreError>> {
+        let answers = self.desk.settle(limit);
+        answers.into_iter().map(|(ticket, answer)| self.answered(ticket, answer)).collect()
+    }
+}
+
+fn kept(queues: &[QueueSettings]) -> Vec<Kept> {
+    let kept = |queue: &QueueSettings| Kept { queue: queue.name.clone(), done: queue.keep_done, failed: queue.keep_failed };
+    queues.iter().map(kept).collect()
 }

@@ -16,7 +16,7 @@ fn daemon(sections: &str) -> Scene {
 }
 
 /// Asks, and tells the code and the body of the answer.
-fn ask(running: &Running, method: &str, path: &str) -> (u16, String) {
+pub(crate) fn ask(running: &Running, method: &str, path: &str) -> (u16, String) {
     let mut socket = UnixStream::connect(running.path("http")).unwrap();
     socket.set_read_timeout(Some(crate::scene::DEADLINE)).unwrap();
     write!(socket, "{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
@@ -27,7 +27,7 @@ fn ask(running: &Running, method: &str, path: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-fn json(running: &Running, path: &str) -> serde_json::Value {
+pub(crate) fn json(running: &Running, path: &str) -> serde_json::Value {
     let (code, body) = ask(running, "GET", path);
     assert_eq!(code, 200, "{path}: {body}");
     serde_json::from_str(&body).unwrap()

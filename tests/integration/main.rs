@@ -30,6 +30,10 @@ mod contract_jobs;
 mod daemon;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
 mod daemon_http;
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+mod daemon_queue;
+#[cfg(all(feature = "schedule", feature = "http", feature = "postgres"))]
+mod daemon_queue_server;
 mod depends;
 mod docs;
 mod env;

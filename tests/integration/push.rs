@@ -21,7 +21,7 @@ use crate::running::until;
 use crate::scene::{Scene, skipped, spawn, succeeds};
 
 /// promtool has nothing to say of these metrics.
-fn promtool_is_content(scene: &Scene, text: &str) {
+pub(crate) fn promtool_is_content(scene: &Scene, text: &str) {
     if !succeeds(Command::new("promtool").arg("--version")) {
         skipped("promtool is not installed");
         return;

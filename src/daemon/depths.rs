@@ -1,0 +1,97 @@
+//! How many jobs the queues have, for those who look: asked for when somebody does, and not again at once. Decides only.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::store::job::QueueCount;
+
+/// What was counted is new for so long.
+const FRESH: Duration = Duration::from_secs(1);
+/// Counting takes one part in so many of the time of the database at most.
+const SHARE: u32 = 20;
+/// So long somebody who looks waits for the count; then he is shown the last one.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is known.
+#[derive(Debug, Default)]
+pub struct Depths {
+    counts: Vec<QueueCount>,
+    /// When they were counted last, and how long that took.
+    counted: Option<(Moment, Duration)>,
+    /// When they were asked for, if there is no answer yet.
+    asked_at: Option<Moment>,
+    failed: Option<String>,
+}
+
+impl Depths {
+    /// What was counted last.
+    pub fn counts(&self) -> &[QueueCount] {
+        &self.counts
+    }
+
+    /// Why the last count is none, or old.
+    pub fn failed(&self) -> Option<&str> {
+        let never = self.counted.is_none().then_some("the database has not answered yet");
+        self.failed.as_deref().or(never)
+    }
+
+    /// Whether somebody who looks now makes it worth while to count.
+    pub fn is_old(&self, now: Moment) -> bool {
+        let fresh = |(at, took): (Moment, Duration)| now < at + FRESH.max(took * SHARE);
+        self.asked_at.is_none() && !self.counted.is_some_and(fresh)
+    }
+
+    /// It was asked for.
+    pub fn ask(&mut self, now: Moment) {
+        self.asked_at = Some(now);
+    }
+
+    /// Until when somebody who looks waits for the answer.
+    pub fn held_until(&self, now: Moment) -> Option<Moment> {
+        self.asked_at.map(|at| at + PATIENCE).filter(|until| now < *until)
+    }
+
+    /// The answer.
+    pub fn hear(&mut self, answer: Result<Vec<QueueCount>, String>, now: Moment) {
+        let took = self.asked_at.take().map_or(Duration::ZERO, |at| now.since(at));
+        self.counted = Some((now, took));
+        match answer {
+            Ok(counts) => (self.counts, self.failed) = (counts, None),
+            Err(why) => self.failed = Some(why),
+        }
+    }
+
+    /// The database is away: nobody waits for it.
+    pub fn give_up(&mut self, why: String) {
+        self.failed = Some(why);
+    }
+
+    /// Whether somebody has waited for the answer, and it has not come.
+    pub fn is_late(&self, now: Moment) -> bool {
+        self.asked_at.is_some_and(|at| now >= at + PATIENCE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn it_is_counted_when_somebody_looks_and_not_again_at_once() {
+        let now = Moment::at(Duration::from_secs(100));
+        let mut depths = Depths::default();
+        assert!(depths.is_old(now) && depths.failed().is_some());
+        depths.ask(now);
+        assert!(!depths.is_old(now), "one question at a time");
+        assert_eq!(depths.held_until(now), Some(now + PATIENCE));
+        assert!(!depths.is_late(now));
+        assert_eq!(depths.held_until(now + PATIENCE), None, "nobody waits longer");
+        assert!(depths.is_late(now + PATIENCE));
+        let later = now + Duration::from_millis(200);
+        depths.hear(Ok(Vec::new()), later);
+        assert_eq!((depths.held_until(later), depths.failed()), (None, None));
+        assert!(!depths.is_old(later + Duration::from_secs(3)), "what took 200 ms is not asked for every second");
+        assert!(depths.is_old(later + Duration::from_secs(4)));
+        depths.hear(Err("no".to_owned()), later);
+        assert_eq!(depths.failed(), Some("no"));
+    }
+}

@@ -1,0 +1,227 @@
+//! What a worker makes of the answers of the database: jobs begin, are ended because they are not wanted or not ours any
+//! more, and what dead workers have left is ended and given free.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Worker;
+use super::job::{Job, not_begun, not_started, patience};
+use super::state::Answer;
+use crate::chain::World;
+use crate::clock::Moment;
+use crate::config::queues::QueueSettings;
+use crate::notify::inbox::Inbox;
+use crate::process::leftovers::Leftovers;
+use crate::queue::{JobState, Next, after_death};
+use crate::store::job::{Finish, JobRecord, QueueCount, Turned};
+use crate::store::{Owner, StoreError};
+
+impl Worker {
+    pub(super) fn hear(&mut self, world: &mut World<'_>) {
+        for answer in self.parts.state.answers() {
+            match answer {
+                Ok(Answer::Turned(turned)) => self.turned(turned, world),
+                Ok(Answer::Refused(finishes, error)) => {
+                    // They are told again when it is mended.
+                    self.finished.extend(finishes);
+                    self.fail(error);
+                }
+                Ok(Answer::Taken(Some(job))) => {
+                    self.limits.only = Some(job.id);
+                    self.drained = true;
+                    self.begin(*job, world);
+                }
+                Ok(Answer::Taken(None)) => {
+                    self.summary.not_taken = true;
+                    self.drained = true;
+                }
+                Ok(Answer::Around(ahead, running)) => self.around(ahead, running, world),
+                Ok(Answer::Counted(counts)) => self.counted(&counts),
+                Ok(Answer::Freed) => self.look = true,
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    fn fail(&mut self, error: StoreError) {
+        self.broken.get_or_insert(error);
+    }
+
+    fn turned(&mut self, turned: Turned, world: &mut World<'_>) {
+        self.proved = true;
+        if let Some(held) = turned.held {
+            self.renewed(&held, world);
+        }
+        let none = turned.jobs.is_empty();
+        if let Some(due) = turned.next_due {
+            let wait = Duration::try_from(due.duration_since(self.wall(world))).unwrap_or_default();
+            self.look_at = self.look_at.min(world.clock.now() + wait);
+        }
+        if self.running.is_empty() {
+            // The lease of the first of them is the lease of all.
+            (self.safe_until, self.renew_at) = self.lease_as_asked();
+        }
+        for job in turned.jobs {
+            self.begin(job, world);
+        }
+        if self.limits.drain && none && !self.look && self.running.is_empty() && self.finished.is_empty() && self.dead.is_empty() {
+            self.parts.state.count(self.wall(world));
+        }
+    }
+
+    fn lease_as_asked(&self) -> (Moment, Moment) {
+        let (begin, lease) = self.asked;
+        let to_end = lease / 3;
+        (begin + lease.saturating_sub(to_end), begin + lease / 3)
+    }
+
+    /// The lease was renewed: what is not ours any more, or not wanted, is ended.
+    fn renewed(&mut self, held: &[(String, bool)], world: &World<'_>) {
+        (self.safe_until, self.renew_at) = self.lease_as_asked();
+        for job in &mut self.running {
+            let claim = job.record().claim.clone().unwrap_or_default();
+            match held.iter().find(|(known, _)| *known == claim) {
+                Some((_, true)) => job.stop(true, world),
+                Some((_, false)) => {}
+                None => {
+                    log::error!("job {} was taken by another worker: it is ended here", job.record().id);
+                    job.stop(false, world);
+                }
+            }
+        }
+    }
+
+    fn around(&mut self, ahead: i64, running: Vec<JobRecord>, world: &World<'_>) {
+        self.ahead = Some(SignedDuration::from_millis(ahead));
+        let (here, now) = (self.parts.state.owner().clone(), self.wall(world));
+        let mut free = Vec::new();
+        let suspects = std::mem::take(&mut self.suspects);
+        let known: HashSet<i64> = self.dead.iter().map(|(record, _)| record.id).collect();
+        for record in running {
+            if record.cancel {
+                self.cancel(record.id, world);
+            }
+            match record.owner().and_then(|owner| owner.is_alive(&here)) {
+                Some(true) if !known.contains(&record.id) && self.is_lost(&record, &here) => {
+                    let claim = record.claim.clone().unwrap_or_default();
+                    // Its end may have been on its way while the database looked. The next look comes after that.
+                    if suspects.contains(&claim) {
+                        log::warn!("job {}: this worker has lost it", record.id);
+                        self.bury(record, world.clock.now());
+                    } else {
+                        self.suspects.insert(claim);
+                    }
+                }
+                Some(true) => {}
+                Some(false) if !known.contains(&record.id) => {
+                    log::warn!("job {}: its worker, process {}, is gone", record.id, record.pid.unwrap_or(0));
+                    self.bury(record, world.clock.now());
+                }
+                Some(false) => {}
+                // Of another machine, and nobody has heard of it for as long as its lease was.
+                None if record.lease_until.is_none_or(|until| until < now) => {
+                    log::warn!("job {}: its worker on {} is gone", record.id, record.host.as_deref().unwrap_or("?"));
+                    free.push(self.death(&record, now));
+                }
+                None => {}
+            }
+        }
+        if !free.is_empty() {
+            self.parts.state.free(free);
+        }
+    }
+
+    /// Whether the database says that it is ours, and we know nothing of it: the answer of a database that was broken.
+    fn is_lost(&self, record: &JobRecord, here: &Owner) -> bool {
+        let ours = record.owner().is_some_and(|owner| owner.pid == here.pid && owner.start_time == here.start_time);
+        let claim = record.claim.as_deref().unwrap_or_default();
+        let runs = self.running.iter().any(|job| job.record().claim.as_deref() == Some(claim));
+        ours && !runs && self.finished.iter().all(|finish| finish.claim != claim)
+    }
+
+    fn cancel(&mut self, id: i64, world: &World<'_>) {
+        self.running.iter_mut().filter(|job| job.record().id == id).for_each(|job| job.stop(true, world));
+    }
+
+    /// A job of this machine whose worker is gone, or has lost it: what is left of it is ended first.
+    fn bury(&mut self, record: JobRecord, now: Moment) {
+        let kill_after = self.queue_of(&record).map_or(Duration::ZERO, |queue| queue.chain.task.kill_after);
+        let leftovers = Leftovers::new(record.claim.as_deref().unwrap_or_default(), kill_after, now);
+        self.dead.push((record, leftovers));
+    }
+
+    pub(super) fn end_the_dead(&mut self, world: &World<'_>) {
+        let (now, wall) = (world.clock.now(), self.wall(world));
+        let gone: Vec<JobRecord> = self.dead.extract_if(.., |(_, leftovers)| leftovers.advance(now)).map(|(record, _)| record).collect();
+        if !gone.is_empty() {
+            let finishes = gone.iter().map(|record| self.death(record, wall)).collect();
+            self.parts.state.free(finishes);
+        }
+    }
+
+    fn queue_of(&self, record: &JobRecord) -> Option<&QueueSettings> {
+        self.queues.iter().find(|queue| queue.name == record.queue)
+    }
+
+    fn death(&self, record: &JobRecord, now: Timestamp) -> Finish {
+        let most = match self.queue_of(record) {
+            Some(queue) => patience(record, queue).max_attempts,
+            // Of a queue that others work: they know how often it is tried.
+            None => record.max_attempts.filter(|most| *most > 0).unwrap_or(u32::MAX),
+        };
+        let next = if record.cancel { Next::Cancelled } else { after_death(record.attempts, most, now) };
+        Finish { result: "DIED", message: Some("its worker died".to_owned()), ..not_begun(record, next, now) }
+    }
+
+    /// How many jobs there are: somebody is told, and a drain may be over, with nothing ready or running here or elsewhere.
+    fn counted(&mut self, counts: &[QueueCount]) {
+        self.tell(counts);
+        if !self.limits.drain {
+            return;
+        }
+        let ours = |count: &&QueueCount| self.queues.iter().any(|queue| queue.name == count.queue);
+        let open: u64 = counts
+            .iter()
+            .filter(ours)
+            .filter(|count| matches!(count.state, JobState::Ready | JobState::Running))
+            .map(|count| count.count)
+            .sum();
+        if open == 0 && self.running.is_empty() && self.finished.is_empty() && self.dead.is_empty() {
+            self.drained = true;
+        }
+    }
+
+    fn begin(&mut self, record: JobRecord, world: &mut World<'_>) {
+        let now = self.wall(world);
+        let Some(queue) = self.queues.iter().find(|queue| queue.name == record.queue).filter(|_| self.stopping.is_none()) else {
+            // Told to stop, or to work other queues, while it was on its way. Or a job that was asked for by its number is of
+            // a queue that is not ours.
+            self.finished.push(not_begun(&record, Next::Back, now));
+            self.summary.not_taken = true;
+            return;
+        };
+        let ready = crate::queue::judge_task(&record.task).map_err(str::to_owned).and_then(|()| {
+            let args: Result<Vec<String>, _> = serde_json::from_str(&record.args);
+            let args = args.map_err(|_| format!("its arguments are no JSON list of strings: {}", record.args))?;
+            self.tasks.prepare(queue, &record.task, &args)
+        });
+        match ready {
+            Ok((setup, mut variables)) => {
+                variables.extend(self.inbox.as_ref().and_then(Inbox::variable));
+                let job = Job::begin(record, queue, setup, &variables, world);
+                self.running.push(job);
+            }
+            Err(why) => {
+                let finish = not_started(&record, queue, &why, now);
+                let end = if finish.next == Next::Failed { "failed for good" } else { "failed" };
+                log::error!("job {}, {}: {end}: could not start: {why}", record.id, record.task);
+                self.summary.failed += 1;
+                self.tallies.add(&record.queue, &finish, Duration::ZERO);
+                self.finished.push(finish);
+                self.look = true;
+            }
+        }
+    }
+}
