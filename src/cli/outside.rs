@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 #[cfg(feature = "http")]
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 use super::audience::Audience;
+use super::daemon::LAST_WORDS;
 use super::prepare::{Prepared, prepare};
 use super::refused::{Refusal, start_hook};
 use super::run::tell_findings;
@@ -20,6 +22,7 @@ use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findin
 #[cfg(feature = "http")]
 use super::web::{Web, answer_tick};
 use crate::chain::Driver;
+use crate::chain::run::Run;
 use crate::chain::setup::Setup;
 use crate::config::load::include_dir;
 use crate::config::settings::DaemonSettings;
@@ -43,6 +46,9 @@ pub struct Surroundings<'a> {
     state_dir: Option<PathBuf>,
     managed: bool,
     shown: String,
+    stop_time: Duration,
+    /// The manager knows that we stop, and how long that may take.
+    told_stopping: bool,
     /// What may be shown to others.
     pub audience: Audience,
 }
@@ -53,7 +59,9 @@ type Stamp = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
 impl<'a> Surroundings<'a> {
     /// Those of this configuration. `managed` is whether a service manager listens.
     pub fn new(settings: &'a Settings, config: Config, state_dir: Option<PathBuf>, managed: bool, audience: Audience) -> Self {
-        Self { stamp: stamp(&config), settings, config, state_dir, managed, shown: String::new(), audience }
+        let stop_time = DaemonSettings::new(&config, &mut Vec::new()).stop_time;
+        let (stamp, shown) = (stamp(&config), String::new());
+        Self { stamp, settings, config, state_dir, managed, shown, stop_time, told_stopping: false, audience }
     }
 }
 
@@ -169,8 +177,16 @@ impl Outside for Surroundings<'_> {
         Vec::new()
     }
 
+    fn stop_time(&self) -> Duration {
+        self.stop_time
+    }
+
     fn tell(&mut self, view: &View<'_>) {
         self.audience.note(view);
+        if view.stopping && !self.told_stopping {
+            self.told_stopping = true;
+            systemd::stopping_within(self.managed, longest_stop(self.stop_time, view.runs));
+        }
         let text = summary(view);
         if text != self.shown {
             systemd::status(self.managed, &text);
@@ -185,7 +201,7 @@ impl Surroundings<'_> {
         let known = std::mem::replace(&mut self.stamp, stamp(&self.config));
         let Loaded { config, mut findings, push, .. } = self.settings.load().map_err(|failure| failure.to_string())?;
         let chains = book_of(&config, &mut findings);
-        judge_daemon(&config, &mut findings);
+        let daemon = judge_daemon(&config, &mut findings);
         let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
         if !errors.is_empty() {
             return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
@@ -194,14 +210,21 @@ impl Surroundings<'_> {
         drop(known);
         #[cfg(feature = "http")]
         if let Some(web) = &mut self.audience.web {
-            web.reload(&DaemonSettings::new(&config, &mut Vec::new()))?;
+            web.reload(&daemon)?;
         }
         self.audience.push.reload(push);
         self.audience.note_reload();
+        self.stop_time = daemon.stop_time;
         self.stamp = stamp(&config);
         self.config = config;
         Ok(chains)
     }
+}
+
+/// How long a stop may take: what runs may go on for, is then ended, and is written down.
+fn longest_stop(stop_time: Duration, runs: &[Run]) -> Duration {
+    let ending = runs.iter().map(|run| run.setup().longest_stop()).max();
+    ending.map_or(LAST_WORDS, |ending| LAST_WORDS.saturating_add(stop_time).saturating_add(ending))
 }
 
 /// One line for `systemctl status`.

@@ -30,6 +30,8 @@ mod contract_jobs;
 mod daemon;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
 mod daemon_http;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod daemon_stop;
 mod depends;
 mod docs;
 mod env;
