@@ -122,7 +122,7 @@ impl Ready {
         let outbox = Outbox::default();
         let owner = Owner::look();
         let board = Board::new(Box::new(SystemClock::new()), local_zone());
-        let record = Record::of_daemon(&owner, outbox.clone(), board.clone());
+        let record = Record::of_daemon(&owner, place.state_dir.clone(), outbox.clone(), board.clone());
         let mut audience = Audience::new(board, &owner.machine, push(self.push, Waits::TheEnd));
         // A tick is nobody who could be asked for long.
         if signals.is_some() {

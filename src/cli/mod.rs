@@ -18,6 +18,8 @@ pub mod exit;
 mod filter;
 mod generate;
 mod get;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod going;
 mod guarded;
 #[cfg(feature = "store")]
 mod history;

@@ -12,7 +12,7 @@ use super::exit::{Exit, Failure};
 use super::prepare::{prepare, refuse_errors};
 use super::print;
 use super::record::Record;
-use super::run::{refuse_nested, tell_findings};
+use super::run::{at_once, refuse_nested, tell_findings};
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables, push};
 use super::stage::Stage;
 use crate::chain::fleet::Fleet;
@@ -29,7 +29,7 @@ use crate::mark;
 use crate::names::MAIN_CHAIN;
 use crate::notify::systemd::stopping;
 use crate::push::{Push, Waits};
-use crate::report::bars::Bars;
+use crate::report::bars::{Bars, Progress};
 use crate::trigger::{Trigger, TriggerKind};
 
 /// Runs the chains that are named, or every enabled `[chain:NAME]`.
@@ -45,7 +45,7 @@ pub fn now(settings: &Settings, words: &[String]) -> Result<Exit, Failure> {
     let managed = own_variable("NOTIFY_SOCKET").is_some();
     let longest_stop = chains.iter().map(|(setup, _)| setup.longest_stop()).max().unwrap_or(Duration::ZERO);
     let state_dir = state_dir(own_variable, rustix::process::geteuid().is_root());
-    let mut stage = Stage::new(managed, bars(&chains), longest_stop, Record::of_main(&state))?;
+    let mut stage = Stage::new(managed, bars(&chains, settings.progress), longest_stop, Record::of_main(&state))?;
     let others = push(told_others, Waits::TheEnd);
     stage.tell_others(others.clone());
     let (ended, refused) = drive(&mut stage, chains, state_dir.as_deref(), &others);
@@ -142,7 +142,8 @@ fn as_json(run: &Run) -> serde_json::Value {
 }
 
 /// Bars only where a terminal is ours alone.
-fn bars(chains: &[Chain]) -> Option<Bars> {
+fn bars(chains: &[Chain], progress: Progress) -> Option<Bars> {
     let shared = chains.iter().any(|(setup, _)| setup.writes_to(Output::Inherit));
-    (!shared && std::io::stderr().is_terminal()).then(Bars::new)
+    let at_once = chains.iter().map(|(setup, _)| at_once(setup)).sum();
+    if !shared && std::io::stderr().is_terminal() { Bars::new(progress, at_once) } else { None }
 }

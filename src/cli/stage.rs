@@ -111,4 +111,8 @@ impl Reader for Readers {
     fn wake(&mut self) {
         self.reporter.wake();
     }
+
+    fn describe(&self, run: &RunRef) -> Option<Vec<u8>> {
+        self.record.describe(run)
+    }
 }

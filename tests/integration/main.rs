@@ -16,7 +16,9 @@ mod lock_servers;
 mod outcome;
 mod running;
 mod scene;
+mod terminal;
 
+mod bars;
 mod boot_path;
 mod check_list;
 mod cli;
@@ -37,6 +39,8 @@ mod docs;
 mod env;
 mod examples;
 mod filters;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod going;
 mod halt;
 #[cfg(feature = "store")]
 mod history;
