@@ -9,6 +9,8 @@
 )]
 
 mod alive;
+#[cfg(all(feature = "schedule", feature = "store", feature = "http", feature = "net"))]
+mod browser;
 #[cfg(feature = "net")]
 mod consul_double;
 #[cfg(all(feature = "net", feature = "postgres"))]
@@ -68,6 +70,8 @@ mod old_kernel;
 mod order;
 mod output;
 mod packaging;
+#[cfg(all(feature = "schedule", feature = "store", feature = "http", feature = "net"))]
+mod page;
 mod parallel;
 #[cfg(feature = "postgres")]
 mod postgres;

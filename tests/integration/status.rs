@@ -164,32 +164,16 @@ fn watching_shows_what_changes_until_a_signal() {
 
 #[test]
 fn on_a_terminal_it_is_drawn_in_place_and_fits() {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let size = rustix::termios::Winsize { ws_row: 24, ws_col: 60, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&terminal, size).unwrap();
-    rustix::io::ioctl_fionbio(&terminal, true).unwrap();
-    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = Terminal::new(60, 24);
     let long = RunRecord { message: Some("why ".repeat(50)), ..run("r1", "a", "gave_up", 5) };
     let scene = scene();
     store(&scene).put_runs(&[long]).unwrap();
-    let mut running = scene.stdout_to(&name).start(&["status", "--watch"]);
-    let screen = std::cell::RefCell::new(Vec::new());
-    let read = || {
-        let mut buffer = [0_u8; 4096];
-        while let Ok(length) = rustix::io::read(&terminal, &mut buffer) {
-            screen.borrow_mut().extend_from_slice(&buffer[..length]);
-        }
-        String::from_utf8_lossy(&screen.borrow()).into_owned()
-    };
-    running.wait_for("a table", |_| read().contains("never ran"));
+    let mut running = scene.stdout_to(terminal.path()).start(&["status", "--watch"]);
+    crate::scene::until("a table", || terminal.text().contains("never ran"));
     running.signal(Signal::INT);
     running.finish().dies_of(Signal::INT);
-    let text = read();
-    assert!(text.starts_with("\u{1b}[H\u{1b}[JCHAIN"), "{text:?}");
-    assert!(text.lines().all(|line| line.trim_start_matches("\u{1b}[H\u{1b}[J").trim_end().chars().count() <= 60), "{text}");
+    assert!(terminal.lines()[0].starts_with("CHAIN"), "{}", terminal.text());
+    assert_eq!(terminal.wrapped(), None);
 }
 
 /// A chain with a long name that failed with a long message, one in order, and one that is not enabled.
