@@ -117,6 +117,7 @@ impl Live {
             exit_code: None,
             try_num: 1,
             max_tries: u32::MAX,
+            until: None,
             tasks: Vec::new(),
         }
     }
@@ -178,8 +179,10 @@ fn with_task(why: &str, task: Option<&crate::names::TaskName>) -> String {
 /// Takes down what happened to a task of a run.
 fn note(run: &mut Run, event: &Event<'_>, now: Date) {
     match event {
-        Event::TaskStarted { task, try_num, .. } => {
+        Event::TaskStarted { task, try_num, max_tries } => {
+            run.until = None;
             let task = task_of(run, task.text());
+            task.max_tries = Some(*max_tries);
             (task.state, task.progress, task.status, task.until) = (TaskState::Running, None, None, None);
             task.tries.push(Try {
                 try_num: *try_num,
@@ -203,13 +206,12 @@ fn note(run: &mut Run, event: &Event<'_>, now: Date) {
         }
         Event::TaskEnded(end) => end_of_try(task_of(run, end.task.text()), end),
         Event::TaskSleeping { task, wait } => {
-            let until = jiff::SignedDuration::try_from(*wait).ok().and_then(|wait| now.at.checked_add(wait).ok());
             let task = task_of(run, task.text());
             task.state = TaskState::Sleeping;
-            task.until = until.map(|at| Date { at, offset: now.offset });
+            task.until = now.after(*wait);
         }
         Event::RunRetry { wait, try_num, max_tries } => {
-            (run.try_num, run.max_tries) = (*try_num, *max_tries);
+            (run.try_num, run.max_tries, run.until) = (*try_num, *max_tries, now.after(*wait));
             run.why = Some(format!("from the start again in {}", crate::clock::Seconds(*wait)));
         }
         Event::RunStarted { .. }
@@ -226,7 +228,7 @@ fn note(run: &mut Run, event: &Event<'_>, now: Date) {
 fn task_of<'a>(run: &'a mut Run, file: &str) -> &'a mut Task {
     let at = run.tasks.iter().position(|task| task.file == file).unwrap_or_else(|| {
         let (state, tries) = (TaskState::Waiting, Vec::new());
-        run.tasks.push(Task { file: file.to_owned(), state, progress: None, status: None, until: None, tries });
+        run.tasks.push(Task { file: file.to_owned(), state, progress: None, status: None, until: None, max_tries: None, tries });
         run.tasks.len() - 1
     });
     &mut run.tasks[at]

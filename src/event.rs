@@ -158,6 +158,11 @@ pub trait Reader {
     /// It is woken, for whatever reason.
     fn wake(&mut self) {}
 
+    /// How the run stands, in the words of whoever asks for it.
+    fn describe(&self, _run: &RunRef) -> Option<Vec<u8>> {
+        None
+    }
+
     /// Whether a task may be started now. Asked right before each start; only who holds the right to run says no.
     fn may_start(&self) -> bool {
         true

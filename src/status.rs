@@ -3,10 +3,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
-use jiff::Timestamp;
 use jiff::fmt::temporal::Pieces;
 use jiff::tz::Offset;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The version of the shape below. It grows when a key changes its meaning, which it should not.
@@ -30,6 +31,12 @@ impl Date {
     /// Seconds from here to `later`; negative if that lies before.
     pub fn seconds_until(self, later: Self) -> f64 {
         self.at.duration_until(later.at).as_secs_f64()
+    }
+
+    /// So much later, where the calendar goes so far.
+    pub fn after(self, wait: Duration) -> Option<Self> {
+        let wait = SignedDuration::try_from(wait).ok()?;
+        Some(Self { at: self.at.checked_add(wait).ok()?, ..self })
     }
 
     /// Printed by a pattern of strftime(3).
@@ -228,6 +235,9 @@ pub struct Run {
     pub try_num: u32,
     /// How many there are; 4294967295 where there is no limit.
     pub max_tries: u32,
+    /// When it begins again from its start: this try is still to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Date>,
     /// Its tasks, in their order.
     pub tasks: Vec<Task>,
 }
@@ -287,8 +297,33 @@ pub struct Task {
     pub status: Option<String>,
     /// When it is tried again.
     pub until: Option<Date>,
+    /// How many tries it has, where it has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tries: Option<u32>,
     /// Its tries, the first one first. The last may still run.
     pub tries: Vec<Try>,
+}
+
+impl Task {
+    /// Whether it runs or waits to be tried again.
+    pub fn is_going(&self) -> bool {
+        matches!(self.state, TaskState::Running | TaskState::Sleeping)
+    }
+}
+
+/// A run that tells of itself when it is asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Going {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The chain.
+    pub chain: String,
+    /// The state directory of its program: where its record will be.
+    pub state_dir: String,
+    /// Its process.
+    pub pid: u32,
+    /// How it stands.
+    pub run: Run,
 }
 
 /// One try of a task.

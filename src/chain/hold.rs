@@ -223,6 +223,10 @@ impl Reader for Recording<'_> {
         self.inner.wake();
     }
 
+    fn describe(&self, run: &RunRef) -> Option<Vec<u8>> {
+        self.inner.describe(run)
+    }
+
     fn may_start(&self) -> bool {
         self.hold.borrow().may_start()
     }

@@ -481,6 +481,10 @@ fn advance_attempt(attempt: &mut Attempt, chain: &mut Chain, kit: &Kit<'_>, pend
 fn deliver(inbox: &Inbox, attempts: &mut [Attempt], kit: &Kit<'_>, reader: &mut dyn Reader) {
     let pid = |attempt: &Attempt| attempt.process().map(Supervised::pid);
     for letter in std::iter::from_fn(|| inbox.next_letter()).take(LETTERS_AT_ONCE) {
+        if let Some(asker) = &letter.asker {
+            reader.describe(kit.run).iter().for_each(|answer| inbox.answer(asker, answer));
+            continue;
+        }
         let leaders: Vec<_> = attempts.iter().filter_map(pid).collect();
         let leader = leader_of(letter.sender, &leaders);
         match attempts.iter_mut().find(|attempt| leader.is_some() && pid(attempt) == leader) {

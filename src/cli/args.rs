@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::report::bars::Progress;
 use crate::report::log::LogFormat;
 
 /// Run the executables of a directory, in order, until it worked.
@@ -203,6 +204,9 @@ pub struct GlobalArgs {
     /// When to colour (NO_COLOR and CLICOLOR_FORCE are heard)
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto, global = true)]
     pub color: When,
+    /// What is drawn on a terminal while tasks run
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Progress::Auto, global = true)]
+    pub progress: Progress,
     /// Log to syslog instead of stderr
     #[arg(long, global = true)]
     pub syslog: bool,

@@ -12,7 +12,7 @@ use super::print;
 use super::record::Record;
 use super::run::tell_findings;
 use super::settings::{Loaded, Settings, own_variable, part_findings, push, without_repeats};
-use super::stage::Stage;
+use super::stage::{Stage, hear_signals};
 use super::state::{failure, own_place};
 use crate::alarm::ClockAlarm;
 use crate::board::Board;
@@ -26,19 +26,20 @@ use crate::daemon::book::Booked;
 use crate::daemon::{Daemon, Ended, Outbox, Parts, State};
 use crate::names::counted;
 use crate::notify::systemd;
+use crate::process::signal::Signals;
 use crate::push::Waits;
 use crate::store::Owner;
 
 /// A wall clock that shows an earlier date is none: this program did not exist then.
 pub const BUILT: &str = "2026-01-01T00:00:00Z";
 /// How long the newest records may take to be written at the end.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Fires chains on their schedules until it is told to stop.
+/// Fires chains on their schedules until it is told to stop: by `signals`, which are heard since the program began.
 ///
 /// # Errors
 /// The configuration is wrong; what a daemon stands on cannot be had.
-pub fn daemon(settings: &Settings) -> Result<Exit, Failure> {
+pub fn daemon(settings: &Settings, signals: Signals) -> Result<Exit, Failure> {
     let ready = Ready::new(settings)?;
     let without_schedule = ready.chains.iter().all(|chain| chain.schedule.is_none() || !chain.named.enabled);
     if without_schedule && queues::of_daemon(&ready.config, &mut Vec::new()).is_empty() {
@@ -49,7 +50,7 @@ pub fn daemon(settings: &Settings) -> Result<Exit, Failure> {
     let opened = place.clone();
     let open = move || opened.open(now());
     log::info!("daemon of {}, process {}", counted(ready.chains.len(), "chain"), owner.pid);
-    let ended = ready.drive(settings, open, true, |daemon| daemon.run())?;
+    let ended = ready.drive(settings, open, Some(signals), |daemon| daemon.run())?;
     // Only at its beginning, and only what does not pass by itself, such as the database of a newer version.
     ended.no_state.map_or(Ok(Exit::Done), |why| Err(Failure::State(why)))
 }
@@ -64,7 +65,7 @@ pub fn tick(settings: &Settings) -> Result<Exit, Failure> {
     // A tick without a state would fire slots twice: it says so at once.
     let mut store = Some(place.open(now()).map_err(failure)?);
     let open = move || store.take().map_or_else(|| place.open(now()), Ok);
-    let ended = ready.drive(settings, open, false, |daemon| daemon.tick())?;
+    let ended = ready.drive(settings, open, None, |daemon| daemon.tick())?;
     if let Some(why) = ended.no_state {
         return Err(Failure::State(why));
     }
@@ -116,22 +117,23 @@ impl Ready {
         self,
         settings: &Settings,
         open: impl FnMut() -> Result<Box<dyn crate::store::Store>, crate::store::StoreError> + Send + 'static,
-        listens: bool,
+        signals: Option<Signals>,
         work: fn(&mut Daemon<'_>) -> Ended,
     ) -> Result<Ended, Failure> {
         let managed = own_variable("NOTIFY_SOCKET").is_some();
         let place = own_place(&self.state);
         let outbox = Outbox::default();
-        let longest_stop = self.chains.iter().map(|chain| chain.named.chain.task.kill_after).max().unwrap_or_default();
         let owner = Owner::look();
         let board = Board::new(Box::new(SystemClock::new()), local_zone());
-        let record = Record::of_daemon(&owner, outbox.clone(), board.clone());
+        let record = Record::of_daemon(&owner, place.state_dir.clone(), outbox.clone(), board.clone());
         let mut audience = Audience::new(board, &owner.machine, push(self.push, Waits::TheEnd));
-        if listens {
+        // A tick is nobody who could be asked for long.
+        if signals.is_some() {
             audience.listen(&self.daemon)?;
         }
+        let signals = signals.map_or_else(hear_signals, Ok)?;
+        let mut stage = Stage::hearing(signals, managed, None, Duration::ZERO, record)?;
         // The manager hears of the daemon as a whole; what each run does is in the log.
-        let mut stage = Stage::new(managed, None, longest_stop, record)?;
         stage.be_silent_about_runs();
         stage.tell_others(audience.push.clone());
         let (driver, ids) = stage.driver();
@@ -140,8 +142,7 @@ impl Ready {
         let mut alarm = ClockAlarm::new().context("the kernel gives no timer")?;
         let built = BUILT.parse().context("the build date")?;
         let mut surroundings = Surroundings::new(settings, self.config, place, managed, audience);
-        let stop_time = self.daemon.stop_time;
-        let parts = Parts { fleet: Fleet::new(driver), ids, state, alarm: &mut alarm, outside: &mut surroundings, built, stop_time };
+        let parts = Parts { fleet: Fleet::new(driver), ids, state, alarm: &mut alarm, outside: &mut surroundings, built };
         systemd::ready(managed);
         let mut daemon = Daemon::new(parts, self.chains);
         let ended = work(&mut daemon);

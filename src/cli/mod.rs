@@ -18,6 +18,8 @@ pub mod exit;
 mod filter;
 mod generate;
 mod get;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod going;
 mod guarded;
 #[cfg(feature = "store")]
 mod history;
@@ -176,9 +178,11 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         }
         #[cfg(all(feature = "schedule", feature = "store"))]
         Some(Command::Daemon) => {
+            // Before anything else: whoever stops it in its first moments has it end as at any other.
+            let signals = stage::hear_signals()?;
             let settings = Settings::resolve(&global, true)?;
             report_log::start(settings.log.clone());
-            daemon::daemon(&settings)
+            daemon::daemon(&settings, signals)
         }
         #[cfg(all(feature = "schedule", feature = "store"))]
         Some(Command::Tick) => {

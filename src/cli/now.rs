@@ -12,7 +12,7 @@ use super::prepare::{prepare, refuse_errors};
 use super::print;
 use super::record::Record;
 use super::refused::{Refusal, start_hook};
-use super::run::{refuse_nested, tell_findings};
+use super::run::{at_once, refuse_nested, tell_findings};
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables, push};
 use super::stage::Stage;
 use crate::chain::World;
@@ -31,7 +31,7 @@ use crate::names::{MAIN_CHAIN, RunId, RunIds};
 use crate::notify::systemd::stopping;
 use crate::outcome::RunOutcome;
 use crate::push::{Push, Waits};
-use crate::report::bars::Bars;
+use crate::report::bars::{Bars, Progress};
 use crate::trigger::{Trigger, TriggerKind};
 
 /// Runs the chains that are named, or every enabled `[chain:NAME]`.
@@ -47,7 +47,7 @@ pub fn now(settings: &Settings, words: &[String]) -> Result<Exit, Failure> {
     let managed = own_variable("NOTIFY_SOCKET").is_some();
     let longest_stop = chains.iter().map(|chain| chain.setup.longest_stop()).max().unwrap_or(Duration::ZERO);
     let state_dir = state_dir(own_variable, rustix::process::geteuid().is_root());
-    let mut stage = Stage::new(managed, bars(&chains), longest_stop, Record::of_main(&state))?;
+    let mut stage = Stage::new(managed, bars(&chains, settings.progress), longest_stop, Record::of_main(&state))?;
     let others = push(told_others, Waits::TheEnd);
     stage.tell_others(others.clone());
     let (driver, ids) = stage.driver();
@@ -225,7 +225,8 @@ impl Play<'_> {
 }
 
 /// Bars only where a terminal is ours alone.
-fn bars(chains: &[Ready]) -> Option<Bars> {
+fn bars(chains: &[Ready], progress: Progress) -> Option<Bars> {
     let shared = chains.iter().any(|chain| chain.setup.writes_to(Output::Inherit));
-    (!shared && std::io::stderr().is_terminal()).then(Bars::new)
+    let at_once = chains.iter().map(|chain| at_once(&chain.setup)).sum();
+    if !shared && std::io::stderr().is_terminal() { Bars::new(progress, at_once) } else { None }
 }

@@ -7,10 +7,12 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 use super::audience::Audience;
+use super::daemon::LAST_WORDS;
 #[cfg(feature = "http")]
 use super::lock_view;
 use super::prepare::{Prepared, prepare};
@@ -22,6 +24,7 @@ use super::web::{Web, answer_tick};
 use super::work::{TaskFinder, telling};
 use crate::chain::Driver;
 use crate::chain::fleet::Ready;
+use crate::chain::run::Run;
 use crate::clock::{Clock, SystemClock};
 use crate::config::load::include_dir;
 use crate::config::queues::{self, QueueSettings};
@@ -55,6 +58,9 @@ pub struct Surroundings<'a> {
     shown: String,
     #[cfg(feature = "http")]
     looker: Looker,
+    stop_time: Duration,
+    /// The manager knows that we stop, and how long that may take.
+    told_stopping: bool,
     /// What may be shown to others.
     pub audience: Audience,
 }
@@ -65,6 +71,7 @@ type Stamp = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
 impl<'a> Surroundings<'a> {
     /// Those of this configuration. `managed` is whether a service manager listens.
     pub fn new(settings: &'a Settings, config: Config, place: Place, managed: bool, audience: Audience) -> Self {
+        let stop_time = DaemonSettings::new(&config, &mut Vec::new()).stop_time;
         Self {
             stamp: stamp(&config),
             settings,
@@ -74,6 +81,8 @@ impl<'a> Surroundings<'a> {
             shown: String::new(),
             #[cfg(feature = "http")]
             looker: Looker::default(),
+            stop_time,
+            told_stopping: false,
             audience,
         }
     }
@@ -213,8 +222,16 @@ impl Outside for Surroundings<'_> {
         queues::names(&self.config).next().is_some()
     }
 
+    fn stop_time(&self) -> Duration {
+        self.stop_time
+    }
+
     fn tell(&mut self, view: &View<'_>) {
         self.audience.note(view);
+        if view.stopping && !self.told_stopping {
+            self.told_stopping = true;
+            systemd::stopping_within(self.managed, longest_stop(self.stop_time, view.runs));
+        }
         let text = summary(view);
         if text != self.shown {
             systemd::status(self.managed, &text);
@@ -229,7 +246,7 @@ impl Surroundings<'_> {
         let known = std::mem::replace(&mut self.stamp, stamp(&self.config));
         let Loaded { config, mut findings, push, .. } = self.settings.load().map_err(|failure| failure.to_string())?;
         let chains = book_of(&config, &mut findings);
-        judge_daemon(&config, &mut findings);
+        let daemon = judge_daemon(&config, &mut findings);
         let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
         if !errors.is_empty() {
             return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
@@ -238,14 +255,21 @@ impl Surroundings<'_> {
         drop(known);
         #[cfg(feature = "http")]
         if let Some(web) = &mut self.audience.web {
-            web.reload(&DaemonSettings::new(&config, &mut Vec::new()))?;
+            web.reload(&daemon)?;
         }
         self.audience.push.reload(push);
         self.audience.note_reload();
+        self.stop_time = daemon.stop_time;
         self.stamp = stamp(&config);
         self.config = config;
         Ok(chains)
     }
+}
+
+/// How long a stop may take: what runs may go on for, is then ended, and is written down.
+fn longest_stop(stop_time: Duration, runs: &[Run]) -> Duration {
+    let ending = runs.iter().map(|run| run.setup().longest_stop()).max();
+    ending.map_or(LAST_WORDS, |ending| LAST_WORDS.saturating_add(stop_time).saturating_add(ending))
 }
 
 /// One line for `systemctl status`.

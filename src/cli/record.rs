@@ -7,6 +7,9 @@ use crate::event::{Event, Reader, RunRef};
 pub struct Record {
     #[cfg(feature = "store")]
     recorder: Option<crate::store::record::Recorder>,
+    /// By which state runs know one another.
+    #[cfg(feature = "store")]
+    state_dir: Option<std::path::PathBuf>,
     /// What is shown of them while they go on.
     #[cfg(all(feature = "store", feature = "schedule"))]
     board: Option<crate::board::Board>,
@@ -24,10 +27,12 @@ impl Record {
 
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let facts = Facts { owner: Owner::look_quickly(&boot_id), exit_code: |outcome| Exit::of_run(outcome).code() };
-        let keeper = super::state::own_place(state).spool().map(SpoolKeeper::new);
+        let place = super::state::own_place(state);
+        let keeper = place.spool().map(SpoolKeeper::new);
         let recorder = keeper.map(|keeper| Recorder::new(facts, Box::new(SystemClock::new()), Box::new(keeper)));
         Self {
             recorder,
+            state_dir: place.state_dir,
             #[cfg(feature = "schedule")]
             board: None,
         }
@@ -36,18 +41,24 @@ impl Record {
     /// Keeps nothing: a job has its own record.
     #[cfg(feature = "schedule")]
     pub fn of_nobody() -> Self {
-        Self { recorder: None, board: None }
+        Self { recorder: None, state_dir: None, board: None }
     }
 
     /// Hands the records to the loop of the daemon, which writes them down.
     #[cfg(feature = "schedule")]
-    pub fn of_daemon(owner: &crate::store::Owner, outbox: crate::daemon::Outbox, board: crate::board::Board) -> Self {
+    pub fn of_daemon(
+        owner: &crate::store::Owner,
+        state_dir: Option<std::path::PathBuf>,
+        outbox: crate::daemon::Outbox,
+        board: crate::board::Board,
+    ) -> Self {
         use super::exit::Exit;
         use crate::clock::SystemClock;
         use crate::store::record::{Facts, Recorder};
 
         let facts = Facts { owner: owner.clone(), exit_code: |outcome| Exit::of_run(outcome).code() };
-        Self { recorder: Some(Recorder::new(facts, Box::new(SystemClock::new()), Box::new(outbox))), board: Some(board) }
+        let recorder = Recorder::new(facts, Box::new(SystemClock::new()), Box::new(outbox));
+        Self { recorder: Some(recorder), state_dir, board: Some(board) }
     }
 }
 
@@ -73,4 +84,22 @@ impl Reader for Record {
 
     #[cfg(not(feature = "store"))]
     fn tell(&mut self, _: &RunRef, _: &Event<'_>) {}
+
+    /// As JSON, for `runner status` and `runner why`.
+    #[cfg(feature = "store")]
+    fn describe(&self, run: &RunRef) -> Option<Vec<u8>> {
+        use crate::notify::asking::LONGEST;
+        use crate::status::{Going, VERSION};
+
+        let chain = run.chain.clone();
+        let state_dir = self.state_dir.as_ref()?.display().to_string();
+        let mut going = Going { version: VERSION, chain, state_dir, pid: std::process::id(), run: self.recorder.as_ref()?.describe(run)? };
+        let mut text = serde_json::to_vec(&going).ok()?;
+        // Of a thousand tasks those that are done are of the least interest.
+        if text.len() > LONGEST {
+            going.run.tasks.retain(crate::status::Task::is_going);
+            text = serde_json::to_vec(&going).ok()?;
+        }
+        Some(text).filter(|text| text.len() <= LONGEST)
+    }
 }

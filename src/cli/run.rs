@@ -36,7 +36,7 @@ use crate::process::signal::Signals;
 use crate::process::unix::WaitMethod;
 use crate::push::Push;
 use crate::push::Waits;
-use crate::report::bars::Bars;
+use crate::report::bars::{Bars, Progress};
 use crate::trigger::{Trigger, TriggerKind};
 
 /// Runs the main chain as often as it is to be run.
@@ -70,7 +70,8 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
         return Ok(Exit::Done);
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
-    let play = Play { config: &config, setup: Rc::new(setup), variables, managed, halt_after: args.halt_after };
+    let play =
+        Play { config: &config, setup: Rc::new(setup), variables, managed, halt_after: args.halt_after, progress: settings.progress };
     let exit = play.drive(prepared.lock, Record::of_main(&state), push(told_others, Waits::EachRun))?;
     stopping(managed);
     Ok(exit)
@@ -111,6 +112,7 @@ struct Play<'a> {
     variables: Vec<CString>,
     managed: bool,
     halt_after: bool,
+    progress: Progress,
 }
 
 /// What became of one of the runs.
@@ -122,7 +124,7 @@ enum Once {
 
 impl Play<'_> {
     fn drive(&self, lock: Option<LockPlan>, record: Record, others: Push) -> Result<Exit, Failure> {
-        let mut stage = Stage::new(self.managed, bars(&self.setup), self.setup.longest_stop(), record)?;
+        let mut stage = Stage::new(self.managed, bars(&self.setup, self.progress), self.setup.longest_stop(), record)?;
         stage.tell_others(others);
         let (mut driver, ids) = stage.driver();
         let Some(lock) = lock else { return self.repeat(&mut driver, ids, None) };
@@ -238,9 +240,14 @@ fn drive_run(run: Run, driver: &mut Driver<'_>, lock: Option<&Guarded>) -> Run {
 }
 
 /// Bars only where a terminal is ours alone: a task that writes to it itself would tear them.
-fn bars(setup: &Setup) -> Option<Bars> {
+fn bars(setup: &Setup, progress: Progress) -> Option<Bars> {
     let shared = setup.writes_to(Output::Inherit);
-    (!shared && std::io::stderr().is_terminal()).then(Bars::new)
+    if !shared && std::io::stderr().is_terminal() { Bars::new(progress, at_once(setup)) } else { None }
+}
+
+/// How many of its tasks may run side by side.
+pub fn at_once(setup: &Setup) -> usize {
+    setup.chain.max_parallel.min(setup.tasks.len())
 }
 
 fn interval(setup: &Setup) -> Option<Interval> {

@@ -22,6 +22,7 @@ use crate::names::{MAIN_CHAIN, suggestion};
 use crate::outcome::RunOutcome;
 use crate::process::find_program;
 use crate::push::{Push, Waits};
+use crate::report::bars::Progress;
 use crate::report::log::LogSettings;
 
 /// What holds for every command.
@@ -35,6 +36,8 @@ pub struct Settings {
     pub strict: bool,
     /// `--json`.
     pub json: bool,
+    /// `--progress`.
+    pub progress: Progress,
     /// The log.
     pub log: LogSettings,
 }
@@ -57,6 +60,7 @@ impl Settings {
             overrides,
             strict: args.strict,
             json: args.json,
+            progress: args.progress,
             log: log_settings(args, color),
         })
     }

@@ -38,10 +38,17 @@ impl Stage {
     /// # Errors
     /// /dev/null cannot be opened, or the kernel refuses a signal handler.
     pub fn new(managed: bool, bars: Option<Bars>, longest_stop: Duration, record: Record) -> anyhow::Result<Self> {
+        Self::hearing(hear_signals()?, managed, bars, longest_stop, record)
+    }
+
+    /// The same with signals that are heard already.
+    ///
+    /// # Errors
+    /// /dev/null cannot be opened.
+    pub fn hearing(signals: Signals, managed: bool, bars: Option<Bars>, longest_stop: Duration, record: Record) -> anyhow::Result<Self> {
         close_stdin().context("/dev/null cannot be opened")?;
         let clock = SystemClock::new();
         let family = Family::new(WaitMethod::detect());
-        let signals = Signals::install().context("signals cannot be heard")?;
         let ears = Ears::new(signals, Watchdog::new(managed, clock.now()));
         let readers = Readers { reporter: Reporter::new(bars), status: Status::new(managed, longest_stop), record, push: Push::default() };
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -65,6 +72,14 @@ impl Stage {
         let Self { clock, family, ears, readers, rng, ids } = self;
         (Driver { ears, world: World { family, clock, reader: readers, rng } }, ids)
     }
+}
+
+/// Hears the signals that stop us, from now on.
+///
+/// # Errors
+/// The kernel refuses a signal handler.
+pub fn hear_signals() -> anyhow::Result<Signals> {
+    Signals::install().context("signals cannot be heard")
 }
 
 /// A random number from the keys that std draws for its hash maps: these never wait for entropy (getrandom(2) with
@@ -95,6 +110,10 @@ impl Reader for Readers {
 
     fn wake(&mut self) {
         self.reporter.wake();
+    }
+
+    fn describe(&self, run: &RunRef) -> Option<Vec<u8>> {
+        self.record.describe(run)
     }
 }
 

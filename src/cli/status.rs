@@ -11,20 +11,20 @@ use serde_json::json;
 use super::exit::{Exit, Failure};
 use super::lock_view::{holder_in_words, look, needed, waits_for};
 use super::outside::{book_of, local_zone};
-use super::print;
 use super::queue_status;
 use super::schedule::rules;
 use super::settings::{Loaded, Settings, is_error, without_repeats};
 use super::state::Reading;
 use super::table::{self, Table};
+use super::{going, print};
 use crate::clock::{Clock, SystemClock};
 use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::ChainSettings;
 use crate::config::{Config, Finding, Origin, value};
 use crate::daemon::book::Booked;
 use crate::mark;
-use crate::names::{MAIN_CHAIN, suggestion};
-use crate::status::{Chain, Configuration, Date, Ended, Lock, Queue, RefusedConfiguration, Run, Status, Totals, VERSION};
+use crate::names::{MAIN_CHAIN, counted, suggestion};
+use crate::status::{Chain, Configuration, Date, Ended, Going, Lock, Queue, RefusedConfiguration, Run, Status, Totals, VERSION};
 use crate::store::record::{CRASHED, REFUSED, RunRecord, SKIPPED};
 use crate::store::{HistoryQuery, Owner};
 use crate::worker::max_attempts;
@@ -91,7 +91,7 @@ fn watch(settings: &Settings, question: &Question, in_place: bool) -> Result<Exi
         if before.as_ref() != Some(&shown) {
             if in_place {
                 // Cursor to the first place, and everything behind it erased (ECMA-48, CUP and ED).
-                print::text(&format!("\u{1b}[H\u{1b}[J{shown}"))?;
+                print::text(&format!("\u{1b}[H\u{1b}[J{}", on_screen(&shown, table::height())))?;
             } else {
                 print::text(&format!("{}\n", as_json(&status)))?;
             }
@@ -103,6 +103,14 @@ fn watch(settings: &Settings, question: &Question, in_place: bool) -> Result<Exi
             return Ok(Exit::Done);
         }
     }
+}
+
+/// As much as the screen has lines for: the last one is left to the cursor.
+fn on_screen(text: &str, height: Option<usize>) -> String {
+    let lines = text.lines().count();
+    let Some(room) = height.map(|height| height - 1).filter(|room| *room < lines) else { return text.to_owned() };
+    let shown: String = text.split_inclusive('\n').take(room - 1).collect();
+    format!("{shown}… {} more; name the chains you want to see\n", counted(lines + 1 - room, "line"))
 }
 
 /// What stays the same as long as nothing happens.
@@ -158,19 +166,21 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
         let near = suggestion(word, booked.iter().map(Booked::name).chain([MAIN_CHAIN]));
         return Err(Failure::Usage(format!("no chain is called `{word}`{near}")));
     }
+    let going = going::look();
     let mut reading = Reading::open(settings)?;
     let (now, zone) = (SystemClock::new().wall(), local_zone());
+    let going = going::of_state(going, reading.state_dir.as_deref(), &zone);
     let time = Date::new(now, &zone);
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| word == name);
     let mut chains = Vec::new();
     if wanted(MAIN_CHAIN) {
-        let chain = Look { settings: &main, booked: None, now, zone: &zone }.chain(&mut reading)?;
+        let chain = Look { settings: &main, booked: None, now, zone: &zone, going: &going }.chain(&mut reading)?;
         if main.task_dir.is_some() || !chain.runs.is_empty() || !words.is_empty() {
             chains.push(chain);
         }
     }
     for chain in booked.iter().filter(|chain| wanted(chain.name())) {
-        chains.push(Look { settings: &chain.named.chain, booked: Some(chain), now, zone: &zone }.chain(&mut reading)?);
+        chains.push(Look { settings: &chain.named.chain, booked: Some(chain), now, zone: &zone, going: &going }.chain(&mut reading)?);
     }
     chains.sort_by(|a, b| a.name.cmp(&b.name));
     let named = booked.iter().map(|chain| &chain.named.chain);
@@ -237,6 +247,8 @@ struct Look<'a> {
     booked: Option<&'a Booked>,
     now: Timestamp,
     zone: &'a TimeZone,
+    /// The runs that tell of themselves.
+    going: &'a [Going],
 }
 
 impl Look<'_> {
@@ -252,6 +264,7 @@ impl Look<'_> {
         let (ended, going): (Vec<_>, Vec<_>) = std::mem::take(&mut records).into_iter().partition(|run| run.outcome.is_some());
         let mut running: Vec<Run> = going.iter().map(|run| self.run(run)).collect();
         running.extend(self.marked(reading).filter(|run| running.iter().all(|known| known.id != run.id)));
+        self.add_told(&mut running, &ended);
         let schedule = self.booked.and_then(|chain| chain.schedule.as_ref());
         Ok(Chain {
             name: name.clone(),
@@ -265,6 +278,19 @@ impl Look<'_> {
             last_success: last_success.map(|at| Date::new(at, self.zone)),
             totals: Totals::default(),
         })
+    }
+
+    /// What runs tell of themselves is more than what is written of them; one that ended meanwhile has its record.
+    fn add_told(&self, running: &mut Vec<Run>, ended: &[RunRecord]) {
+        let ours = self.going.iter().filter(|going| going.chain == self.settings.name).map(|going| &going.run);
+        for told in ours.filter(|told| ended.iter().all(|run| run.run_id != told.id)) {
+            let max_tries = if told.max_tries == u32::MAX { self.settings.task.max_tries.count() } else { told.max_tries };
+            let told = Run { max_tries, ..told.clone() };
+            match running.iter_mut().find(|known| known.id == told.id) {
+                Some(known) => *known = told,
+                None => running.push(told),
+            }
+        }
     }
 
     /// When it fires next.
@@ -299,6 +325,7 @@ impl Look<'_> {
             exit_code: None,
             try_num: 1,
             max_tries: self.settings.task.max_tries.count(),
+            until: None,
             tasks: Vec::new(),
         }
     }
@@ -336,17 +363,20 @@ fn as_text(status: &Status) -> String {
     for chain in &status.chains {
         let last = chain.runs.first();
         let next = chain.next.first().map_or("-".to_owned(), |at| format!("in {}", table::about(status.time.at.duration_until(at.at))));
-        let result = last.and_then(|run| Some((run.outcome?.words(), &run.why))).map(|(word, why)| match why {
-            Some(why) => format!("{word}: {why}"),
-            None => word.to_owned(),
-        });
+        let doing = chain.running.first().and_then(|run| going::doing(run, status.time));
+        let result = || {
+            last.and_then(|run| Some((run.outcome?.words(), &run.why))).map(|(word, why)| match why {
+                Some(why) => format!("{word}: {why}"),
+                None => word.to_owned(),
+            })
+        };
         table.add(vec![
             chain.name.clone(),
             state(chain, status.time),
             ago(last.map(|run| run.ended_at.unwrap_or(run.started_at))),
             ago(chain.last_success),
             next,
-            result.unwrap_or_else(|| "-".to_owned()),
+            doing.or_else(result).unwrap_or_else(|| "-".to_owned()),
         ]);
     }
     let mut text = table.text(table::width());

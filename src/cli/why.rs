@@ -9,11 +9,11 @@ use super::exit::{Exit, Failure};
 use super::lock_view::{holder_in_words, look, needed, waits_for};
 use super::outside::{book_of, local_zone};
 use super::prepare::prepare;
-use super::print;
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, part_findings, without_repeats};
 use super::state::Reading;
 use super::status::ended;
 use super::table;
+use super::{going, print};
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::{self, Overlap};
 use crate::config::sections::Sections;
@@ -23,7 +23,7 @@ use crate::daemon::book::Booked;
 use crate::mark;
 use crate::names::MAIN_CHAIN;
 use crate::schedule::agenda::believe;
-use crate::status::{Date, Ended, Lock};
+use crate::status::{Date, Ended, Going, Lock, Run, Task};
 use crate::store::HistoryQuery;
 use crate::store::record::RunRecord;
 
@@ -69,9 +69,11 @@ pub fn why(settings: &Settings, word: &str) -> Result<Exit, Failure> {
     let Loaded { config, chain: main, mut findings, .. } = settings.load()?;
     let chain = if word == MAIN_CHAIN { main } else { find_chain(&config, word, &mut Vec::new())?.chain };
     let booked = book_of(&config, &mut findings).into_iter().find(|booked| booked.name() == word);
+    let (told, zone) = (going::look(), local_zone());
     let mut reading = Reading::open(settings)?;
-    let case =
-        Case { settings, config: &config, chain: &chain, booked: booked.as_ref(), now: SystemClock::new().wall(), zone: local_zone() };
+    let told = going::of_state(told, reading.state_dir.as_deref(), &zone).into_iter().find(|going| going.chain == word);
+    let now = SystemClock::new().wall();
+    let case = Case { settings, config: &config, chain: &chain, booked: booked.as_ref(), told: told.as_ref(), now, zone };
     let facts = case.facts(findings, &mut reading)?;
     if settings.json {
         let list: Vec<Value> =
@@ -85,11 +87,13 @@ pub fn why(settings: &Settings, word: &str) -> Result<Exit, Failure> {
 
 fn as_text(chain: &str, facts: &[Fact]) -> String {
     let mut text = format!("{chain}\n");
+    let width = table::width().unwrap_or(usize::MAX);
     for fact in facts {
         let when = fact.at.map(|at| format!("{}  ", at.show("%Y-%m-%dT%H:%M:%S%:z"))).unwrap_or_default();
-        text.push_str(&format!("  {when}{}\n", table::harmless(&fact.text).replace('\n', " ")));
+        let line = format!("{when}{}", table::harmless(&fact.text).replace('\n', " "));
+        text.push_str(&table::wrapped(&line, 2, 4, width));
         if let Some(advice) = &fact.advice {
-            text.push_str(&format!("      -> {advice}\n"));
+            text.push_str(&table::wrapped(&format!("-> {advice}"), 6, 9, width));
         }
     }
     text
@@ -101,6 +105,8 @@ struct Case<'a> {
     config: &'a Config,
     chain: &'a ChainSettings,
     booked: Option<&'a Booked>,
+    /// A run of it that tells of itself.
+    told: Option<&'a Going>,
     now: Timestamp,
     zone: TimeZone,
 }
@@ -110,6 +116,7 @@ impl Case<'_> {
         let runs = reading.history(&HistoryQuery { chain: Some(self.chain.name.clone()), failed: false, limit: RUNS })?;
         let lock = look(&needed([self.chain]), self.date(self.now)).into_iter().next();
         let mut facts: Vec<Fact> = self.of_running(&runs, reading, lock.as_ref()).into_iter().collect();
+        facts.extend(self.told.filter(|_| !facts.is_empty()).map(|told| self.of_told(&told.run)).unwrap_or_default());
         facts.extend(lock.as_ref().and_then(of_lock));
         facts.extend(self.of_configuration(findings));
         facts.extend(self.of_clock(reading)?);
@@ -130,6 +137,10 @@ impl Case<'_> {
 
     fn of_running(&self, runs: &[RunRecord], reading: &Reading, lock: Option<&Lock>) -> Option<Fact> {
         let open = runs.iter().find(|run| run.outcome.is_none()).map(|run| (run.run_id.clone(), run.pid, run.began));
+        let (recorded, pid_of) = (open.is_some(), |going: &Going| i32::try_from(going.pid).unwrap_or_default());
+        // One that ended since it was asked has its record.
+        let goes_on = |going: &&Going| runs.iter().all(|run| run.run_id != going.run.id);
+        let told = || self.told.filter(goes_on).map(|going| (going.run.id.clone(), pid_of(going), going.run.started_at.at));
         let marked = || {
             reading
                 .state_dir
@@ -137,7 +148,7 @@ impl Case<'_> {
                 .and_then(|dir| mark::look(dir, &self.chain.name))
                 .map(|holder| (holder.run_id, holder.pid, holder.since))
         };
-        let (run, pid, since) = open.or_else(marked)?;
+        let (run, pid, since) = open.or_else(marked).or_else(told)?;
         if lock.is_some_and(|lock| waits_for(lock, &run)) {
             let text =
                 format!("its lock is asked for, by run {run} of process {pid}, for {}", table::about(since.duration_until(self.now)));
@@ -150,7 +161,28 @@ impl Case<'_> {
             None => "",
         };
         let text = format!("it runs: run {run} of process {pid}, for {}{meanwhile}", table::about(since.duration_until(self.now)));
-        Some(Fact::new("running", text).at(self.date(since)).advice(format!("runner show {run}")))
+        // What no database knows yet is shown when it has ended.
+        let advice = if recorded { format!("runner show {run}") } else { format!("runner status {} --watch", self.chain.name) };
+        Some(Fact::new("running", text).at(self.date(since)).advice(advice))
+    }
+
+    /// What it does, or for which try it waits.
+    fn of_told(&self, run: &Run) -> Vec<Fact> {
+        let now = self.date(self.now);
+        let waits = |text: String, until: Date| {
+            Fact::new("waiting", format!("{text}, in {}", table::about(now.at.duration_until(until.at)))).at(until)
+        };
+        let of = |try_num| going::of_tries(try_num, self.chain.task.max_tries.count());
+        let whole = run.until.map(|until| waits(format!("it waits to begin again from its start, {}", of(run.try_num)), until));
+        let task = |task: &Task| match (task.until, task.tries.last()) {
+            (Some(until), Some(last)) => Some(waits(format!("{} waits to be tried again, {}", task.file, of(last.try_num + 1)), until)),
+            (Some(until), None) => Some(waits(format!("{} waits to be tried again", task.file), until)),
+            (None, Some(last)) if task.is_going() => {
+                Some(Fact::new("task", format!("it is at {}", going::of_task(task, now))).at(last.started_at))
+            }
+            (None, Some(_) | None) => None,
+        };
+        whole.into_iter().chain(run.tasks.iter().filter_map(task)).collect()
     }
 
     fn of_configuration(&self, findings: Vec<Finding>) -> Vec<Fact> {

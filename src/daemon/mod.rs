@@ -81,6 +81,9 @@ pub trait Outside {
     /// Answers those who want to look; those who want a tick are handed on.
     fn asked(&mut self, view: &View<'_>) -> Vec<TickAnswer>;
 
+    /// How long runs may go on when we are told to stop.
+    fn stop_time(&self) -> Duration;
+
     /// Tells people and the service manager how things stand.
     fn tell(&mut self, view: &View<'_>);
 
@@ -187,8 +190,6 @@ pub struct Parts<'a> {
     pub outside: &'a mut dyn Outside,
     /// When the program was built: an earlier clock is none.
     pub built: Timestamp,
-    /// How long runs may go on when we are told to stop.
-    pub stop_time: Duration,
 }
 
 /// The daemon, or one tick.
@@ -444,12 +445,13 @@ impl<'a> Daemon<'a> {
                 let jobs = if jobs > 0 { format!(" and {}", counted(jobs, "job")) } else { String::new() };
                 log::warn!("told to stop; {}{jobs} still", counted(going, "run"));
                 self.leave_the_rest();
-                self.crew.stop(self.parts.stop_time, self.parts.fleet.now());
-                if self.parts.stop_time.is_zero() {
+                let stop_time = self.parts.outside.stop_time();
+                self.crew.stop(stop_time, self.parts.fleet.now());
+                if stop_time.is_zero() {
                     self.mode = Mode::Stopping(None);
                     self.parts.fleet.stop(None, signal);
                 } else {
-                    self.mode = Mode::Stopping(Some(self.parts.fleet.now() + self.parts.stop_time));
+                    self.mode = Mode::Stopping(Some(self.parts.fleet.now() + stop_time));
                 }
             }
             Mode::Tick | Mode::Stopping(_) => {

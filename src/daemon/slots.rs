@@ -1,6 +1,6 @@
 //! Which slots are due, whose they are, and what a new configuration makes of them. Starts nothing: what is ours goes to `runs`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -242,6 +242,7 @@ impl Daemon<'_> {
                     log::warn!("{why}");
                 }
                 self.offer_all(&due, TriggerKind::Tick, now, None);
+                self.mark_first_seen(&due, &loaded.marks, now);
             }
             Mode::Daemon => self.save_marks(now),
             Mode::Stopping(_) => return,
@@ -250,6 +251,17 @@ impl Daemon<'_> {
         let offers: Vec<Offer> = boot.iter().map(|chain| self.new_offer(chain, slot.clone(), TriggerKind::Boot, false)).collect();
         self.claim(offers, now, None);
         self.tell();
+    }
+
+    /// Writes down that somebody looks at chains that are seen for the first time and not due: what passes from now on was
+    /// missed, and `runner why` does not say that nobody looks. Later ticks write of them only when they are due.
+    fn mark_first_seen(&mut self, looked_at: &[(Booked, Decision)], known: &HashMap<String, Timestamp>, now: Timestamp) {
+        let is_due = |decision: &Decision| !decision.run.is_empty() || !decision.given_up.is_empty();
+        let machine = self.parts.state.machine();
+        let of = |(chain, decision): &(Booked, Decision)| (chain.slots_of(machine).to_owned(), chain.name().to_owned(), decision.watermark);
+        let new = looked_at.iter().filter(|(chain, decision)| !known.contains_key(chain.name()) && !is_due(decision));
+        let marks = new.map(of).collect();
+        self.parts.state.mark(marks, now);
     }
 
     /// Asks for the slots of processes that are gone: those that are still wanted by the rules of what was missed run, the others

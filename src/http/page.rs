@@ -119,15 +119,16 @@ fn time(html: &mut Html, date: Date, words: &str) {
     html.raw("<time").attribute("datetime", &date.to_string()).raw(">").text(words).raw("</time>");
 }
 
-/// A moment, as short as it can be told apart today.
+/// A moment, as short as it can be told apart today and here: by another clock than ours it has its offset.
 fn when(date: Date, now: Date) -> String {
     let same = |pattern| date.show(pattern) == now.show(pattern);
+    let offset = if same("%:z") { "" } else { " %:z" };
     if same("%Y-%m-%d") {
-        date.show("%H:%M:%S")
+        date.show(&format!("%H:%M:%S{offset}"))
     } else if same("%Y") {
-        date.show("%-d %b %H:%M")
+        date.show(&format!("%-d %b %H:%M{offset}"))
     } else {
-        date.show("%-d %b %Y %H:%M")
+        date.show(&format!("%-d %b %Y %H:%M{offset}"))
     }
 }
 
@@ -237,8 +238,12 @@ fn running(html: &mut Html, status: &Status) {
         run_link(html, Some(run), &chain.name);
         html.raw("</h3><p class=\"quiet small\">for ").text(&about(run.seconds(status.time))).raw(", since ");
         time(html, run.started_at, &when(run.started_at, status.time));
-        html.raw(" (").text(&run.trigger).raw(") · try ").text(&of_tries(run.try_num, run.max_tries)).raw(" · ");
-        html.text(&format!("{done} of {}", counted(run.tasks.len(), "task"))).raw(" done</p><ul class=\"jobs\">");
+        html.raw(" (").text(&run.trigger).raw(") · try ").text(&of_tries(run.try_num, run.max_tries));
+        if let Some(until) = run.until {
+            html.raw(" begins at ");
+            time(html, until, &when(until, status.time));
+        }
+        html.raw(" · ").text(&format!("{done} of {}", counted(run.tasks.len(), "task"))).raw(" done</p><ul class=\"jobs\">");
         for task in run.tasks.iter().filter(|task| matches!(task.state, TaskState::Running | TaskState::Sleeping | TaskState::Failed)) {
             html.raw("<li><span>").text(&task.file).raw("</span>");
             task_state(html, task);
@@ -326,7 +331,9 @@ fn chain_state(html: &mut Html, chain: &Chain) {
     };
     html.raw("<span").attribute("class", class).raw(">").text(words).raw("</span>");
     let why = last.filter(|run| run.outcome != Some(Ended::Done)).and_then(|run| run.why.as_deref());
-    if let Some(why) = chain.waits_because.as_deref().or(why.filter(|_| chain.running.is_empty())) {
+    // That it is not enabled has been said.
+    let waits = chain.waits_because.as_deref().filter(|_| chain.enabled);
+    if let Some(why) = waits.or(why.filter(|_| chain.running.is_empty())) {
         html.raw("<span class=\"block small quiet\">").text(why).raw("</span>");
     }
 }

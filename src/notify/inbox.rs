@@ -10,11 +10,12 @@ use std::sync::mpsc;
 
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, bind, recvmsg,
-    socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, recvmsg,
+    sendto, socket_with,
 };
 use rustix::process::Pid;
 
+use super::asking::{QUESTION, is_trusted};
 use super::{Message, parse};
 use crate::names::RunId;
 use crate::process::tree::Stat;
@@ -24,6 +25,9 @@ const MAX_DEPTH: usize = 64;
 /// How many descriptors a datagram may bring (SCM_MAX_FD, unix(7)). There is room for all: the kernel would close the
 /// others on our way out of recvmsg, where nobody could do it for us.
 const MAX_DESCRIPTORS: usize = 253;
+
+/// How the names of the sockets begin; the id of the run follows.
+pub const NAME_START: &str = "runner/";
 
 /// The receiving end.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub struct Letter {
     pub sender: Pid,
     /// What it says.
     pub messages: Vec<Message>,
+    /// It asks how the run stands, and has the right to: where the answer goes.
+    pub asker: Option<SocketAddrUnix>,
 }
 
 impl Inbox {
@@ -49,7 +55,7 @@ impl Inbox {
     /// # Errors
     /// The kernel refuses it; the run goes on without.
     pub fn open(run: &RunId) -> io::Result<Self> {
-        let name = format!("runner/{run}");
+        let name = format!("{NAME_START}{run}");
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
         set_socket_passcred(&socket, true)?;
         bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
@@ -73,27 +79,36 @@ impl Inbox {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS), ScmCredentials(1))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let received = recvmsg(&self.socket, &mut [IoSliceMut::new(&mut text)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
-            let length = match received {
-                Ok(received) => received.bytes,
+            let (length, address) = match received {
+                Ok(received) => (received.bytes, received.address),
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(_) => return None,
             };
             let mut sender = None;
             for message in ancillary.drain() {
                 match message {
-                    RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
+                    RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials),
                     RecvAncillaryMessage::ScmRights(descriptors) => descriptors.for_each(|fd| self.close(fd)),
                     _ => {}
                 }
             }
             if let Some(sender) = sender {
-                return Some(Letter { sender, messages: parse(&text[..length]) });
+                let asks = &text[..length] == QUESTION && is_trusted(&sender);
+                let asker = address.filter(|_| asks).and_then(|address| address.try_into().ok());
+                return Some(Letter { sender: sender.pid, messages: parse(&text[..length]), asker });
             }
         }
     }
 }
 
 impl Inbox {
+    /// Answers who asked. Nobody is waited for: an asker who does not read misses the answer.
+    pub fn answer(&self, asker: &SocketAddrUnix, text: &[u8]) {
+        if let Err(error) = sendto(&self.socket, text, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, asker) {
+            log::debug!("somebody who asked is not answered: {error}");
+        }
+    }
+
     /// Closes a descriptor of a task. That of a barrier is a pipe's, which is closed at once; others may keep whoever
     /// closes them, a socket that lingers for hours, and so another thread does it.
     fn close(&self, descriptor: OwnedFd) {

@@ -1,5 +1,6 @@
-//! The protocol of sd_notify(3), both ways: `inbox` hears our tasks, `systemd` tells the service manager.
+//! The protocol of sd_notify(3), both ways: `inbox` hears our tasks, `asking` whoever looks at them, `systemd` tells the service manager.
 
+pub mod asking;
 pub mod inbox;
 pub mod systemd;
 

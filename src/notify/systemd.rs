@@ -67,6 +67,16 @@ pub fn stopping(connected: bool) {
     }
 }
 
+/// The program stops, which may take this long. A stop without an end is one of a century.
+pub fn stopping_within(connected: bool, longest: Duration) {
+    const CENTURY: u64 = 100 * 365 * 86_400;
+    if connected {
+        // sd-notify's own state ends at 71 minutes; the manager reads 64 bits, and takes the greatest for none.
+        let micros = longest.min(Duration::from_secs(CENTURY)).as_micros();
+        send(&[NotifyState::Stopping, NotifyState::Custom(&format!("EXTEND_TIMEOUT_USEC={micros}"))]);
+    }
+}
+
 /// The program is up and waits for its turn. `connected` is whether NOTIFY_SOCKET is set.
 pub fn waiting(connected: bool, why: &str) {
     if connected {
@@ -109,10 +119,7 @@ impl Reader for Status {
             Event::HaltStarted { reason, .. } => send(&[NotifyState::Status(&format!("chain {chain}: halt task, {}", reason.word()))]),
             Event::RunEnded { outcome, .. } => send(&[NotifyState::Status(&format!("chain {chain}: {}", outcome.word()))]),
             Event::Stopping { .. } => {
-                send(&[
-                    NotifyState::Stopping,
-                    NotifyState::ExtendTimeoutUsec(u32::try_from(self.longest_stop.as_micros()).unwrap_or(u32::MAX)),
-                ]);
+                stopping_within(self.connected, self.longest_stop);
             }
             Event::TaskProgress { percent: None, .. }
             | Event::TaskEnding { .. }

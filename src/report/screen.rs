@@ -28,6 +28,11 @@ impl Screen {
         if count == 0 { Ok(()) } else { self.add(&format!("\x1b[{count}{way}")) }
     }
 
+    /// How many lines it has.
+    pub(super) fn lines() -> u16 {
+        Self::size().1
+    }
+
     fn size() -> (u16, u16) {
         let size = rustix::termios::tcgetwinsize(io::stderr()).map(|size| (size.ws_col, size.ws_row));
         size.ok().filter(|(columns, rows)| *columns > 0 && *rows > 0).unwrap_or(SIZE)

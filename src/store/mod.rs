@@ -7,6 +7,7 @@
 pub mod desk;
 pub mod engine;
 pub mod error;
+mod going;
 pub mod job;
 mod jobs;
 pub mod open;

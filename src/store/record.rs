@@ -215,16 +215,38 @@ pub struct Recorder {
     clock: Box<dyn Clock>,
     keeper: Box<dyn Keeper>,
     /// Those that go on: few, mostly one.
-    runs: Vec<Gathered>,
+    pub(super) runs: Vec<Gathered>,
 }
 
-struct Gathered {
-    record: RunRecord,
-    running: Vec<(TaskName, Timestamp)>,
-    tries: VecDeque<TryRecord>,
+pub(super) struct Gathered {
+    pub(super) record: RunRecord,
+    pub(super) running: Vec<Running>,
+    pub(super) tries: VecDeque<TryRecord>,
+    pub(super) waits: Waits,
     /// The length of all tails, and how many tries from the front have none any more.
     tails: usize,
     without_tail: usize,
+}
+
+/// A try that goes on.
+pub(super) struct Running {
+    pub(super) task: TaskName,
+    pub(super) began: Timestamp,
+    pub(super) try_num: u32,
+    pub(super) max_tries: u32,
+    pub(super) percent: Option<u8>,
+    pub(super) status: Option<String>,
+}
+
+/// What waits to be tried again.
+#[derive(Default)]
+pub(super) struct Waits {
+    /// Everything: since when, for how long, the try that comes, how many there are, and how many tries lie before it.
+    pub(super) run: Option<(Timestamp, Duration, u32, u32)>,
+    /// How many tries had been made when everything began again.
+    pub(super) tries_before: u64,
+    /// Single tasks: since when, for how long.
+    pub(super) tasks: Vec<(TaskName, Timestamp, Duration)>,
 }
 
 impl Recorder {
@@ -244,7 +266,7 @@ impl Recorder {
         let record = self.record_of(run);
         self.keeper.begun(&record);
         let tries = VecDeque::with_capacity(tasks.min(MOST_TRIES));
-        self.runs.push(Gathered { record, running: Vec::new(), tries, tails: 0, without_tail: 0 });
+        self.runs.push(Gathered { record, running: Vec::new(), tries, waits: Waits::default(), tails: 0, without_tail: 0 });
     }
 }
 
@@ -260,7 +282,18 @@ impl Reader for Recorder {
         let Some(at) = self.runs.iter().position(|gathered| gathered.record.run_id == run.id.as_str()) else { return };
         let gathered = &mut self.runs[at];
         match event {
-            Event::TaskStarted { task, .. } => gathered.running.push(((*task).clone(), self.clock.wall())),
+            Event::TaskStarted { task, try_num, max_tries } => {
+                gathered.waits.run = None;
+                gathered.waits.tasks.retain(|(waits, ..)| waits != *task);
+                let (task, try_num, max_tries) = ((*task).clone(), *try_num, *max_tries);
+                gathered.running.push(Running { task, began: self.clock.wall(), try_num, max_tries, percent: None, status: None });
+            }
+            Event::TaskProgress { task, percent, status, .. } => gathered.note_progress(task, *percent, *status),
+            Event::TaskSleeping { task, wait } => gathered.waits.tasks.push(((*task).clone(), self.clock.wall(), *wait)),
+            Event::RunRetry { wait, try_num, max_tries } => {
+                gathered.waits.run = Some((self.clock.wall(), *wait, *try_num, *max_tries));
+                gathered.waits.tries_before = gathered.record.tries_left_out + gathered.tries.len() as u64;
+            }
             Event::TaskEnded(end) => gathered.add(end, self.clock.wall()),
             Event::RunEnded { outcome, duration, .. } => {
                 gathered.record.end(outcome, self.facts.exit_code, *duration, self.clock.wall());
@@ -269,10 +302,7 @@ impl Reader for Recorder {
             }
             Event::RunStarted { .. }
             | Event::RunRefused { .. }
-            | Event::TaskProgress { .. }
             | Event::TaskEnding { .. }
-            | Event::TaskSleeping { .. }
-            | Event::RunRetry { .. }
             | Event::HaltStarted { .. }
             | Event::HaltEnded { .. }
             | Event::HookFailed { .. }
@@ -282,9 +312,18 @@ impl Reader for Recorder {
 }
 
 impl Gathered {
+    fn note_progress(&mut self, task: &TaskName, percent: Option<u8>, status: Option<&str>) {
+        if let Some(running) = self.running.iter_mut().find(|running| running.task == *task) {
+            running.percent = percent.or(running.percent);
+            if let Some(status) = status {
+                running.status = Some(status.to_owned());
+            }
+        }
+    }
+
     fn add(&mut self, end: &TaskEnd, now: Timestamp) {
         let task = end.task.text();
-        let started = self.running.iter().position(|(running, _)| *running == end.task).map(|at| self.running.swap_remove(at).1);
+        let started = self.running.iter().position(|running| running.task == end.task).map(|at| self.running.swap_remove(at).began);
         let worked = matches!(end.verdict, Verdict::Ok | Verdict::Skip);
         let output_tail = tail_text(&end.tail, if worked { OK_TAIL } else { FAILED_TAIL });
         self.tails += output_tail.len();

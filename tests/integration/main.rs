@@ -9,6 +9,8 @@
 )]
 
 mod alive;
+#[cfg(all(feature = "schedule", feature = "store", feature = "http", feature = "net"))]
+mod browser;
 #[cfg(feature = "net")]
 mod consul_double;
 #[cfg(all(feature = "net", feature = "postgres"))]
@@ -16,7 +18,9 @@ mod lock_servers;
 mod outcome;
 mod running;
 mod scene;
+mod terminal;
 
+mod bars;
 mod boot_path;
 mod check_list;
 mod cli;
@@ -34,11 +38,15 @@ mod daemon_http;
 mod daemon_queue;
 #[cfg(all(feature = "schedule", feature = "http", feature = "postgres"))]
 mod daemon_queue_server;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod daemon_stop;
 mod depends;
 mod docs;
 mod env;
 mod examples;
 mod filters;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod going;
 mod halt;
 #[cfg(feature = "store")]
 mod history;
@@ -70,6 +78,8 @@ mod old_kernel;
 mod order;
 mod output;
 mod packaging;
+#[cfg(all(feature = "schedule", feature = "store", feature = "http", feature = "net"))]
+mod page;
 mod parallel;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::contract::{begun, ended};
 use crate::scene::{STATE_DIR, Scene};
+use crate::terminal::Terminal;
 
 fn scene() -> Scene {
     let chains =
@@ -163,30 +164,71 @@ fn watching_shows_what_changes_until_a_signal() {
 
 #[test]
 fn on_a_terminal_it_is_drawn_in_place_and_fits() {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let size = rustix::termios::Winsize { ws_row: 24, ws_col: 60, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&terminal, size).unwrap();
-    rustix::io::ioctl_fionbio(&terminal, true).unwrap();
-    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = Terminal::new(60, 24);
     let long = RunRecord { message: Some("why ".repeat(50)), ..run("r1", "a", "gave_up", 5) };
     let scene = scene();
     store(&scene).put_runs(&[long]).unwrap();
-    let mut running = scene.stdout_to(&name).start(&["status", "--watch"]);
-    let screen = std::cell::RefCell::new(Vec::new());
-    let read = || {
-        let mut buffer = [0_u8; 4096];
-        while let Ok(length) = rustix::io::read(&terminal, &mut buffer) {
-            screen.borrow_mut().extend_from_slice(&buffer[..length]);
-        }
-        String::from_utf8_lossy(&screen.borrow()).into_owned()
-    };
-    running.wait_for("a table", |_| read().contains("never ran"));
+    let mut running = scene.stdout_to(terminal.path()).start(&["status", "--watch"]);
+    crate::scene::until("a table", || terminal.text().contains("never ran"));
     running.signal(Signal::INT);
     running.finish().dies_of(Signal::INT);
-    let text = read();
-    assert!(text.starts_with("\u{1b}[H\u{1b}[JCHAIN"), "{text:?}");
-    assert!(text.lines().all(|line| line.trim_start_matches("\u{1b}[H\u{1b}[J").trim_end().chars().count() <= 60), "{text}");
+    assert!(terminal.lines()[0].starts_with("CHAIN"), "{}", terminal.text());
+    assert_eq!(terminal.wrapped(), None);
+}
+
+/// A chain with a long name that failed with a long message, one in order, and one that is not enabled.
+fn wide_scene() -> Scene {
+    let scene = Scene::new().tasks_at("a", ["1-a.sh"]).raw_config(
+        "[chain:nightly-backup-of-everything]\ntask_dir = a\nschedule = every 1h\n[chain:import]\ntask_dir = a\n[chain:off]\ntask_dir = a\nenabled = no\n",
+    );
+    let failed = RunRecord {
+        failed_task: Some("10-backup-the-databases.sh".into()),
+        message: Some("the tries are used up".into()),
+        ..run("4062abca-0-0ae64b46f0d06c0d", "nightly-backup-of-everything", "gave_up", 5)
+    };
+    store(&scene).put_runs(&[failed, run("4062abca-0-0ae64b46f0d06c0e", "import", "done", 5)]).unwrap();
+    scene
+}
+
+#[rstest::rstest]
+#[case(60)]
+#[case(80)]
+#[case(120)]
+fn each_table_fits_and_what_matters_is_there(#[case] columns: u16) {
+    let scene = wide_scene();
+    for command in ["status", "history", "schedule", "why nightly-backup-of-everything"] {
+        let terminal = Terminal::new(columns, 40);
+        let args: Vec<&str> = command.split(' ').collect();
+        let scene = wide_scene().stdout_to(terminal.path());
+        scene.run(&args).exits(0);
+        assert_eq!(terminal.wrapped(), None, "{command}");
+        let text = terminal.text();
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        match command {
+            "status" => assert!(words.contains("gave up: 10-backup"), "{text}"),
+            "history" => {
+                assert!(words.contains("4062abca-0-0ae64b46f0d06c0d") && words.contains("gave_up") && words.contains("done"), "{text}")
+            }
+            "schedule" => assert!(words.contains("in: ") || words.contains(" IN "), "{text}"),
+            _ => assert!(words.contains("the tries are used up (run 4062abca-0-0ae64b46f0d06c0d)"), "{text}"),
+        }
+    }
+    drop(scene);
+}
+
+#[test]
+fn what_is_watched_stays_where_it_is_and_never_runs_out_of_the_screen() {
+    let terminal = Terminal::new(80, 4);
+    let scene = wide_scene();
+    let mut running = scene.stdout_to(terminal.path()).start(&["status", "--watch"]);
+    crate::scene::until("a table", || terminal.text().contains("more; name the chains"));
+    let first = terminal.lines();
+    assert!(first.len() == 3 && first[0].starts_with("CHAIN") && first[2].starts_with("… "), "{first:#?}");
+    // Five seconds ago becomes six: it was drawn again, over the old one.
+    crate::scene::until("a second one", || terminal.lines() != first);
+    let again = terminal.lines();
+    assert!(again.len() == 3 && again[0].starts_with("CHAIN") && terminal.wrapped().is_none(), "{again:#?}");
+    assert!(!terminal.all().trim_start().contains("\n\n"), "nothing was scrolled away: {}", terminal.all());
+    running.signal(Signal::INT);
+    running.finish().dies_of(Signal::INT);
 }

@@ -103,7 +103,7 @@ fn it_runs() {
     let mut running = scene.start(&["now", "a"]);
     running.wait_for_file("begun");
     let fact = text_of(&scene, "running");
-    assert!(fact.starts_with("it runs: run ") && fact.contains("(overlap = skip) -> runner show "), "{fact}");
+    assert!(fact.starts_with("it runs: run ") && fact.contains("(overlap = skip) -> runner status a --watch"), "{fact}");
     std::fs::write(running.path("go"), "").unwrap();
     running.finish().exits(0);
     assert!(!kinds(&scene).contains(&"running".to_owned()));

@@ -188,6 +188,10 @@ impl Outside for Played {
         Vec::new()
     }
 
+    fn stop_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn tell(&mut self, _: &View<'_>) {}
 }
 
@@ -359,7 +363,6 @@ impl<'a> Play<'a> {
             alarm: keep(alarm.clone()),
             outside: keep(Played { config, stage: stage.clone() }),
             built: at(BUILT),
-            stop_time: Duration::ZERO,
         };
         let mut daemon = Daemon::new(parts, chains);
         daemon.load();
