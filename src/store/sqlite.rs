@@ -22,6 +22,8 @@ const BUSY_WAITS: i32 = 30_000;
 const BUSY_WAIT: Duration = Duration::from_millis(2);
 /// The mark in the file's header that it is ours: "runr".
 const APPLICATION_ID: i64 = 0x72_75_6e_72;
+/// A journal of so many bytes is carried over into the file by the last who closes it: some thirty jobs, added one by one.
+const LONG_JOURNAL: u64 = 512 * 1024;
 /// How many statements are kept ready.
 const STATEMENTS: usize = 128;
 
@@ -56,17 +58,23 @@ impl Sqlite {
         let found = sqlite.patiently("open it", Self::version)?;
         sqlite.refuse_newer(found)?;
         sqlite.patiently("open it", Self::prepare_to_write)?;
-        sqlite.migrate()?;
+        if found < schema::VERSION {
+            sqlite.migrate()?;
+        }
         Ok(sqlite)
     }
 
     /// As [`Sqlite::open`], for one thing to be written: what stands in the journal stays there. The last to close a file
-    /// would else carry it over with several more syncs, each time.
+    /// would else carry it over with several more syncs, each time. Only one that has grown long is carried over: whoever
+    /// is the first to open the file reads all of it.
     ///
     /// # Errors
     /// As for [`Sqlite::open`].
     pub fn open_quickly(path: &Path) -> Result<Self, StoreError> {
         let sqlite = Self::open(path)?;
+        if fs::metadata(beside(path, "-wal")).is_ok_and(|journal| journal.len() > LONG_JOURNAL) {
+            return Ok(sqlite);
+        }
         let set = sqlite.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         set.map_err(|error| fault(&error).on(&sqlite.name, "open it"))?;
         Ok(sqlite)

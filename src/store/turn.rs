@@ -111,9 +111,9 @@ fn take(on: &mut dyn Statements, ids: &[i64], turn: &Turn) -> Result<Vec<JobReco
     }
     let sql = format!(
         "UPDATE jobs SET state = 'running', attempts = attempts + 1, planned = COALESCE(planned, due), claim = CAST($1 AS TEXT) || '.' || id, \
-         host = $2, boot_id = $3, pid = $4, start_time = $5, lease_until = $6, cancel = 0, began = $7, ended = NULL \
+         host = $2, boot_id = $3, pid = $4, start_time = $5, lease_until = $6, cancel = 0, began = $7, place = $8, ended = NULL \
          WHERE id IN ({}) AND state = 'waiting' RETURNING {COLUMNS}",
-        places(8, ids.len())
+        places(9, ids.len())
     );
     let owner = &turn.owner;
     let mut values = vec![
@@ -124,6 +124,7 @@ fn take(on: &mut dyn Statements, ids: &[i64], turn: &Turn) -> Result<Vec<JobReco
         i64::try_from(owner.start_time).unwrap_or(i64::MAX).into(),
         turn.lease_until.as_millisecond().into(),
         turn.now.as_millisecond().into(),
+        text(&owner.place),
     ];
     values.extend(ids.iter().map(|id| Cell::Int(*id)));
     let mut jobs: Vec<JobRecord> = on.rows(&sql, &values)?.into_iter().map(record).collect();
@@ -151,7 +152,7 @@ fn taken_before(on: &mut dyn Statements, token: &str) -> Result<Vec<JobRecord>, 
 fn renew(on: &mut dyn Statements, turn: &Turn) -> Result<Vec<(String, bool)>, EngineError> {
     let owner = &turn.owner;
     let rows = on.rows(
-        "UPDATE jobs SET lease_until = $1 WHERE state = 'running' AND host = $2 AND boot_id = $3 AND pid = $4 AND start_time = $5 \
+        "UPDATE jobs SET lease_until = $1 WHERE state = 'running' AND host = $2 AND boot_id = $3 AND pid = $4 AND start_time = $5 AND place = $6 \
          RETURNING claim, cancel",
         &[
             turn.lease_until.as_millisecond().into(),
@@ -159,6 +160,7 @@ fn renew(on: &mut dyn Statements, turn: &Turn) -> Result<Vec<(String, bool)>, En
             text(&owner.boot_id),
             i64::from(owner.pid).into(),
             i64::try_from(owner.start_time).unwrap_or(i64::MAX).into(),
+            text(&owner.place),
         ],
     )?;
     let held = |row| {

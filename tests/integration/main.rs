@@ -74,6 +74,8 @@ mod push_servers;
 mod queue;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod queue_crash;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue_places;
 #[cfg(all(feature = "schedule", feature = "postgres"))]
 mod queue_server;
 mod retry;
