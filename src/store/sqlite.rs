@@ -259,7 +259,13 @@ fn wait_for_others(waits: i32) -> bool {
 /// The file, 0600, in a directory that is 0700 if we make it. Its companions get the mode of the file.
 fn make_private(path: &Path) -> io::Result<()> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.exists()) {
+        let new: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        // SQLite syncs the directory of its files; that this one has a name is ours to see to.
+        for parent in new.iter().filter_map(|dir| dir.parent()) {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            fs::File::open(parent)?.sync_all()?;
+        }
     }
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map(|_| ())
 }

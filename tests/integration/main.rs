@@ -65,6 +65,8 @@ mod packaging;
 mod parallel;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod power_cut;
 mod probes;
 mod progress;
 mod push;
@@ -78,6 +80,8 @@ mod queue_crash;
 mod queue_places;
 #[cfg(all(feature = "schedule", feature = "postgres"))]
 mod queue_server;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue_soak;
 mod retry;
 mod runner_config;
 #[cfg(feature = "schedule")]
