@@ -218,6 +218,28 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// `runner history` of few and of very many runs.
+    fn history(&self, many: usize) {
+        for runs in [1000, many] {
+            let fill = format!(
+                "DELETE FROM runs; WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {runs}) \
+                 INSERT INTO runs (run_id, chain, run_trigger, host, boot_id, pid, start_time, began, ended, outcome, failed) \
+                 SELECT 'r' || n, 'c' || (n % 10), 'now', 'h', 'b', 1, 1, n, n, 'done', n % 3 = 0 FROM n"
+            );
+            Connection::open(self.database()).unwrap().execute_batch(&fill).unwrap();
+            let once = |words: &[&str]| {
+                let begun = Instant::now();
+                assert!(self.runner().args(words).status().unwrap().success());
+                begun.elapsed().as_secs_f64() * 1000.0
+            };
+            let [all, failed] =
+                [&["history"][..], &["history", "c3", "--failed"]].map(|words| middle((0..21).map(|_| once(words)).collect()));
+            println!("history of {runs} runs: {all:.1} ms, of one chain's failures {failed:.1} ms");
+        }
+    }
+}
+
 fn middle(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
@@ -249,6 +271,8 @@ fn main() -> ExitCode {
     }
     bench.latency();
     bench.enqueue_many();
-    bench.crowded(if bench.rounds > 1 { 1_000_000 } else { 100_000 });
+    let many = if bench.rounds > 1 { 1_000_000 } else { 100_000 };
+    bench.crowded(many);
+    bench.history(many);
     ExitCode::SUCCESS
 }

@@ -78,6 +78,8 @@ mod queue;
 mod queue_crash;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod queue_places;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue_plans;
 #[cfg(all(feature = "schedule", feature = "postgres"))]
 mod queue_server;
 #[cfg(all(feature = "schedule", feature = "store"))]

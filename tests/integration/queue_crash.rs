@@ -188,39 +188,3 @@ fn a_worker_of_another_machine_is_believed_until_its_lease_ends() {
     scene.run(&["work", "--drain"]).exits(0).says("its worker on elsewhere is gone");
     assert_eq!((job(&scene, id)["state"].as_str(), job(&scene, id)["attempts"].as_i64()), (Some("done"), Some(2)));
 }
-
-#[test]
-fn no_step_of_a_worker_walks_through_all_jobs() {
-    let scene = scene();
-    scene.run(&["queue", "prune"]).exits(0);
-    let connection = Connection::open(scene.path(STATE_DIR).join("runner.db")).unwrap();
-    for (sql, index) in [
-        ("SELECT priority FROM jobs WHERE queue = 'q' AND state = 'waiting' ORDER BY priority DESC LIMIT 1", "jobs_waiting"),
-        (
-            "SELECT priority FROM jobs WHERE queue = 'q' AND state = 'waiting' AND priority > 3 ORDER BY priority ASC LIMIT 1",
-            "jobs_waiting",
-        ),
-        ("SELECT id, due FROM jobs WHERE queue = 'q' AND state = 'waiting' AND priority = 3 ORDER BY due, id LIMIT 5", "jobs_waiting"),
-        ("SELECT id FROM jobs WHERE state = 'running' AND claim > 'a.' AND claim < 'a/' ORDER BY id", "jobs_running"),
-        ("SELECT id FROM jobs WHERE state = 'running' ORDER BY claim", "jobs_running"),
-        (
-            "UPDATE jobs SET lease_until = 1 WHERE state = 'running' AND host = 'h' AND boot_id = 'b' AND pid = 1 AND start_time = 1",
-            "jobs_running",
-        ),
-        ("SELECT id FROM jobs WHERE queue = 'q' AND job_key = 'k' AND state IN ('waiting', 'running') ORDER BY id", "jobs_by_key"),
-        (
-            "SELECT ended, id FROM jobs WHERE queue = 'q' AND state = 'done' AND ended IS NOT NULL ORDER BY ended DESC, id DESC LIMIT 1 OFFSET 9",
-            "jobs_ended",
-        ),
-    ] {
-        let plan: Vec<String> = connection
-            .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
-            .unwrap()
-            .query_map([], |row| row.get(3))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
-        let sorted = sql.starts_with("SELECT") && !sql.contains("ORDER BY id") && plan.iter().any(|step| step.contains("TEMP B-TREE"));
-        assert!(!sorted && plan[0].contains(index), "{sql}: {plan:?}");
-    }
-}

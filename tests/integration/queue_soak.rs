@@ -4,6 +4,7 @@
 //! `QUEUE_KILLS=2000 cargo test --test integration -- --ignored --nocapture queue_soak`
 //!
 //! `QUEUE_SEED` repeats the choices of an earlier storm, though not its moments.
+#![expect(clippy::print_stdout, reason = "whoever lets it run for hours wants to know what it did")]
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -131,6 +132,8 @@ impl<'a> Storm<'a> {
     /// Nobody is killed any more: all that was acknowledged comes to its end.
     fn settles(mut self) {
         for mut worker in std::mem::take(&mut self.workers) {
+            // One that has hardly begun does not hear it, and dies of it.
+            worker.wait_for_message("worker of", "queue");
             worker.signal(Signal::TERM);
             worker.finish().exits(0).never_says("locked");
         }
