@@ -1,10 +1,14 @@
 //! What the queue costs beside the least it could cost: the same table, the same processes, in bare C, taken one by one
-//! (`queue_bare.c`, built with cc and the system's SQLite). Both take turns in one run.
+//! (`queue_bare.c`, built with cc and the system's SQLite; `queue_bare_server.c` with libpq). Both take turns in one run.
 //!
 //! `cargo bench --bench queue`; with `-- --quick` fewer jobs. Beside each figure stands what it is to be. A figure that
 //! misses its aim fails nothing.
 #![expect(clippy::disallowed_methods, reason = "a benchmark starts programs and reads the clock")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "what cannot be measured is a surprise for whoever measures")]
+
+#[cfg(feature = "postgres")]
+#[path = "queue/server.rs"]
+mod server;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,6 +24,7 @@ const RUNNER: &str = env!("CARGO_BIN_EXE_runner");
 struct Bench {
     dir: tempfile::TempDir,
     bare: PathBuf,
+    bare_enqueue: PathBuf,
     jobs: usize,
     rounds: usize,
 }
@@ -33,11 +38,15 @@ impl Bench {
         let config =
             format!("[runner]\ndatabase = sqlite:{}/runner.db\n[queue:default]\ntask_dir = jobs\noutput = inherit\n", dir.path().display());
         fs::write(dir.path().join("queue.cfg"), config).unwrap();
-        let bare = dir.path().join("bare");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/queue_bare.c");
-        let built = Command::new("cc").arg("-O2").arg("-o").arg(&bare).arg(source).arg("-lsqlite3").status();
-        assert!(built.is_ok_and(|status| status.success()), "cc and libsqlite3-dev are needed");
-        Self { dir, bare, jobs: if quick { 300 } else { 1500 }, rounds: if quick { 1 } else { 3 } }
+        let build = |name: &str| {
+            let program = dir.path().join(name);
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("benches/{name}.c"));
+            let built = Command::new("cc").arg("-O2").arg("-o").arg(&program).arg(source).arg("-lsqlite3").status();
+            assert!(built.is_ok_and(|status| status.success()), "cc and libsqlite3-dev are needed");
+            program
+        };
+        let (bare, bare_enqueue) = (build("queue_bare"), build("queue_bare_enqueue"));
+        Self { dir, bare, bare_enqueue, jobs: if quick { 300 } else { 1500 }, rounds: if quick { 1 } else { 3 } }
     }
 
     fn runner(&self) -> Command {
@@ -81,17 +90,62 @@ impl Bench {
         println!("{workers:>2} at once: {ours:6.0} jobs a second, bare {theirs:6.0}, ratio {:.2}   {aim}", ours / theirs);
     }
 
+    #[cfg(feature = "postgres")]
+    fn throughput_of(&self, server: &server::Server, workers: usize) {
+        let config = self.dir.path().join("server.cfg");
+        let text = format!("[runner]\ndatabase = {}\n[queue:default]\ntask_dir = jobs\noutput = inherit\n", server.url());
+        fs::write(&config, text).unwrap();
+        let runner = |words: &[&str]| {
+            let mut runner = Command::new(RUNNER);
+            runner.arg("-q").arg("-c").arg(&config).args(words);
+            runner.env("STATE_DIRECTORY", self.dir.path()).stdout(Stdio::null());
+            runner
+        };
+        assert!(runner(&["queue", "prune"]).status().unwrap().success());
+        let drained = |program: &mut Command| {
+            server.run(&format!(
+                "TRUNCATE jobs; INSERT INTO jobs (task, due) SELECT 'true', 1 FROM generate_series(1, {}); ANALYZE jobs; CHECKPOINT",
+                self.jobs
+            ));
+            let begun = Instant::now();
+            assert!(program.status().unwrap().success());
+            self.jobs as f64 / begun.elapsed().as_secs_f64()
+        };
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..self.rounds {
+            let count = workers.to_string();
+            theirs.push(drained(Command::new(&server.bare).arg(server.url()).arg(&count).arg("/bin/true")));
+            ours.push(drained(&mut runner(&["work", "--drain", "--jobs", &count])));
+        }
+        let (ours, theirs) = (middle(ours), middle(theirs));
+        let ratio = ours / theirs;
+        println!(
+            "{workers:>2} at once, PostgreSQL: {ours:6.0} jobs a second, bare {theirs:6.0}, ratio {ratio:.2}   aim: 1.0, at least 0.7"
+        );
+    }
+
     fn enqueue_many(&self) {
         let calls = self.jobs / 5;
         for with in ["no worker", "a worker"] {
             let mut worker = (with == "a worker").then(|| self.worker("1h"));
             self.fill(0);
-            let begun = Instant::now();
+            let (mut ours, mut theirs, mut nothing) = (Vec::new(), Vec::new(), Vec::new());
+            let timed = |command: &mut Command| {
+                let begun = Instant::now();
+                assert!(command.stdout(Stdio::null()).status().unwrap().success());
+                begun.elapsed().as_secs_f64()
+            };
             for _ in 0..calls {
-                assert!(self.runner().args(["enqueue", "--in", "1h", "true"]).status().unwrap().success());
+                ours.push(timed(self.runner().args(["enqueue", "--in", "1h", "true"])));
+                theirs.push(timed(Command::new(&self.bare_enqueue).arg(self.database())));
+                nothing.push(timed(&mut Command::new("/bin/true")));
             }
-            let rate = calls as f64 / begun.elapsed().as_secs_f64();
-            println!("enqueue by command line, {with}: {rate:5.0} a second   aim: 700, at least 400");
+            let (ours, theirs, nothing) = (1.0 / middle(ours), 1.0 / middle(theirs), 1.0 / middle(nothing));
+            println!(
+                "enqueue by command line, {with}: {ours:5.0} a second, bare {theirs:5.0}, ratio {:.2}; /bin/true {nothing:5.0}   \
+                 aim: 700, at least 400",
+                ours / theirs
+            );
             worker.iter_mut().for_each(stop);
         }
         self.fill(0);
@@ -164,6 +218,28 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// `runner history` of few and of very many runs.
+    fn history(&self, many: usize) {
+        for runs in [1000, many] {
+            let fill = format!(
+                "DELETE FROM runs; WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {runs}) \
+                 INSERT INTO runs (run_id, chain, run_trigger, host, boot_id, pid, start_time, began, ended, outcome, failed) \
+                 SELECT 'r' || n, 'c' || (n % 10), 'now', 'h', 'b', 1, 1, n, n, 'done', n % 3 = 0 FROM n"
+            );
+            Connection::open(self.database()).unwrap().execute_batch(&fill).unwrap();
+            let once = |words: &[&str]| {
+                let begun = Instant::now();
+                assert!(self.runner().args(words).status().unwrap().success());
+                begun.elapsed().as_secs_f64() * 1000.0
+            };
+            let [all, failed] =
+                [&["history"][..], &["history", "c3", "--failed"]].map(|words| middle((0..21).map(|_| once(words)).collect()));
+            println!("history of {runs} runs: {all:.1} ms, of one chain's failures {failed:.1} ms");
+        }
+    }
+}
+
 fn middle(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
@@ -185,8 +261,18 @@ fn main() -> ExitCode {
     println!("{} jobs, the middle of {} rounds, SQLite on {}", bench.jobs, bench.rounds, bench.dir.path().display());
     bench.throughput(1, "aim: 1.2, at least 0.75");
     bench.throughput(16, "aim: 1.5, at least 0.75");
+    #[cfg(feature = "postgres")]
+    match server::Server::start() {
+        Some(server) => {
+            bench.throughput_of(&server, 1);
+            bench.throughput_of(&server, 16);
+        }
+        None => println!("PostgreSQL: not measured, needs PostgreSQL 15 and libpq-dev"),
+    }
     bench.latency();
     bench.enqueue_many();
-    bench.crowded(if bench.rounds > 1 { 1_000_000 } else { 100_000 });
+    let many = if bench.rounds > 1 { 1_000_000 } else { 100_000 };
+    bench.crowded(many);
+    bench.history(many);
     ExitCode::SUCCESS
 }

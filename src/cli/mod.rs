@@ -85,6 +85,11 @@ pub fn runner_main() -> ExitCode {
     unix::begin_process();
     leave(guard(|| {
         let arguments: Vec<OsString> = std::env::args_os().collect();
+        #[cfg(all(feature = "schedule", feature = "store"))]
+        if let Some(cli) = parse_enqueue(&arguments) {
+            let json = cli.global.json;
+            return finish(dispatch(cli), json, "runner");
+        }
         match Cli::try_parse_from(&arguments) {
             Ok(cli) => {
                 let json = cli.global.json;
@@ -93,6 +98,16 @@ pub fn runner_main() -> ExitCode {
             Err(error) => tell_parse_error(&error),
         }
     }))
+}
+
+/// What was typed, if it is `runner enqueue` and as it should be.
+#[cfg(all(feature = "schedule", feature = "store"))]
+fn parse_enqueue(arguments: &[OsString]) -> Option<Cli> {
+    use queue_args::{EnqueueCli, OnlyEnqueue};
+    let called = arguments.iter().any(|word| word == "enqueue");
+    let EnqueueCli { global, command: OnlyEnqueue::Enqueue(args) } =
+        called.then(|| EnqueueCli::try_parse_from(arguments).ok()).flatten()?;
+    Some(Cli { global, run: args::RunArgs::default(), get: None, task_dir: None, command: Some(Command::Enqueue(args)) })
 }
 
 /// `runner-config`.

@@ -14,21 +14,13 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::owner::{Owner, Place};
 use crate::clock::BootTime;
 use crate::process::state::UNKILLABLE_AFTER;
-use crate::process::tree::Stat;
+use crate::process::tree::{Stat, namespaces};
 
 /// This place: where our process ids mean something.
 pub fn here() -> Place {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-    let own = rustix::process::getpid().as_raw_pid().to_string();
-    // A /proc that is another PID namespace's tells nothing of ours.
-    let ours = fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str());
-    let namespace = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).map(|link| link.to_string_lossy().into_owned());
-    let namespaces = match namespace("pid") {
-        Ok(pid) if ours => format!("{pid} {}", namespace("time").unwrap_or_default()),
-        Ok(_) | Err(_) => String::new(),
-    };
-    Place { host, boot_id, namespaces }
+    Place { host, boot_id, namespaces: namespaces() }
 }
 
 /// The record of this process as an owner. `whole_run`: see [`Owner::whole_run`].

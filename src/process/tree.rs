@@ -90,6 +90,18 @@ impl Stat {
     }
 }
 
+/// The PID and the time namespace we are in: where our number and our start time mean something. Empty where /proc is
+/// another PID namespace's and tells nothing of ours.
+pub fn namespaces() -> String {
+    let own = rustix::process::getpid().as_raw_pid().to_string();
+    let ours = fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str());
+    let namespace = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).map(|link| link.to_string_lossy().into_owned());
+    match namespace("pid") {
+        Ok(pid) if ours => format!("{pid} {}", namespace("time").unwrap_or_default()),
+        Ok(_) | Err(_) => String::new(),
+    }
+}
+
 /// The try whose processes are looked for.
 #[derive(Debug)]
 pub struct Target<'a> {

@@ -92,6 +92,8 @@ pub struct JobRecord {
     pub host: Option<String>,
     /// The boot of that host.
     pub boot_id: Option<String>,
+    /// Where the number of its process means something ([`Owner::place`]).
+    pub place: Option<String>,
     /// The process of that worker.
     pub pid: Option<i32>,
     /// When that process began.
@@ -125,7 +127,14 @@ impl JobRecord {
     /// The worker that has it.
     pub fn owner(&self) -> Option<Owner> {
         let (host, boot_id) = (self.host.clone()?, self.boot_id.clone()?);
-        Some(Owner { machine: String::new(), host, boot_id, pid: self.pid?, start_time: self.start_time? })
+        Some(Owner {
+            machine: String::new(),
+            place: self.place.clone().unwrap_or_default(),
+            host,
+            boot_id,
+            pid: self.pid?,
+            start_time: self.start_time?,
+        })
     }
 
     /// The planned time that repetitions are counted from.

@@ -15,7 +15,7 @@ const ROWS: usize = 100;
 /// The columns of `jobs` in the order of [`record`].
 pub(super) const COLUMNS: &str = "id, queue, task, args, name, creator, job_key, state, priority, due, planned, repeat_ms, repeat_until, \
      attempts, max_attempts, created, claim, host, boot_id, pid, start_time, lease_until, cancel, began, ended, result, exit_code, signal, \
-     message, last_error";
+     message, last_error, place";
 const NEW_COLUMNS: &str =
     "queue, task, args, name, creator, job_key, priority, due, planned, repeat_ms, repeat_until, max_attempts, created";
 const NEW_COLUMN_COUNT: usize = 13;
@@ -65,6 +65,7 @@ pub(super) fn record(row: Row) -> JobRecord {
         signal: row.optional(),
         message: row.optional_text(),
         last_error: row.optional_text(),
+        place: row.optional_text(),
     }
 }
 

@@ -48,6 +48,9 @@ pub struct RunRecord {
     pub host: String,
     /// Which boot of the machine.
     pub boot_id: String,
+    /// Where the number of that process means something ([`super::Owner::place`]).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub place: String,
     /// The process that ran it.
     pub pid: i32,
     /// When that process began, in clock ticks since the boot (proc(5), `/proc/PID/stat`): tells it from a later one
@@ -148,6 +151,7 @@ impl RunRecord {
             scheduled_at: occasion.scheduled_at,
             host: owner.host.clone(),
             boot_id: owner.boot_id.clone(),
+            place: owner.place.clone(),
             pid: owner.pid,
             start_time: owner.start_time,
             began: whole_millis(now),

@@ -40,7 +40,7 @@ impl Keeper for Kept {
 }
 
 fn recorder() -> (Recorder, Kept) {
-    let owner = Owner { machine: String::new(), host: "host".into(), boot_id: "b".into(), pid: 7, start_time: 42 };
+    let owner = Owner { machine: String::new(), place: String::new(), host: "host".into(), boot_id: "b".into(), pid: 7, start_time: 42 };
     let kept = Kept::default();
     let facts = Facts { owner, exit_code: |outcome| u8::from(*outcome != RunOutcome::Done) };
     (Recorder::new(facts, Box::new(StandingClock), Box::new(kept.clone())), kept)
@@ -87,6 +87,10 @@ fn the_record_of_a_run_is_as_it_was_pinned() {
     assert_eq!(serde_json::to_string(&ended[0]).unwrap(), PINNED);
     assert_eq!(serde_json::from_str::<RunRecord>(PINNED).unwrap(), ended[0]);
     assert!(ended[0].has_failed());
+    let placed = RunRecord { place: "- pid:[1] time:[2]".into(), ..ended[0].clone() };
+    let text = serde_json::to_string(&placed).unwrap();
+    assert_eq!(text, PINNED.replace(r#""boot_id":"b","#, r#""boot_id":"b","place":"- pid:[1] time:[2]","#));
+    assert_eq!(serde_json::from_str::<RunRecord>(&text).unwrap(), placed);
 }
 
 #[test]

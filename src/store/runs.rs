@@ -12,8 +12,8 @@ const ROWS: usize = 50;
 
 /// The columns of `runs` in the order of [`cells`] and [`record`].
 const COLUMNS: &str = "run_id, chain, run_trigger, scheduled_at, host, boot_id, pid, start_time, began, ended, duration_ms, outcome, \
-     exit_code, signal, failed_task, message, tries_left_out";
-const COLUMN_COUNT: usize = 17;
+     exit_code, signal, failed_task, message, tries_left_out, place";
+const COLUMN_COUNT: usize = 18;
 /// The columns of `tries`.
 const TRY_COLUMNS: &str =
     "run_id, place, task, try_num, began, duration_ms, verdict, exit_code, signal, timed_out, not_started, left_behind, output_tail";
@@ -99,6 +99,7 @@ fn cells(record: &RunRecord) -> Vec<Cell> {
         optional(record.failed_task.as_deref()),
         optional(record.message.as_deref()),
         number(record.tries_left_out),
+        text(&record.place),
     ]
 }
 
@@ -145,6 +146,7 @@ fn record(row: Row) -> RunRecord {
         failed_task: row.optional_text(),
         message: row.optional_text(),
         tries_left_out: row.optional().unwrap_or(0),
+        place: row.text(),
         tries: Vec::new(),
     }
 }

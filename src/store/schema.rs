@@ -2,10 +2,10 @@
 //! docs/state.md describes them, and the tests hold an old copy of every version.
 
 /// The newest version.
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
 
 /// What makes each version of the one before, in the words both engines have in common: see [`Dialect`].
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
 CREATE TABLE slots (
     machine {text} NOT NULL,
@@ -124,6 +124,11 @@ CREATE INDEX jobs_running ON jobs (claim) WHERE state = 'running';
 CREATE INDEX jobs_ended ON jobs (queue, state, ended, id) WHERE ended IS NOT NULL;
 CREATE INDEX jobs_by_key ON jobs (queue, job_key, state) WHERE job_key IS NOT NULL;
 {wake}",
+    "
+ALTER TABLE slots ADD COLUMN place {text} NOT NULL DEFAULT '';
+ALTER TABLE runs ADD COLUMN place {text} NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN place {text};
+",
 ];
 
 /// Where the engines' words for tables differ.

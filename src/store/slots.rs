@@ -50,9 +50,9 @@ fn insert(on: &mut dyn Statements, claims: &[&SlotClaim], owner: &Owner, now: Ti
         row
     };
     let sql = format!(
-        "INSERT INTO slots (machine, chain, slot, run_id, claimed_at, host, boot_id, pid, start_time) VALUES {} \
+        "INSERT INTO slots (machine, chain, slot, run_id, claimed_at, host, boot_id, pid, start_time, place) VALUES {} \
          ON CONFLICT (machine, chain, slot) DO NOTHING",
-        rows_of_places(claims.len(), 9)
+        rows_of_places(claims.len(), 10)
     );
     on.run(&sql, &claims.iter().flat_map(row).collect::<Vec<_>>()).map(|_| ())
 }
@@ -61,10 +61,10 @@ fn key_cells(key: &SlotKey) -> Vec<Cell> {
     vec![key.machine.as_str().into(), key.chain.as_str().into(), key.slot.to_string().as_str().into()]
 }
 
-fn owner_cells(owner: &Owner, now: Timestamp) -> [Cell; 5] {
+fn owner_cells(owner: &Owner, now: Timestamp) -> [Cell; 6] {
     let start_time = i64::try_from(owner.start_time).unwrap_or(i64::MAX);
     let (host, boot_id) = (owner.host.as_str().into(), owner.boot_id.as_str().into());
-    [now.as_millisecond().into(), host, boot_id, i64::from(owner.pid).into(), start_time.into()]
+    [now.as_millisecond().into(), host, boot_id, i64::from(owner.pid).into(), start_time.into(), owner.place.as_str().into()]
 }
 
 /// The machine saw this time.
@@ -124,7 +124,7 @@ pub fn watermarks(on: &mut dyn Statements, machine: &str) -> Result<Vec<(String,
 /// Slots that wait for their run to begin.
 pub fn waiting(on: &mut dyn Statements, host: &str) -> Result<Vec<WaitingSlot>, EngineError> {
     let rows = on.rows(
-        "SELECT machine, chain, slot, run_id, claimed_at, boot_id, pid, start_time FROM slots \
+        "SELECT machine, chain, slot, run_id, claimed_at, boot_id, pid, start_time, place FROM slots \
          WHERE host = $1 AND begun = 0 ORDER BY claimed_at, chain, slot",
         &[host.into()],
     )?;
@@ -133,8 +133,8 @@ pub fn waiting(on: &mut dyn Statements, host: &str) -> Result<Vec<WaitingSlot>, 
         let (machine, chain, slot) = (row.text(), row.text(), Slot::parse(&row.text())?);
         let claim = SlotClaim { key: SlotKey { machine, chain, slot }, run_id: row.text() };
         let claimed_at = Timestamp::from_millisecond(row.int()).ok()?;
-        let (boot_id, pid, start_time) = (row.text(), row.optional()?, row.optional()?);
-        let owner = Owner { machine: claim.key.machine.clone(), host: host.to_owned(), boot_id, pid, start_time };
+        let (boot_id, pid, start_time, place) = (row.text(), row.optional()?, row.optional()?, row.text());
+        let owner = Owner { machine: claim.key.machine.clone(), place, host: host.to_owned(), boot_id, pid, start_time };
         Some(WaitingSlot { claim, owner, claimed_at })
     };
     Ok(rows.into_iter().filter_map(slot).collect())
@@ -148,8 +148,8 @@ pub fn take_over(on: &mut dyn Statements, from: &SlotClaim, run_id: &str, (owner
     cells.push(from.run_id.as_str().into());
     // Whoever asks again after a lost answer finds itself as the holder.
     let changed = on.run(
-        "UPDATE slots SET run_id = $1, claimed_at = $2, host = $3, boot_id = $4, pid = $5, start_time = $6 \
-         WHERE machine = $7 AND chain = $8 AND slot = $9 AND run_id IN ($10, $1) AND begun = 0",
+        "UPDATE slots SET run_id = $1, claimed_at = $2, host = $3, boot_id = $4, pid = $5, start_time = $6, place = $7 \
+         WHERE machine = $8 AND chain = $9 AND slot = $10 AND run_id IN ($11, $1) AND begun = 0",
         &cells,
     )?;
     note_time(on, owner, now)?;

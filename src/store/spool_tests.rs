@@ -10,7 +10,8 @@ use crate::store::sqlite::Sqlite;
 use crate::store::{HistoryQuery, Owner};
 
 fn record(number: i64) -> RunRecord {
-    let owner = Owner { machine: String::new(), host: "h".into(), boot_id: "b".into(), pid: 1, start_time: 1 };
+    let owner =
+        Owner { machine: String::new(), place: "- pid:[1] time:[2]".into(), host: "h".into(), boot_id: "b".into(), pid: 1, start_time: 1 };
     let at = Timestamp::from_second(1_700_000_000 + number).unwrap();
     let occasion = Occasion { trigger: "boot".into(), scheduled_at: None };
     RunRecord { outcome: Some("done".into()), ended: Some(at), ..RunRecord::begun(&format!("run-{number}"), "main", occasion, &owner, at) }

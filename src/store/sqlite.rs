@@ -22,6 +22,8 @@ const BUSY_WAITS: i32 = 30_000;
 const BUSY_WAIT: Duration = Duration::from_millis(2);
 /// The mark in the file's header that it is ours: "runr".
 const APPLICATION_ID: i64 = 0x72_75_6e_72;
+/// A journal of so many bytes is carried over into the file by the last who closes it: some thirty jobs, added one by one.
+const LONG_JOURNAL: u64 = 512 * 1024;
 /// How many statements are kept ready.
 const STATEMENTS: usize = 128;
 
@@ -56,17 +58,23 @@ impl Sqlite {
         let found = sqlite.patiently("open it", Self::version)?;
         sqlite.refuse_newer(found)?;
         sqlite.patiently("open it", Self::prepare_to_write)?;
-        sqlite.migrate()?;
+        if found < schema::VERSION {
+            sqlite.migrate()?;
+        }
         Ok(sqlite)
     }
 
     /// As [`Sqlite::open`], for one thing to be written: what stands in the journal stays there. The last to close a file
-    /// would else carry it over with several more syncs, each time.
+    /// would else carry it over with several more syncs, each time. Only one that has grown long is carried over: whoever
+    /// is the first to open the file reads all of it.
     ///
     /// # Errors
     /// As for [`Sqlite::open`].
     pub fn open_quickly(path: &Path) -> Result<Self, StoreError> {
         let sqlite = Self::open(path)?;
+        if fs::metadata(beside(path, "-wal")).is_ok_and(|journal| journal.len() > LONG_JOURNAL) {
+            return Ok(sqlite);
+        }
         let set = sqlite.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         set.map_err(|error| fault(&error).on(&sqlite.name, "open it"))?;
         Ok(sqlite)
@@ -251,7 +259,13 @@ fn wait_for_others(waits: i32) -> bool {
 /// The file, 0600, in a directory that is 0700 if we make it. Its companions get the mode of the file.
 fn make_private(path: &Path) -> io::Result<()> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.exists()) {
+        let new: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        // SQLite syncs the directory of its files; that this one has a name is ours to see to.
+        for parent in new.iter().filter_map(|dir| dir.parent()) {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            fs::File::open(parent)?.sync_all()?;
+        }
     }
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map(|_| ())
 }

@@ -10,6 +10,9 @@ use super::jobs::{COLUMNS, optional, record, text};
 use crate::config::queues::PriorityOrder;
 use crate::queue::Next;
 
+/// How many ends of jobs go into one statement.
+const FINISHES: usize = 32;
+
 /// Looks whether there is anything to take, without being in anybody's way; what to answer when there is not.
 pub fn look(on: &mut dyn Statements, turn: &Turn) -> Result<Option<Turned>, EngineError> {
     let mut next_due = None;
@@ -79,16 +82,21 @@ fn walk(on: &mut dyn Statements, want: &Want, now: Timestamp, taking: &str) -> R
             values.push(Cell::Int(priority));
             filter = &later;
         }
-        let sql = format!("SELECT priority FROM jobs WHERE queue = $1 AND state = 'waiting' {filter}ORDER BY priority {direction} LIMIT 1");
-        let Some(priority) = on.rows(&sql, &values)?.into_iter().next().map(|row| Columns::of(row).int()) else { return Ok(seen) };
-        last = Some(priority);
+        let next =
+            format!("SELECT priority FROM jobs WHERE queue = $1 AND state = 'waiting' {filter}ORDER BY priority {direction} LIMIT 1");
         // One more than is wanted: the first that is not due tells when to come again.
         let limit = i64::try_from(places - seen.ids.len() + 1).unwrap_or(i64::MAX);
-        let sql =
-            format!("SELECT id, due FROM jobs WHERE queue = $1 AND state = 'waiting' AND priority = $2 ORDER BY due, id LIMIT $3{taking}");
-        for row in on.rows(&sql, &[text(&want.queue), priority.into(), limit.into()])? {
+        let sql = format!(
+            "SELECT id, due, priority FROM jobs WHERE queue = $1 AND state = 'waiting' AND priority = ({next}) ORDER BY due, id \
+             LIMIT ${}{taking}",
+            values.len() + 1
+        );
+        let with_limit: Vec<Cell> = values.iter().cloned().chain([limit.into()]).collect();
+        last = None;
+        for row in on.rows(&sql, &with_limit)? {
             let mut row = Columns::of(row);
             let (id, due) = (row.int(), Timestamp::from_millisecond(row.int()).unwrap_or(now));
+            last = Some(row.int());
             if due > now {
                 seen.next_due = earlier(seen.next_due, Some(due));
                 break;
@@ -101,6 +109,11 @@ fn walk(on: &mut dyn Statements, want: &Want, now: Timestamp, taking: &str) -> R
             // There may be more that are due; whoever frees a place looks again.
             return Ok(Seen { next_due: None, ..seen });
         }
+        if last.is_none() {
+            // None waits, or others are just taking all of this priority.
+            let Some(row) = on.rows(&next, &values)?.into_iter().next() else { return Ok(seen) };
+            last = Some(Columns::of(row).int());
+        }
     }
 }
 
@@ -111,9 +124,9 @@ fn take(on: &mut dyn Statements, ids: &[i64], turn: &Turn) -> Result<Vec<JobReco
     }
     let sql = format!(
         "UPDATE jobs SET state = 'running', attempts = attempts + 1, planned = COALESCE(planned, due), claim = CAST($1 AS TEXT) || '.' || id, \
-         host = $2, boot_id = $3, pid = $4, start_time = $5, lease_until = $6, cancel = 0, began = $7, ended = NULL \
+         host = $2, boot_id = $3, pid = $4, start_time = $5, lease_until = $6, cancel = 0, began = $7, place = $8, ended = NULL \
          WHERE id IN ({}) AND state = 'waiting' RETURNING {COLUMNS}",
-        places(8, ids.len())
+        places(9, ids.len())
     );
     let owner = &turn.owner;
     let mut values = vec![
@@ -124,6 +137,7 @@ fn take(on: &mut dyn Statements, ids: &[i64], turn: &Turn) -> Result<Vec<JobReco
         i64::try_from(owner.start_time).unwrap_or(i64::MAX).into(),
         turn.lease_until.as_millisecond().into(),
         turn.now.as_millisecond().into(),
+        text(&owner.place),
     ];
     values.extend(ids.iter().map(|id| Cell::Int(*id)));
     let mut jobs: Vec<JobRecord> = on.rows(&sql, &values)?.into_iter().map(record).collect();
@@ -151,7 +165,7 @@ fn taken_before(on: &mut dyn Statements, token: &str) -> Result<Vec<JobRecord>, 
 fn renew(on: &mut dyn Statements, turn: &Turn) -> Result<Vec<(String, bool)>, EngineError> {
     let owner = &turn.owner;
     let rows = on.rows(
-        "UPDATE jobs SET lease_until = $1 WHERE state = 'running' AND host = $2 AND boot_id = $3 AND pid = $4 AND start_time = $5 \
+        "UPDATE jobs SET lease_until = $1 WHERE state = 'running' AND host = $2 AND boot_id = $3 AND pid = $4 AND start_time = $5 AND place = $6 \
          RETURNING claim, cancel",
         &[
             turn.lease_until.as_millisecond().into(),
@@ -159,6 +173,7 @@ fn renew(on: &mut dyn Statements, turn: &Turn) -> Result<Vec<(String, bool)>, En
             text(&owner.boot_id),
             i64::from(owner.pid).into(),
             i64::try_from(owner.start_time).unwrap_or(i64::MAX).into(),
+            text(&owner.place),
         ],
     )?;
     let held = |row| {
@@ -171,18 +186,39 @@ fn renew(on: &mut dyn Statements, turn: &Turn) -> Result<Vec<(String, bool)>, En
 /// Writes down what became of jobs, and leaves their repetitions behind. Tells how many still were the worker's.
 pub fn finish_all(on: &mut dyn Statements, finishes: &[Finish]) -> Result<u64, EngineError> {
     let mut finished = 0;
-    for finish in finishes {
-        if finish_one(on, finish)? {
-            finished += 1;
-            if let Some(due) = finish.repetition {
-                repeat(on, finish, due)?;
+    for part in finishes.chunks(FINISHES) {
+        let ours = finish(on, part)?;
+        finished += ours.len() as u64;
+        for one in part.iter().filter(|one| ours.contains(&one.id)) {
+            if let Some(due) = one.repetition {
+                repeat(on, one, due)?;
             }
         }
     }
     Ok(finished)
 }
 
-fn finish_one(on: &mut dyn Statements, finish: &Finish) -> Result<bool, EngineError> {
+/// The parameters of one end, in the order of [`finish_cells`]. With a server between us, many ends in one statement are
+/// many times quicker than each in its own.
+const FINISH_TYPES: [&str; 11] = ["BIGINT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "TEXT", "TEXT"];
+
+fn finish(on: &mut dyn Statements, finishes: &[Finish]) -> Result<Vec<i64>, EngineError> {
+    let typed = |row: usize| {
+        let cell = |(column, kind): (usize, &&str)| format!("CAST(${} AS {kind})", row * FINISH_TYPES.len() + column + 1);
+        format!("({})", FINISH_TYPES.iter().enumerate().map(cell).collect::<Vec<_>>().join(", "))
+    };
+    let sql = format!(
+        "UPDATE jobs SET state = column3, due = COALESCE(column4, due), attempts = attempts - column5, ended = column6, claim = NULL, \
+         lease_until = NULL, cancel = 0, result = column7, exit_code = column8, signal = column9, message = column10, \
+         last_error = COALESCE(column11, last_error) FROM (VALUES {}) AS finished \
+         WHERE id = column1 AND claim = column2 AND state = 'running' RETURNING id",
+        (0..finishes.len()).map(typed).collect::<Vec<_>>().join(", ")
+    );
+    let values: Vec<Cell> = finishes.iter().flat_map(finish_cells).collect();
+    Ok(on.rows(&sql, &values)?.into_iter().map(|row| Columns::of(row).int()).collect())
+}
+
+fn finish_cells(finish: &Finish) -> [Cell; FINISH_TYPES.len()] {
     let (state, due, ended) = match finish.next {
         Next::Done(_) => ("done", None, Some(finish.at)),
         Next::Failed => ("failed", None, Some(finish.at)),
@@ -190,26 +226,20 @@ fn finish_one(on: &mut dyn Statements, finish: &Finish) -> Result<bool, EngineEr
         Next::Again(due) => ("waiting", Some(due), None),
         Next::Back => ("waiting", None, None),
     };
-    let back = i64::from(finish.next == Next::Back);
     let millis = |time: Option<Timestamp>| Cell::from(time.map(Timestamp::as_millisecond));
-    let sql = format!(
-        "UPDATE jobs SET state = '{state}', due = COALESCE($1, due), attempts = attempts - $2, ended = $3, claim = NULL, \
-         lease_until = NULL, cancel = 0, result = $4, exit_code = $5, signal = $6, message = $7, last_error = COALESCE($8, last_error) \
-         WHERE id = $9 AND claim = $10 AND state = 'running'"
-    );
-    let values = [
+    [
+        finish.id.into(),
+        text(&finish.claim),
+        state.into(),
         millis(due),
-        back.into(),
+        i64::from(finish.next == Next::Back).into(),
         millis(ended),
         finish.result.into(),
         finish.exit_code.map(i64::from).into(),
         finish.signal.map(i64::from).into(),
         optional(finish.message.as_deref()),
         optional(finish.last_error.as_deref()),
-        finish.id.into(),
-        text(&finish.claim),
-    ];
-    Ok(on.run(&sql, &values)? > 0)
+    ]
 }
 
 fn repeat(on: &mut dyn Statements, finish: &Finish, due: Timestamp) -> Result<(), EngineError> {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::open::Place;
 use crate::config::database::DatabaseUrl;
+use crate::process::tree;
 
 /// Becomes readable when there may be jobs.
 #[derive(Debug)]
@@ -35,7 +36,9 @@ impl Alarm {
     fn beside(file: &Path) -> io::Result<Self> {
         let dir = dir_of(file);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        let name = std::process::id().to_string();
+        // Containers that share the file may each have a process of our number.
+        let namespace: String = tree::namespaces().chars().take_while(|c| *c != ' ').filter(char::is_ascii_digit).collect();
+        let name = format!("{}-{namespace}", std::process::id());
         let path = dir.join(&name);
         // Of a process that had our number before.
         let _ = fs::remove_file(&path);

@@ -23,13 +23,33 @@ use crate::trigger::{Trigger, TriggerKind};
 /// How much of the output of an attempt that failed is kept, in bytes.
 const LAST_ERROR: usize = 4096;
 
+/// What an attempt needs from its beginning to its end.
+struct Frame {
+    setup: Setup,
+    run: RunRef,
+    variables: Block,
+}
+
+impl Frame {
+    /// The same with what the world has, at this moment.
+    fn kit<'k, 'w: 'k>(&'k self, world: &World<'w>) -> Kit<'k> {
+        Kit {
+            setup: &self.setup,
+            run: &self.run,
+            family: world.family,
+            clock: world.clock,
+            now: world.clock.now(),
+            run_variables: &self.variables,
+            run_deadline: None,
+        }
+    }
+}
+
 /// A job that a worker runs.
 pub struct Job {
     record: JobRecord,
     patience: Patience,
-    setup: Setup,
-    run: RunRef,
-    variables: Block,
+    frame: Frame,
     attempt: Attempt,
     cancelled: bool,
     ended: Option<(TaskEnd, Next)>,
@@ -61,18 +81,11 @@ impl Job {
             run.trigger.scheduled_text().and_then(|at| variable(b"RUNNER_SCHEDULED_AT", at.as_bytes())),
         ];
         let variables: Block = variables.iter().cloned().chain(own.into_iter().flatten()).collect();
+        let frame = Frame { setup, run, variables };
+        let kit = frame.kit(world);
         let mut events = Events::new(record.id, &mut *world.reader);
-        let kit = Kit {
-            setup: &setup,
-            run: &run,
-            family: world.family,
-            clock: world.clock,
-            now: world.clock.now(),
-            run_variables: &variables,
-            run_deadline: None,
-        };
         let attempt = Attempt::begin(&kit, 0, record.attempts.max(1), patience.max_attempts.max(record.attempts), &mut events);
-        Self { record, patience, setup, run, variables, attempt, cancelled: false, ended: None, said: Said::default() }
+        Self { record, patience, frame, attempt, cancelled: false, ended: None, said: Said::default() }
     }
 
     /// The job.
@@ -97,16 +110,8 @@ impl Job {
 
     /// Its task has said something of itself; any word is a sign of life.
     pub fn hear(&mut self, messages: &[Message], world: &mut World<'_>) {
-        let Self { record, setup, run, variables, attempt, said, .. } = self;
-        let kit = Kit {
-            setup,
-            run,
-            family: world.family,
-            clock: world.clock,
-            now: world.clock.now(),
-            run_variables: variables,
-            run_deadline: None,
-        };
+        let Self { record, frame, attempt, said, .. } = self;
+        let kit = frame.kit(world);
         let mut events = Events::new(record.id, &mut *world.reader);
         attempt.hear(&kit, messages, &mut events);
         let Said { progress, status } = events.said;
@@ -121,51 +126,25 @@ impl Job {
 
     /// The next moment at which time alone changes something.
     pub fn wake_at(&self) -> Option<Moment> {
-        self.attempt.wake_at(&self.setup)
+        self.attempt.wake_at(&self.frame.setup)
     }
 
     /// It is to end: TERM, grace, KILL. `cancelled` is whether nobody wants it any more.
     pub fn stop(&mut self, cancelled: bool, world: &World<'_>) {
         self.cancelled |= cancelled;
-        let Self { setup, run, variables, attempt, .. } = self;
-        attempt.cancel(&Kit {
-            setup,
-            run,
-            family: world.family,
-            clock: world.clock,
-            now: world.clock.now(),
-            run_variables: variables,
-            run_deadline: None,
-        });
+        self.attempt.cancel(&self.frame.kit(world));
     }
 
     /// It is to be gone.
     pub fn kill_now(&mut self, world: &World<'_>) {
-        let Self { setup, run, variables, attempt, .. } = self;
-        attempt.kill_now(&Kit {
-            setup,
-            run,
-            family: world.family,
-            clock: world.clock,
-            now: world.clock.now(),
-            run_variables: variables,
-            run_deadline: None,
-        });
+        self.attempt.kill_now(&self.frame.kit(world));
     }
 
     /// Looks what has happened to it; how it ended, when all is over.
     pub fn advance(&mut self, world: &mut World<'_>, now: jiff::Timestamp) -> Option<Finish> {
-        let Self { record, patience, setup, run, variables, attempt, cancelled, ended, .. } = self;
+        let Self { record, patience, frame, attempt, cancelled, ended, .. } = self;
+        let kit = frame.kit(world);
         let mut events = Events::new(record.id, &mut *world.reader);
-        let kit = Kit {
-            setup,
-            run,
-            family: world.family,
-            clock: world.clock,
-            now: world.clock.now(),
-            run_variables: variables,
-            run_deadline: None,
-        };
         while let Some(progress) = attempt.advance(&kit, &mut events) {
             match progress {
                 Progress::Judged(judged) => {

@@ -12,7 +12,14 @@ pub(crate) fn at(seconds: i64) -> Timestamp {
 }
 
 pub(crate) fn owner(machine: &str) -> Owner {
-    Owner { machine: machine.into(), host: format!("host of {machine}"), boot_id: "boot".into(), pid: 12, start_time: 34 }
+    Owner {
+        machine: machine.into(),
+        place: "- pid:[1] time:[2]".into(),
+        host: format!("host of {machine}"),
+        boot_id: "boot".into(),
+        pid: 12,
+        start_time: 34,
+    }
 }
 
 pub(crate) fn claim(machine: &str, chain: &str, seconds: i64, run_id: &str) -> SlotClaim {

@@ -125,7 +125,7 @@ fn a_run_whose_process_is_gone_has_crashed() {
     let gone = Owner { pid: i32::MAX - 1, ..here.clone() };
     let of = |id: &str, owner: &Owner| {
         let (host, boot_id) = (owner.host.clone(), owner.boot_id.clone());
-        RunRecord { host, boot_id, pid: owner.pid, start_time: owner.start_time, ..begun(id, "main", 0) }
+        RunRecord { host, boot_id, place: owner.place.clone(), pid: owner.pid, start_time: owner.start_time, ..begun(id, "main", 0) }
     };
     store(&scene).put_runs(&[of("lives", &here), of("gone", &gone), begun("elsewhere", "main", 0)]).unwrap();
     let runs = scene.run(&["history", "--json"]).json()["runs"].take();

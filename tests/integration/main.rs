@@ -83,6 +83,8 @@ mod page;
 mod parallel;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod power_cut;
 mod probes;
 mod progress;
 mod push;
@@ -92,8 +94,14 @@ mod push_servers;
 mod queue;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod queue_crash;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue_places;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue_plans;
 #[cfg(all(feature = "schedule", feature = "postgres"))]
 mod queue_server;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue_soak;
 mod retry;
 mod runner_config;
 #[cfg(feature = "schedule")]

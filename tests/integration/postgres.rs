@@ -100,6 +100,12 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// It is gone, without having been told, and so are all that served connections.
+    pub(crate) fn kill(&mut self) {
+        self.signal_all(Signal::KILL);
+        self.child.wait().unwrap();
+    }
+
     /// It runs again, at the same address.
     pub(crate) fn start_again(&mut self) {
         self.child = serve(self.dir.path(), Some(self.port)).0;

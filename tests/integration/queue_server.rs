@@ -1,4 +1,4 @@
-//! The queue in PostgreSQL: workers are told by the server, share jobs, die and are replaced; a million jobs are no burden.
+//! The queue in PostgreSQL: workers are told by the server, share jobs, die and are replaced.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -70,23 +70,4 @@ fn a_worker_dies_and_a_server_goes_away() {
     worker.signal(Signal::TERM);
     worker.finish().exits(0);
     assert_eq!(job(&scene, id)["attempts"], 2);
-}
-
-#[test]
-fn a_claim_among_many_jobs_looks_into_an_index() {
-    let Some(server) = Server::start() else { return };
-    let scene = scene(&server, "1h");
-    scene.run(&["queue", "prune"]).exits(0);
-    let mut client = postgres::Client::connect(&server.local(), postgres::NoTls).unwrap();
-    client
-        .batch_execute("SET search_path TO runner; INSERT INTO jobs (task, priority) SELECT 'a', n % 3 FROM generate_series(1, 100000) n; ANALYZE jobs")
-        .unwrap();
-    for question in [
-        "SELECT priority FROM jobs WHERE queue = 'default' AND state = 'waiting' ORDER BY priority DESC LIMIT 1",
-        "SELECT id, due FROM jobs WHERE queue = 'default' AND state = 'waiting' AND priority = 1 ORDER BY due, id LIMIT 5 FOR UPDATE SKIP LOCKED",
-    ] {
-        let rows = client.query(&format!("EXPLAIN {question}"), &[]).unwrap();
-        let plan = rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n");
-        assert!(plan.contains("jobs_waiting") && !plan.contains("Sort"), "{question}:\n{plan}");
-    }
 }

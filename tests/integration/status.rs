@@ -87,7 +87,7 @@ fn a_run_whose_process_is_gone_does_not_go_on() {
     let here = Owner::look();
     let of = |id: &str, chain: &str, pid: i32| {
         let (host, boot_id, start_time) = (here.host.clone(), here.boot_id.clone(), here.start_time);
-        RunRecord { host, boot_id, pid, start_time, ..begun(id, chain, 0) }
+        RunRecord { host, boot_id, place: here.place.clone(), pid, start_time, ..begun(id, chain, 0) }
     };
     store(&scene).put_runs(&[of("lives", "a", here.pid), of("gone", "c", i32::MAX - 1)]).unwrap();
     let status = scene.run(&["status", "--json"]).exits(0).json();

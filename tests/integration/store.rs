@@ -180,7 +180,7 @@ fn what_a_dead_process_left_open_is_ended_and_its_slots_are_found() {
     let dead = Owner { start_time: here.start_time + 1, ..here.clone() };
     let of = |id: &str, owner: &Owner| {
         let (host, boot_id) = (owner.host.clone(), owner.boot_id.clone());
-        RunRecord { host, boot_id, pid: owner.pid, start_time: owner.start_time, ..begun(id, "c", 0) }
+        RunRecord { host, boot_id, place: owner.place.clone(), pid: owner.pid, start_time: owner.start_time, ..begun(id, "c", 0) }
     };
     store.put_runs(&[of("lives", &here), of("dead", &dead)]).unwrap();
     store.claim_slots(&[claim("m", "c", 0, "dead"), claim("m", "c", 1, "never began")], &dead, at(0)).unwrap();
@@ -200,7 +200,7 @@ fn what_a_dead_process_left_open_is_ended_and_its_slots_are_found() {
 // ---- versions ----------------------------------------------------------------------------------
 
 /// What is in every old copy.
-pub(crate) fn knows_the_old_copy(store: &mut dyn Store) {
+pub(crate) fn knows_the_old_copy(store: &mut dyn Store, version: i64) {
     let run = store.run("1f8e60d2-0-77804e1ae0716e17").unwrap().unwrap();
     assert_eq!((run.chain.as_str(), run.outcome.as_deref(), run.tries.len()), ("nightly", Some("gave_up"), 2));
     assert_eq!((run.tries[1].verdict.as_str(), run.tries[1].output_tail.as_str()), ("RETRY", "no space\n"));
@@ -215,6 +215,9 @@ pub(crate) fn knows_the_old_copy(store: &mut dyn Store) {
         assert_eq!([failed.id, running.id, waiting.id, id], [9, 8, 7, 10]);
         assert_eq!((failed.state(at(0)), failed.last_error.as_deref()), (JobState::Failed, Some("why")));
         assert_eq!((running.claim.as_deref(), running.lease_until), (Some("1f8e60d2-4-0000000000000002.8"), Some(at(60))));
+        // The place came with version 3.
+        let place = if version < 3 { "" } else { "id pid:[1] time:[2]" };
+        assert_eq!((running.owner().unwrap().place.as_str(), run.place.as_str()), (place, place));
         assert_eq!((waiting.key.as_deref(), waiting.repeat_ms, waiting.planned()), (Some("k"), Some(60_000), at(100)));
     } else {
         assert_eq!((known.len(), id), (0, 1));
@@ -229,7 +232,7 @@ fn an_old_file_of_every_version_is_understood() {
         let connection = rusqlite::Connection::open(scene.path("runner.db")).unwrap();
         connection.execute_batch(&fs::read_to_string(copy).unwrap()).unwrap();
         connection.close().unwrap();
-        knows_the_old_copy(open(&database(&scene)).as_mut());
+        knows_the_old_copy(open(&database(&scene)).as_mut(), version);
     }
 }
 

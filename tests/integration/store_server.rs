@@ -44,7 +44,7 @@ fn postgresql_fulfils_the_contract() {
     for version in 1..=VERSION {
         let copy = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/integration/data/state-{version}.postgres.sql"));
         sql(&server, &fs::read_to_string(copy).unwrap());
-        knows_the_old_copy(open(&server.local()).as_mut());
+        knows_the_old_copy(open(&server.local()).as_mut(), version);
         sql(&server, "DROP SCHEMA runner CASCADE");
     }
 }
