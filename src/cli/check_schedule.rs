@@ -38,7 +38,7 @@ fn of_queues(config: &Config, findings: &mut Vec<Finding>) {
     if !queues.is_empty() {
         let place = Sections::for_daemon(config).of_chain().explain(&keys::QUEUES.info).1;
         let names: Vec<String> = queues.iter().map(|queue| format!("{} ({})", queue.name, counted(queue.jobs, "job"))).collect();
-        let message = format!("runner daemon works {}: {} at once", counted(names.len(), "queue"), names.join(", "));
+        let message = format!("runner daemon works {}: {} side by side", counted(names.len(), "queue"), names.join(", "));
         findings.push(Finding::new(Severity::Note, &place, message));
     }
 }

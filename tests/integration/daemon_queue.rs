@@ -118,7 +118,7 @@ fn a_queue_that_is_not_there_is_told_with_its_line() {
         assert!(text.contains("runner.cfg:13:") && text.contains("no queue is called `mial`; did you mean `mail`?"), "{text}");
     }
     let scene = scene("mail", "");
-    assert!(scene.run(&["check"]).exits(0).stdout_text().contains("runner daemon works 1 queue: mail (1 job) at once"));
+    assert!(scene.run(&["check"]).exits(0).stdout_text().contains("runner daemon works 1 queue: mail (1 job) side by side"));
     let list = scene.run(&["list"]).exits(0).stdout_text();
     assert!(list.lines().any(|line| line.starts_with("queue mail in ") && line.ends_with("runner.cfg:3")), "{list}");
     assert_eq!(scene.run(&["list", "--json"]).exits(0).json()["queues"][0]["jobs"], 1);
