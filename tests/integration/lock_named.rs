@@ -153,6 +153,29 @@ fn an_idle_chain_does_not_wait_for_one_that_waits_for_its_lock() {
     tick.finish().dies_of(Signal::TERM);
 }
 
+/// A slot that waits for its lock is one that still runs, to the slots behind it; a reload may take its chain away.
+#[test]
+fn what_waits_for_its_lock_is_replaced_queued_behind_or_given_up() {
+    let home = shared("sleep 1000");
+    let lock = file_lock(&home);
+    let mut first = machine(&home, &lock, "").start(&["now", "a"]);
+    inside(&home, 1);
+    for (overlap, told) in [("skip", "the run before it has not begun yet"), ("replace", "a newer slot takes its place")] {
+        let other = machine(&home, &lock, &format!("schedule = every 1s\nwait_lock = infinity\noverlap = {overlap}"));
+        let mut daemon = other.start(&["daemon"]);
+        daemon.wait_for_message(told, "chain a: the slot");
+        let text = std::fs::read_to_string(other.config_file()).unwrap();
+        std::fs::write(other.config_file(), text.replace("overlap", "enabled = no\noverlap")).unwrap();
+        daemon.signal(Signal::HUP).wait_for_message("not in the configuration any more, or not enabled", "chain a: the slot");
+        stop(daemon);
+        let runs = history(&other);
+        assert!(!runs.is_empty() && runs.iter().all(|run| run["outcome"] == "skipped"), "{overlap}: {runs:?}");
+    }
+    first.signal(Signal::TERM);
+    first.finish().dies_of(Signal::TERM);
+    assert_eq!(entered(&home).len(), 1);
+}
+
 // ---- racing ------------------------------------------------------------------------------------------
 
 /// Two daemons of two machines and `now`s of a third race over one lock.
