@@ -24,6 +24,7 @@ use crate::config::{Config, Finding, Origin, value};
 use crate::daemon::book::Booked;
 use crate::mark;
 use crate::names::{MAIN_CHAIN, counted, suggestion};
+use crate::push::target::sign_of_life;
 use crate::status::{Chain, Configuration, Date, Ended, Going, Lock, Queue, RefusedConfiguration, Run, Status, Totals, VERSION};
 use crate::store::record::{CRASHED, REFUSED, RunRecord, SKIPPED};
 use crate::store::{HistoryQuery, Owner};
@@ -124,7 +125,8 @@ fn without_times(status: &Status) -> String {
 // ---- --max-age -------------------------------------------------------------------------------------
 
 fn age(settings: &Settings, question: &Question, most: Duration) -> Result<Exit, Failure> {
-    let status = collect(settings, &question.chains)?;
+    let mut status = collect(settings, &question.chains)?;
+    add_signs_of_life(settings, &mut status)?;
     let named = !question.chains.is_empty();
     let others = status.chains.iter().any(|chain| chain.name != MAIN_CHAIN && chain.enabled);
     let asked = |chain: &&Chain| named || if others { chain.enabled && chain.name != MAIN_CHAIN } else { chain.name == MAIN_CHAIN };
@@ -155,6 +157,17 @@ fn age(settings: &Settings, question: &Question, most: Duration) -> Result<Exit,
         print::text(&text)?;
     }
     Ok(if fresh { Exit::Done } else { Exit::GaveUp })
+}
+
+/// Where a liveness file tells of a later success than the history, which may be forgotten, or not kept at all.
+fn add_signs_of_life(settings: &Settings, status: &mut Status) -> Result<(), Failure> {
+    let Some(file) = settings.load()?.push.file else { return Ok(()) };
+    let zone = local_zone();
+    for chain in &mut status.chains {
+        let sign = sign_of_life(&file, &chain.name).filter(|at| chain.last_success.is_none_or(|last| last.at < *at));
+        chain.last_success = sign.map(|at| Date::new(at, &zone)).or(chain.last_success);
+    }
+    Ok(())
 }
 
 // ---- what is known ---------------------------------------------------------------------------------

@@ -23,11 +23,10 @@ impl Daemon<'_> {
         waits || self.starting.contains(chain) || self.parts.fleet.is_running(chain)
     }
 
+    /// Whether idle chains wait for a run: for one that waits for its lock nobody does.
     pub(super) fn is_on_its_way(&self, run: &RunId) -> bool {
         let runs = self.parts.fleet.runs().iter().any(|going| going.run_ref().id == *run);
-        runs || self.awaiting.contains_key(run)
-            || self.backlog.values().flatten().any(|offer| offer.run == *run)
-            || self.starting_runs().any(|id| id == run)
+        runs || self.backlog.values().flatten().any(|offer| offer.run == *run) || self.starting_runs().any(|id| id == run)
     }
 
     fn starting_runs(&self) -> impl Iterator<Item = &RunId> {
@@ -114,9 +113,14 @@ impl Daemon<'_> {
             None => self.start(&chain, offer, ready),
             Some(plan) if self.handed_on.remove(&offer.chain) && plan.release_on_error => self.skip(&chain, &offer, HANDED_ON),
             Some(plan) => {
+                let run = offer.run.clone();
                 self.parts.fleet.ask(plan, offer.run_ref());
-                self.awaiting.insert(offer.run.clone(), (offer, ready));
+                self.awaiting.insert(run.clone(), (offer, ready));
                 self.hear_locks();
+                if self.awaiting.contains_key(&run) {
+                    self.rounds.ended(&run);
+                    self.go_round();
+                }
                 self.tell();
             }
         }

@@ -163,6 +163,11 @@ impl Report {
 }
 
 impl Liveness {
+    /// Reads a record, also one of jobslib.
+    pub fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
     /// As one line of JSON.
     pub fn json(&self) -> String {
         serde_json::json!(self).to_string()
@@ -304,7 +309,7 @@ mod tests {
             "{json}"
         );
         assert_eq!(end("main", Ended::GaveUp, 1).liveness(&zone), None);
-        let old: Liveness = serde_json::from_str(r#"{"fqdn": "h", "timestamp": 1, "time_utc": "u", "time_local": "l"}"#).unwrap();
+        let old = Liveness::read(r#"{"fqdn": "h", "timestamp": 1, "time_utc": "u", "time_local": "l"}"#).unwrap();
         assert_eq!((old.timestamp, old.chain), (1, None));
     }
 }

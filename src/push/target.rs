@@ -1,11 +1,12 @@
 //! Who is told of a run, and how each of them is told once. Touches a file or a server, whichever it names.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::report::{Report, merged};
+use super::report::{Liveness, Report, merged};
 use super::{PushError, file};
 #[cfg(feature = "net")]
 use crate::config::endpoint::{Endpoint, Influx};
@@ -88,7 +89,7 @@ impl Target {
             #[cfg(feature = "net")]
             Self::Gateway(server) => super::remote::push_metrics(server, report, limit),
             Self::File(path, zone) => report.liveness(zone).map_or(Ok(()), |liveness| {
-                let path = PathBuf::from(path.to_string_lossy().replace(CHAIN_WORD, &report.chain));
+                let path = file_of(path, &report.chain);
                 file::replace(&path, &format!("{}\n", liveness.json()))
             }),
             #[cfg(feature = "net")]
@@ -101,4 +102,15 @@ impl Target {
             }
         }
     }
+}
+/// The liveness file of a chain.
+fn file_of(path: &Path, chain: &str) -> PathBuf {
+    PathBuf::from(path.to_string_lossy().replace(CHAIN_WORD, chain))
+}
+
+/// When a run of a chain last ended well, as the liveness file at `path` has it. A file that all chains share tells only of
+/// the last one.
+pub fn sign_of_life(path: &Path, chain: &str) -> Option<Timestamp> {
+    let record = Liveness::read(&std::fs::read_to_string(file_of(path, chain)).ok()?)?;
+    Timestamp::from_second(record.timestamp).ok().filter(|_| record.chain.is_none_or(|of| of == chain))
 }

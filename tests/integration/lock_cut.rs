@@ -82,14 +82,14 @@ impl Net {
         Some(net)
     }
 
-    /// Pulls the cable of the first machine, or plugs it in again.
-    fn plug(&self, plugged: bool) {
-        self.store.ip(if plugged { "link set cable0 up" } else { "link set cable0 down" });
+    /// Pulls the cable of a machine, or plugs it in again.
+    fn plug(&self, machine: usize, plugged: bool) {
+        self.store.ip(&format!("link set cable{machine} {}", if plugged { "up" } else { "down" }));
     }
 
-    /// What the store answers to the first machine vanishes, or does not any more. What it is asked still arrives.
-    fn answer(&self, answered: bool) {
-        self.store.ip(if answered { "route del blackhole 10.0.0.2/32" } else { "route add blackhole 10.0.0.2/32" });
+    /// What the store answers to a machine vanishes, or does not any more. What it is asked still arrives.
+    fn answer(&self, machine: usize, answered: bool) {
+        self.store.ip(&format!("route {} blackhole 10.{machine}.0.2/32", if answered { "del" } else { "add" }));
     }
 
     /// A daemon on a machine, whose chain is inside for long.
@@ -104,25 +104,27 @@ impl Net {
 }
 
 /// The machine that is inside is cut off: its task is ended before its lease is over, and then the other one is inside.
-fn cut(net: &Net, lock: &str, cut: impl Fn(bool)) {
+fn cut(net: &Net, lock: &str, cut: impl Fn(usize, bool)) {
     let home = lock_scene().task_at("a/1-in.sh", "exec \"$SCENE/inside.sh\" sleep 1000");
-    let mut first = net.daemon(0, &home, lock);
-    first.wait_for("the first is inside", |_| entered(&home).len() == 1);
-    let mut second = net.daemon(1, &home, lock);
-    second.wait_for_message("is held by pid", " on left since ");
-    let (_, _, task) = entered(&home)[0];
-    cut(false);
+    let mut daemons = [net.daemon(0, &home, lock), net.daemon(1, &home, lock)];
+    until("one is inside", || entered(&home).len() == 1);
+    let (_, holder, task) = entered(&home)[0];
+    let (names, at) = (["left", "right"], daemons.iter().position(|daemon| daemon.pid() == u32::try_from(holder).unwrap()).unwrap());
+    daemons.swap(0, at);
+    let [mut first, mut second] = daemons;
+    second.wait_for_message("is held by pid", &format!(" on {} since ", names[at]));
+    cut(at, false);
     let begun = Instant::now();
     until("the task is ended", || !is_alive(task));
     assert!(begun.elapsed() < Duration::from_secs(6), "its lease could be another's by then: {:?}", begun.elapsed());
     assert_eq!(entered(&home).len(), 1, "the other one did not wait for the lease");
     first.wait_for_message("its lock was lost", "chain a");
     until("the other one is inside", || entered(&home).len() == 2);
-    cut(true);
+    cut(at, true);
     let holders: Vec<u32> = entered(&home).iter().map(|entry| u32::try_from(entry.1).unwrap()).collect();
     assert_eq!(holders, [first.pid(), second.pid()]);
     // What was cut off asks again, and learns who has it.
-    first.wait_for_message("is held by pid", " on right since ");
+    first.wait_for_message("is held by pid", &format!(" on {} since ", names[1 - at]));
     let tokens: Vec<u64> = entered(&home).iter().map(|entry| entry.0).collect();
     assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
     for mut daemon in [first, second] {
@@ -143,7 +145,7 @@ fn a_machine_whose_cable_is_pulled_loses_its_lock_in_etcd() {
         succeeds(command.args(&enter[1..]).arg(runner_binary()).args(["-q", "lock", &key, "--", "true"]).stderr(Stdio::null()))
     };
     let Some(server) = start_etcd_under(&net.store.enter(), STORE, ready) else { return skipped("etcd is not installed") };
-    cut(&net, &format!("etcd://{STORE}:{}/k", server.port), |plugged| net.plug(plugged));
+    cut(&net, &format!("etcd://{STORE}:{}/k", server.port), |machine, plugged| net.plug(machine, plugged));
 }
 
 #[test]
@@ -151,5 +153,5 @@ fn a_machine_that_gets_no_answers_loses_its_lock_in_postgresql() {
     let Some(net) = Net::new() else { return };
     let server: Option<Server> = start_postgres_under(&net.store.enter(), STORE);
     let Some(server) = server else { return skipped("PostgreSQL is not installed") };
-    cut(&net, &format!("postgresql://postgres@{STORE}:{}/postgres?key=k", server.port), |answered| net.answer(answered));
+    cut(&net, &format!("postgresql://postgres@{STORE}:{}/postgres?key=k", server.port), |machine, answered| net.answer(machine, answered));
 }

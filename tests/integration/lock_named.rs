@@ -135,6 +135,47 @@ fn who_waits_keeps_no_other_chain_waiting_and_hears_signals() {
     assert_eq!(entered(&home).len(), 2);
 }
 
+#[test]
+fn an_idle_chain_does_not_wait_for_one_that_waits_for_its_lock() {
+    let home = shared("sleep 1000").task_at("i/1-i.sh", "say idle");
+    let lock = file_lock(&home);
+    let idle = format!("[chain:i]\ntask_dir = {}\nschedule = * * * * *\nidle = yes\nwindow = 3600", home.path("i").display());
+    let (one, other) = (machine(&home, &lock, ""), machine(&home, &lock, &format!("wait_lock = infinity\nschedule = * * * * *\n{idle}")));
+    let mut first = one.start(&["now", "a"]);
+    inside(&home, 1);
+    let mut tick = other.start(&["tick"]);
+    tick.wait_for_message("is held by pid", "chain a: file:");
+    until("the idle chain has run", || std::fs::read_to_string(home.path("log")).unwrap().contains("- idle"));
+    first.signal(Signal::TERM);
+    first.finish().dies_of(Signal::TERM);
+    inside(&home, 2);
+    tick.signal(Signal::TERM);
+    tick.finish().dies_of(Signal::TERM);
+}
+
+/// A slot that waits for its lock is one that still runs, to the slots behind it; a reload may take its chain away.
+#[test]
+fn what_waits_for_its_lock_is_replaced_queued_behind_or_given_up() {
+    let home = shared("sleep 1000");
+    let lock = file_lock(&home);
+    let mut first = machine(&home, &lock, "").start(&["now", "a"]);
+    inside(&home, 1);
+    for (overlap, told) in [("skip", "the run before it has not begun yet"), ("replace", "a newer slot takes its place")] {
+        let other = machine(&home, &lock, &format!("schedule = every 1s\nwait_lock = infinity\noverlap = {overlap}"));
+        let mut daemon = other.start(&["daemon"]);
+        daemon.wait_for_message(told, "chain a: the slot");
+        let text = std::fs::read_to_string(other.config_file()).unwrap();
+        std::fs::write(other.config_file(), text.replace("overlap", "enabled = no\noverlap")).unwrap();
+        daemon.signal(Signal::HUP).wait_for_message("not in the configuration any more, or not enabled", "chain a: the slot");
+        stop(daemon);
+        let runs = history(&other);
+        assert!(!runs.is_empty() && runs.iter().all(|run| run["outcome"] == "skipped"), "{overlap}: {runs:?}");
+    }
+    first.signal(Signal::TERM);
+    first.finish().dies_of(Signal::TERM);
+    assert_eq!(entered(&home).len(), 1);
+}
+
 // ---- racing ------------------------------------------------------------------------------------------
 
 /// Two daemons of two machines and `now`s of a third race over one lock.
@@ -277,6 +318,99 @@ fn after_a_failure_another_machine_wins() {
     stop(first);
     stop(second);
     assert!(tokens(&home).is_sorted_by(|a, b| a < b));
+}
+
+/// Three daemons on three machines; in each round the one inside is hit, and another takes its place.
+fn storm(lock: &str, rounds: usize) {
+    let home = shared("sleep 1000");
+    let ttl = if lock.starts_with("consul") { 10 } else { 6 };
+    let keys = format!("schedule = every 1s\nwait_lock = infinity\nlock_delay = 0\nlock_ttl = {ttl}");
+    let mut daemons: Vec<(Scene, Running)> = Vec::new();
+    for _ in 0..3 {
+        let machine = machine(&home, lock, &keys);
+        let daemon = machine.start(&["daemon"]);
+        daemons.push((machine, daemon));
+    }
+    for number in 1..=rounds {
+        let (holder, task) = inside(&home, number);
+        let at = daemons.iter().position(|(_, daemon)| daemon.pid() == u32::try_from(holder).unwrap()).unwrap();
+        match number % 3 {
+            0 => send(i32::try_from(task).unwrap(), Signal::KILL),
+            round => {
+                let (machine, hit) = daemons.swap_remove(at);
+                let signal = if round == 1 { Signal::KILL } else { Signal::TERM };
+                send(holder, signal);
+                until("it is gone", || !is_alive(hit.pid()));
+                drop(if round == 1 { hit.finish().dies_of(signal) } else { hit.finish().exits(0) });
+                let next = machine.start(&["daemon"]);
+                daemons.push((machine, next));
+            }
+        }
+        inside(&home, number + 1);
+        assert!(!is_alive(task), "its task goes on");
+    }
+    daemons.into_iter().for_each(|(_, daemon)| stop(daemon));
+    assert!(tokens(&home).is_sorted_by(|a, b| a < b));
+}
+
+#[test]
+fn a_storm_of_daemons_over_a_file() {
+    let home = Scene::new();
+    storm(&file_lock(&home), 6);
+}
+
+#[test]
+fn a_storm_of_daemons_over_postgresql() {
+    let Some(server) = postgres() else { return };
+    storm(&postgres_lock(server, "named-storm"), 6);
+}
+
+#[test]
+fn a_storm_of_daemons_over_etcd() {
+    let Some(server) = etcd() else { return };
+    storm(&etcd_lock(server, "named-storm"), 6);
+}
+
+#[test]
+fn a_storm_of_daemons_over_the_double_of_consul() {
+    let consul = Consul::start();
+    storm(&format!("consul://127.0.0.1:{}/named-storm", consul.port), 6);
+}
+
+#[test]
+#[ignore = "takes minutes; run by hand"]
+fn a_long_storm_of_daemons_over_each_engine() {
+    let (Some(postgres), Some(etcd)) = (postgres(), etcd()) else { return };
+    let (home, consul) = (Scene::new(), Consul::start());
+    let consul = format!("consul://127.0.0.1:{}/named-long", consul.port);
+    for lock in [file_lock(&home), postgres_lock(postgres, "named-long"), etcd_lock(etcd, "named-long"), consul] {
+        storm(&lock, std::env::var("STORM_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(200));
+    }
+}
+
+#[test]
+fn a_daemon_that_was_frozen_past_its_lease_does_not_go_on_with_its_run() {
+    let Some(server) = postgres() else { return };
+    let home = shared("sleep 1000").task_at("a/2-after.sh", "exec \"$SCENE/inside.sh\"");
+    let lock = postgres_lock(server, "named-frozen");
+    let keys = format!("{SHORT}schedule = every 1s\nwait_lock = infinity");
+    let (one, other) = (machine(&home, &lock, &keys), machine(&home, &lock, &keys));
+    let mut first = one.start(&["daemon"]);
+    let (holder, task) = inside(&home, 1);
+    let mut second = other.start(&["daemon"]);
+    second.wait_for_message("is held by pid", "chain a: ");
+    send(holder, Signal::STOP);
+    inside(&home, 2);
+    assert!(!is_alive(task), "its task goes on");
+    send(holder, Signal::CONT);
+    first.wait_for_message("its lock was lost", "chain a");
+    first.wait_for_message("is held by pid", "chain a: ");
+    assert_eq!(entered(&home).len(), 2, "it went on");
+    // The one that waits first: it would be inside in a moment.
+    stop(first);
+    stop(second);
+    assert!(tokens(&home).is_sorted_by(|a, b| a < b));
+    assert!(history(&one).iter().any(|run| run["outcome"] == "lock_lost"));
 }
 
 // ---- what is seen of it ------------------------------------------------------------------------------
