@@ -340,6 +340,9 @@ impl<'a> Daemon<'a> {
     /// One turn of the loop: fires what is due, waits for something to happen, and acts on it.
     pub fn turn(&mut self) -> Option<Ended> {
         self.fire();
+        if self.mode == Mode::Daemon && self.crew.wonders(self.parts.fleet.now()) && self.parts.outside.has_changed() {
+            self.reload();
+        }
         let Parts { fleet, ids, outside, .. } = &mut self.parts;
         self.crew.ask(&mut **outside, ids, &fleet.driver().world);
         if self.is_done() {
@@ -432,7 +435,7 @@ impl<'a> Daemon<'a> {
                 let jobs = if jobs > 0 { format!(" and {}", counted(jobs, "job")) } else { String::new() };
                 log::warn!("told to stop; {}{jobs} still", counted(going, "run"));
                 self.leave_the_rest();
-                self.crew.stop(self.parts.stop_time, self.parts.fleet.now());
+                self.crew.stop(self.parts.stop_time, &self.parts.fleet.driver().world);
                 if self.parts.stop_time.is_zero() {
                     self.mode = Mode::Stopping(None);
                     self.parts.fleet.stop(None, signal);

@@ -196,7 +196,7 @@ impl Daemon<'_> {
             Answer::Unusable(why) => {
                 log::error!("{why}");
                 self.no_state = Some(why);
-                self.crew.stop(Duration::ZERO, self.parts.fleet.now());
+                self.crew.stop(Duration::ZERO, &self.parts.fleet.driver().world);
             }
         }
     }

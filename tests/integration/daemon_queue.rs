@@ -162,6 +162,22 @@ fn another_configuration_leaves_what_runs_alone() {
 }
 
 #[test]
+fn a_changed_file_is_seen_before_jobs_are_taken() {
+    let scene = scene("mail", "");
+    let mut running = start(&scene);
+    does(&scene, "mail");
+    // Nobody tells it. It looks at its files once a second at most, when there are jobs.
+    let scene = with(scene, "mail images", "");
+    let id = enqueue(&scene, &["-Q", "images", "quick.sh"])[0];
+    until("the new queue is worked", || {
+        does(&scene, "mail");
+        is_done(&scene, id)
+    });
+    running.wait_for_message("works 2 queues: mail, images", "");
+    ends(running);
+}
+
+#[test]
 fn told_to_stop_it_gives_jobs_back_or_lets_them_end() {
     let scene = scene("mail", "");
     let id = enqueue(&scene, &["-Q", "mail", "a.sh"])[0];
