@@ -466,16 +466,15 @@ impl<'a> Daemon<'a> {
     /// absence, brings us here again.
     fn attend(&mut self) {
         let now = self.parts.fleet.now();
-        if self.depths.is_late(now) {
-            self.depths.give_up(self.parts.state.why_slow());
-        }
-        if self.parts.outside.shows_queues() && self.depths.is_old(now) {
+        if self.parts.outside.shows_queues() {
             match self.parts.state.health() {
                 Health::Away(why) => self.depths.give_up(why),
-                Health::Opening | Health::Good => {
+                Health::Opening | Health::Good if self.depths.is_lost(now) => self.depths.give_up(self.parts.state.why_slow()),
+                Health::Opening | Health::Good if self.depths.is_old(now) => {
                     self.parts.state.count(self.parts.fleet.wall());
                     return self.depths.ask(now);
                 }
+                Health::Opening | Health::Good => {}
             }
         }
         let empty = Book::default();

@@ -206,6 +206,17 @@ fn told_to_stop_it_gives_jobs_back_or_lets_them_end() {
 }
 
 #[test]
+fn a_third_signal_kills_what_does_not_obey() {
+    let scene = scene("mail", "stop_time = 1h\n[queue:mail]\nkill_after = 600\n")
+        .script("tasks.d/a.sh", "trap 'say told' TERM\nprobe touch begun\nwhile :; do probe ignore TERM nap 20; done");
+    enqueue(&scene, &["-Q", "mail", "a.sh"]);
+    let mut running = start(&scene);
+    running.wait_for_file("begun").signal(Signal::TERM).wait_for_message("told to stop", "1 job still");
+    running.signal(Signal::TERM).wait_for_log("- told").signal(Signal::TERM);
+    running.finish().exits(0).nothing_alive().quicker_than(30);
+}
+
+#[test]
 fn after_a_crash_the_next_daemon_begins_the_job_again() {
     // Two of them at the same time are found by a lock that a dead one lets go.
     let locked = "exec 9>\"$SCENE/lock\"; flock -n 9 || touch \"$SCENE/twice\"\n";
