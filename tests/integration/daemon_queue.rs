@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use crate::daemon_http::{ask, json};
 use crate::push::promtool_is_content;
 use crate::queue::{enqueue, job};
+use crate::queue_crash::{all_is_well, noted_scene, ran};
 use crate::scene::{Running, STATE_DIR, Scene, until};
 
 /// Tells that its attempt has begun, and ends when it may.
@@ -234,6 +235,25 @@ fn after_a_crash_the_next_daemon_begins_the_job_again() {
     assert_eq!(job(&scene, id)["attempts"], 2);
     assert!(!scene.path("twice").exists(), "two at the same time");
     ends(running);
+}
+
+#[test]
+fn daemons_that_are_killed_again_and_again_lose_no_job() {
+    const DEATHS: usize = 6;
+    let scene = noted_scene().config("[daemon]\nqueues = default\n");
+    let scene = scene.file("stdin", "{\"task\":\"a.sh\"}\n".repeat(5 * DEATHS));
+    let ids = enqueue(&scene, &["--stdin"]);
+    for _ in 0..DEATHS {
+        let before = ran(&scene).len();
+        let mut running = scene.start(&["daemon"]);
+        until("some jobs are done, or all", || ran(&scene).len() > before || ran(&scene).len() == ids.len());
+        running.insist(Signal::KILL);
+    }
+    let running = scene.start(&["daemon"]);
+    until("all jobs are done", || ran(&scene).len() == ids.len());
+    ends(running);
+    scene.run(&["work", "--drain"]).exits(0);
+    all_is_well(&scene, &ids, 1 + DEATHS as i64);
 }
 
 #[test]

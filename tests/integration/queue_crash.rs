@@ -16,12 +16,12 @@ use crate::scene::{Running, STATE_DIR, Scene, spawn, until};
 const NOTED: &str = "exec 9>\"$SCENE/lock.$RUNNER_JOB_ID\"\nflock -n 9 || echo \"$RUNNER_JOB_ID\" >>\"$SCENE/twice\"\n\
                      sleep 0.02\necho \"$RUNNER_JOB_ID $RUNNER_TRY\" >>\"$SCENE/ran\"";
 
-fn noted_scene() -> Scene {
+pub(crate) fn noted_scene() -> Scene {
     scene().config("jobs = 3\n").script("tasks.d/a.sh", NOTED)
 }
 
 /// The attempts that came to their end, by job.
-fn ran(scene: &Scene) -> BTreeMap<i64, Vec<i64>> {
+pub(crate) fn ran(scene: &Scene) -> BTreeMap<i64, Vec<i64>> {
     let mut ran: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
     for line in fs::read_to_string(scene.path("ran")).unwrap_or_default().lines() {
         let (job, attempt) = line.split_once(' ').unwrap();
@@ -32,7 +32,7 @@ fn ran(scene: &Scene) -> BTreeMap<i64, Vec<i64>> {
 
 /// All of these are done, each attempt had its own number, and never two of them at once.
 #[track_caller]
-fn all_is_well(scene: &Scene, acknowledged: &[i64], most_attempts: i64) {
+pub(crate) fn all_is_well(scene: &Scene, acknowledged: &[i64], most_attempts: i64) {
     let (jobs, ran) = (jobs(scene), ran(scene));
     let known: BTreeSet<i64> = jobs.iter().map(|job| job["id"].as_i64().unwrap()).collect();
     assert!(acknowledged.iter().all(|id| known.contains(id)), "acknowledged and lost: {acknowledged:?}, {known:?}");
