@@ -257,6 +257,27 @@ fn daemons_that_are_killed_again_and_again_lose_no_job() {
 }
 
 #[test]
+fn a_job_that_the_worker_has_lost_is_begun_again() {
+    let scene = scene("mail", "[queue:mail]\njobs = 2\npoll = 0.1\n");
+    enqueue(&scene, &["-Q", "mail", "a.sh"]);
+    let mut running = start(&scene);
+    running.wait_for_file("begun.1.1");
+    // As if the answer to a turn had been lost with its database: the row is this worker's, who knows nothing of it.
+    let database = Connection::open(scene.path(STATE_DIR).join("runner.db")).unwrap();
+    database.busy_timeout(crate::running::DEADLINE).unwrap();
+    let lost = "INSERT INTO jobs (queue, task, state, attempts, claim, host, boot_id, pid, start_time, lease_until, began) \
+                SELECT queue, 'quick.sh', state, attempts, 'lost.2', host, boot_id, pid, start_time, lease_until, began FROM jobs WHERE id = 1";
+    database.execute_batch(lost).unwrap();
+    until("it is done after all", || is_done(&scene, 2));
+    running.wait_for_message("job 2: this worker has lost it", "");
+    assert_eq!(job(&scene, 2)["attempts"], 2);
+    fs::write(scene.path("go.1"), "").unwrap();
+    until("the other one is left alone", || is_done(&scene, 1));
+    assert_eq!(job(&scene, 1)["attempts"], 1);
+    ends(running);
+}
+
+#[test]
 fn chains_go_on_while_the_table_of_jobs_is_broken() {
     let chain = "[chain:a]\ntask_dir = chain\nschedule = every 1s\n";
     let scene = scene("mail", chain).script("chain/1-a.sh", "echo x >>\"$SCENE/slots\"");
