@@ -287,14 +287,15 @@ impl<'a> Daemon<'a> {
     /// Asks for the state: before the first [`Daemon::turn`].
     pub fn load(&mut self) {
         self.parts.state.load(self.parts.fleet.wall());
-        self.give_orders();
         self.tell();
     }
 
-    /// Tells the worker which queues the configuration in force names. A tick works none.
-    pub(crate) fn give_orders(&mut self) {
+    /// Tells the worker which queues the configuration in force names. A tick works none. Not before the state is known:
+    /// two who make a new database at the same time are in each other's way.
+    fn give_orders(&mut self) {
         let Parts { fleet, ids, outside, .. } = &mut self.parts;
         if self.mode == Mode::Daemon
+            && self.book.is_some()
             && let Some(orders) = outside.orders()
         {
             self.crew.obey(orders, &mut **outside, ids, fleet.now());

@@ -242,7 +242,10 @@ impl Daemon<'_> {
                 }
                 self.offer_all(&due, TriggerKind::Tick, now, None);
             }
-            Mode::Daemon => self.save_marks(now),
+            Mode::Daemon => {
+                self.save_marks(now);
+                self.give_orders();
+            }
             Mode::Stopping(_) => return,
         }
         let slot = Slot::Boot(self.parts.state.boot_id().to_owned());

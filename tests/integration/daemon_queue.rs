@@ -37,6 +37,8 @@ fn with(scene: Scene, queues: &str, rest: &str) -> Scene {
 fn start(scene: &Scene) -> Running {
     let mut running = scene.start(&["daemon"]);
     running.wait_for_message("answers on", "");
+    // Whoever adds a job while the database is being made may be told that it cannot be opened.
+    until("the database is there", || json(&running, "/status.json")["queues"][0]["uncounted"].is_null());
     running
 }
 
