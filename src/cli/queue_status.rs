@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use crate::queue::JobState;
 use crate::status::{Date, Job, JobTotal, JobTotals, Queue, ResultTotal};
 use crate::store::job::{JobRecord, QueueCount};
+#[cfg(feature = "http")]
 use crate::worker::Worker;
 use crate::worker::tally::Tally;
 
@@ -45,6 +46,7 @@ pub fn with_totals(queue: Queue, tally: Option<&Tally>) -> Queue {
 }
 
 /// The same with what a worker of this program does at this moment.
+#[cfg(feature = "http")]
 pub fn with_worker(queue: Queue, worker: &Worker, zone: &TimeZone, now: Timestamp) -> Queue {
     let places = worker.queues().iter().find(|known| known.name == queue.name).map(|known| known.jobs as u64);
     let of_queue = worker.jobs().iter().filter(|job| job.record().queue == queue.name);

@@ -17,6 +17,8 @@ use crate::worker::{Layout, Limits, Orders, Parts, Worker};
 
 /// The first wait before a worker that cannot work tries again.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// Before jobs are taken the files of the configuration are looked at, but not more often.
+const WONDERS_EVERY: Duration = Duration::from_secs(1);
 /// The wait doubles up to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -29,11 +31,13 @@ pub struct Crew {
     again_at: Option<Moment>,
     wait: Duration,
     stopped: bool,
+    /// When it was last asked whether the configuration has changed.
+    wondered: Option<Moment>,
 }
 
 impl Default for Crew {
     fn default() -> Self {
-        Self { worker: None, waiting: None, trouble: None, again_at: None, wait: FIRST_WAIT, stopped: false }
+        Self { worker: None, waiting: None, trouble: None, again_at: None, wait: FIRST_WAIT, stopped: false, wondered: None }
     }
 }
 
@@ -55,6 +59,12 @@ impl Crew {
 
     /// These are the queues from now on. What runs ends with the settings it began with, and its places count.
     pub(super) fn obey(&mut self, orders: Orders, outside: &mut dyn Outside, ids: &mut RunIds, now: Moment) {
+        let names = |orders: &Orders| orders.queues.iter().map(|queue| queue.name.clone()).collect::<Vec<_>>();
+        let new = names(&orders);
+        let known = self.worker.as_ref().is_some_and(|worker| worker.queues().iter().map(|queue| &queue.name).eq(&new));
+        if !known && !new.is_empty() {
+            log::info!("works {}: {}", counted(new.len(), "queue"), new.join(", "));
+        }
         match &mut self.worker {
             Some(worker) => worker.change(orders),
             None if orders.queues.is_empty() => (self.waiting, self.trouble, self.again_at) = (None, None, None),
@@ -65,7 +75,6 @@ impl Crew {
     fn hire(&mut self, orders: Orders, outside: &mut dyn Outside, ids: &mut RunIds, now: Moment) {
         match outside.jobs(&orders.queues) {
             Ok(state) => {
-                log::info!("works {}", counted(orders.queues.len(), "queue"));
                 let parts = Parts { ids: ids.branch(), state, alarm: outside.bell() };
                 self.worker = Some(Worker::new(parts, orders, Limits::default(), now));
                 (self.waiting, self.trouble, self.again_at) = (None, None, None);
@@ -125,6 +134,15 @@ impl Crew {
         }
     }
 
+    /// Whether it is about to look for jobs, and has not asked itself for a second whether it still should.
+    pub(super) fn wonders(&mut self, now: Moment) -> bool {
+        let looks = self.worker.as_ref().is_some_and(Worker::looks) && self.wondered.is_none_or(|at| now >= at + WONDERS_EVERY);
+        if looks {
+            self.wondered = Some(now);
+        }
+        looks
+    }
+
     pub(super) fn add_fds<'a>(&'a self, fds: &mut Vec<BorrowedFd<'a>>) -> Option<Layout> {
         self.worker.as_ref().map(|worker| worker.add_fds(fds))
     }
@@ -141,10 +159,13 @@ impl Crew {
     }
 
     /// Nothing new begins, and what runs may go on for `grace`.
-    pub(super) fn stop(&mut self, grace: Duration, now: Moment) {
+    pub(super) fn stop(&mut self, grace: Duration, world: &World<'_>) {
         (self.stopped, self.waiting) = (true, None);
         if let Some(worker) = &mut self.worker {
-            worker.stop(grace, now);
+            worker.stop(grace, world.clock.now());
+            if grace.is_zero() {
+                worker.hurry(world);
+            }
         }
     }
 

@@ -12,6 +12,9 @@ const SHARE: u32 = 20;
 /// So long somebody who looks waits for the count; then he is shown the last one.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// A question without an answer for so long has none. A table of a million jobs takes a second.
+const LOST: Duration = Duration::from_secs(5);
+
 /// What is known.
 #[derive(Debug, Default)]
 pub struct Depths {
@@ -61,14 +64,14 @@ impl Depths {
         }
     }
 
-    /// The database is away: nobody waits for it.
+    /// The database is away: nobody waits for it, and it is asked as soon as it is back.
     pub fn give_up(&mut self, why: String) {
-        self.failed = Some(why);
+        (self.failed, self.counted) = (Some(why), None);
     }
 
-    /// Whether somebody has waited for the answer, and it has not come.
-    pub fn is_late(&self, now: Moment) -> bool {
-        self.asked_at.is_some_and(|at| now >= at + PATIENCE)
+    /// Whether the answer has not come for so long that the last one is not worth showing any more.
+    pub fn is_lost(&self, now: Moment) -> bool {
+        self.asked_at.is_some_and(|at| now >= at + LOST)
     }
 }
 
@@ -83,15 +86,16 @@ mod tests {
         depths.ask(now);
         assert!(!depths.is_old(now), "one question at a time");
         assert_eq!(depths.held_until(now), Some(now + PATIENCE));
-        assert!(!depths.is_late(now));
         assert_eq!(depths.held_until(now + PATIENCE), None, "nobody waits longer");
-        assert!(depths.is_late(now + PATIENCE));
+        assert!(!depths.is_lost(now + PATIENCE) && depths.is_lost(now + LOST));
         let later = now + Duration::from_millis(200);
         depths.hear(Ok(Vec::new()), later);
         assert_eq!((depths.held_until(later), depths.failed()), (None, None));
         assert!(!depths.is_old(later + Duration::from_secs(3)), "what took 200 ms is not asked for every second");
         assert!(depths.is_old(later + Duration::from_secs(4)));
         depths.hear(Err("no".to_owned()), later);
-        assert_eq!(depths.failed(), Some("no"));
+        assert_eq!((depths.failed(), depths.is_old(later)), (Some("no"), false));
+        depths.give_up("away".to_owned());
+        assert_eq!((depths.failed(), depths.is_old(later)), (Some("away"), true));
     }
 }

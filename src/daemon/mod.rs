@@ -298,14 +298,15 @@ impl<'a> Daemon<'a> {
     /// Asks for the state: before the first [`Daemon::turn`].
     pub fn load(&mut self) {
         self.parts.state.load(self.parts.fleet.wall());
-        self.give_orders();
         self.tell();
     }
 
-    /// Tells the worker which queues the configuration in force names. A tick works none.
-    pub(crate) fn give_orders(&mut self) {
+    /// Tells the worker which queues the configuration in force names. A tick works none. Not before the state is known:
+    /// two who make a new database at the same time are in each other's way.
+    fn give_orders(&mut self) {
         let Parts { fleet, ids, outside, .. } = &mut self.parts;
         if self.mode == Mode::Daemon
+            && self.book.is_some()
             && let Some(orders) = outside.orders()
         {
             self.crew.obey(orders, &mut **outside, ids, fleet.now());
@@ -351,6 +352,9 @@ impl<'a> Daemon<'a> {
     /// One turn of the loop: fires what is due, waits for something to happen, and acts on it.
     pub fn turn(&mut self) -> Option<Ended> {
         self.fire();
+        if self.mode == Mode::Daemon && self.crew.wonders(self.parts.fleet.now()) && self.parts.outside.has_changed() {
+            self.reload();
+        }
         let Parts { fleet, ids, outside, .. } = &mut self.parts;
         self.crew.ask(&mut **outside, ids, &fleet.driver().world);
         // What is kept between runs is given back before we go.
@@ -446,7 +450,7 @@ impl<'a> Daemon<'a> {
                 log::warn!("told to stop; {}{jobs} still", counted(going, "run"));
                 self.leave_the_rest();
                 let stop_time = self.parts.outside.stop_time();
-                self.crew.stop(stop_time, self.parts.fleet.now());
+                self.crew.stop(stop_time, &self.parts.fleet.driver().world);
                 if stop_time.is_zero() {
                     self.mode = Mode::Stopping(None);
                     self.parts.fleet.stop(None, signal);
@@ -479,16 +483,15 @@ impl<'a> Daemon<'a> {
     /// absence, brings us here again.
     fn attend(&mut self) {
         let now = self.parts.fleet.now();
-        if self.depths.is_late(now) {
-            self.depths.give_up(self.parts.state.why_slow());
-        }
-        if self.parts.outside.shows_queues() && self.depths.is_old(now) {
+        if self.parts.outside.shows_queues() {
             match self.parts.state.health() {
                 Health::Away(why) => self.depths.give_up(why),
-                Health::Opening | Health::Good => {
+                Health::Opening | Health::Good if self.depths.is_lost(now) => self.depths.give_up(self.parts.state.why_slow()),
+                Health::Opening | Health::Good if self.depths.is_old(now) => {
                     self.parts.state.count(self.parts.fleet.wall());
                     return self.depths.ask(now);
                 }
+                Health::Opening | Health::Good => {}
             }
         }
         let empty = Book::default();

@@ -197,7 +197,7 @@ impl Daemon<'_> {
             Answer::Unusable(why) => {
                 log::error!("{why}");
                 self.no_state = Some(why);
-                self.crew.stop(Duration::ZERO, self.parts.fleet.now());
+                self.crew.stop(Duration::ZERO, &self.parts.fleet.driver().world);
             }
         }
     }
@@ -244,7 +244,10 @@ impl Daemon<'_> {
                 self.offer_all(&due, TriggerKind::Tick, now, None);
                 self.mark_first_seen(&due, &loaded.marks, now);
             }
-            Mode::Daemon => self.save_marks(now),
+            Mode::Daemon => {
+                self.save_marks(now);
+                self.give_orders();
+            }
             Mode::Stopping(_) => return,
         }
         let slot = Slot::Boot(self.parts.state.boot_id().to_owned());

@@ -1,12 +1,14 @@
 //! The page for people: what runs, what is wrong, what is due, and one run in detail. A pure function of the status;
 //! it needs no script, and loads nothing but its style.
 
+mod queues;
+
 use std::time::Duration;
 
 use super::html::{Html, plain};
 use crate::clock::Seconds;
 use crate::names::counted;
-use crate::status::{Chain, Date, Ended, Job, Lock, Queue, Run, Status, Task, TaskState, Try};
+use crate::status::{Chain, Date, Ended, Lock, Run, Status, Task, TaskState, Try};
 
 /// How many of a chain's last runs are drawn.
 const STRIP: usize = 20;
@@ -27,7 +29,7 @@ pub fn overview(status: &Status, refresh: Option<u32>) -> Vec<u8> {
     running(&mut html, status);
     chains(&mut html, status);
     due(&mut html, status);
-    queues(&mut html, status);
+    queues::table(&mut html, status);
     locks(&mut html, status);
     html.raw("</main>\n");
     end(&mut html, status);
@@ -178,7 +180,8 @@ fn title(status: &Status) -> String {
 
 fn verdict(html: &mut Html, status: &Status) {
     let failing: Vec<_> = status.chains.iter().filter(|chain| is_bad(chain)).collect();
-    let class = if failing.is_empty() { "verdict" } else { "verdict failing" };
+    let stuck = status.queues.iter().filter(|queue| queue.trouble.is_some()).count();
+    let class = if failing.is_empty() && stuck == 0 { "verdict" } else { "verdict failing" };
     html.raw("<section").attribute("class", class).raw(" aria-label=\"Summary\"><p>");
     match failing.as_slice() {
         [] => html.raw("<strong>No chain failed</strong> when it last ran."),
@@ -191,6 +194,9 @@ fn verdict(html: &mut Html, status: &Status) {
             html.raw(".")
         }
     };
+    if stuck > 0 {
+        html.raw(" <strong>").text(&counted(stuck, "queue")).raw("</strong> cannot be worked.");
+    }
     let running: usize = status.chains.iter().map(|chain| chain.running.len()).sum();
     let ready: u64 = status.queues.iter().map(|queue| queue.ready).sum();
     html.raw("</p><p class=\"quiet small\">").text(&counted(status.chains.len(), "chain")).raw(", ");
@@ -407,53 +413,6 @@ fn due(html: &mut Html, status: &Status) {
             .raw("</td></tr>\n");
     }
     html.raw("</tbody></table></section>\n");
-}
-
-fn queues(html: &mut Html, status: &Status) {
-    if status.queues.is_empty() {
-        return;
-    }
-    html.raw("<section aria-labelledby=\"queues\"><h2 id=\"queues\">Queues</h2><table class=\"stack\" role=\"table\">");
-    html.raw("<thead role=\"rowgroup\"><tr role=\"row\"><th role=\"columnheader\" scope=\"col\">Queue</th>");
-    html.raw("<th role=\"columnheader\" scope=\"col\" class=\"number\">Ready</th><th role=\"columnheader\" scope=\"col\" class=\"number\">Oldest waits</th>");
-    html.raw("<th role=\"columnheader\" scope=\"col\" class=\"number\">Running</th><th role=\"columnheader\" scope=\"col\" class=\"number\">Due later</th>");
-    html.raw("<th role=\"columnheader\" scope=\"col\" class=\"number\">Failed</th></tr></thead><tbody role=\"rowgroup\">\n");
-    for queue in &status.queues {
-        queue_row(html, queue, status.time);
-    }
-    html.raw("</tbody></table>\n");
-    for (queue, why) in status.queues.iter().filter_map(|queue| Some((queue, queue.trouble.as_ref().or(queue.uncounted.as_ref())?))) {
-        html.raw("<p class=\"bad\"><strong>").text(&queue.name).raw("</strong>: ");
-        html.text(if queue.trouble.is_some() { "jobs are not taken: " } else { "jobs could not be counted: " }).text(why).raw("</p>\n");
-    }
-    for (queue, job) in status.queues.iter().flat_map(|queue| queue.jobs.iter().map(move |job| (queue, job))) {
-        job_line(html, queue, job, status.time);
-    }
-    html.raw("</section>\n");
-}
-
-fn queue_row(html: &mut Html, queue: &Queue, now: Date) {
-    html.raw("<tr role=\"row\"><th role=\"rowheader\" scope=\"row\">").text(&queue.name);
-    html.raw("</th><td role=\"cell\" class=\"number\" data-label=\"Ready\">").number(queue.ready);
-    html.raw("</td><td role=\"cell\" class=\"number\" data-label=\"Oldest waits\">");
-    match queue.oldest_ready {
-        Some(since) => html.text(&about(since.seconds_until(now).max(0.0))),
-        None => html.raw("–"),
-    };
-    html.raw("</td><td role=\"cell\" class=\"number\" data-label=\"Running\">").number(queue.running);
-    html.raw("</td><td role=\"cell\" class=\"number\" data-label=\"Due later\">").number(queue.scheduled);
-    html.raw("</td><td role=\"cell\" class=\"number\" data-label=\"Failed\">");
-    html.raw(if queue.failed > 0 { "<strong class=\"bad\">" } else { "<span>" }).number(queue.failed);
-    html.raw(if queue.failed > 0 { "</strong></td></tr>\n" } else { "</span></td></tr>\n" });
-}
-
-fn job_line(html: &mut Html, queue: &Queue, job: &Job, now: Date) {
-    html.raw("<ul class=\"jobs\"><li><span>").text(&job.name).raw(" <span class=\"quiet small\">").text(&queue.name);
-    html.raw(" ").text(&job.id).raw("</span></span><span class=\"small quiet\">attempt ").text(&of_tries(job.attempt, job.max_attempts));
-    html.raw("</span><span>");
-    bar(html, job.progress, &job.name);
-    html.raw("</span><span class=\"quiet\">").text(job.status.as_deref().unwrap_or_default());
-    html.raw(" for ").text(&about(job.started_at.seconds_until(now))).raw("</span></li></ul>\n");
 }
 
 fn locks(html: &mut Html, status: &Status) {

@@ -241,6 +241,7 @@ fn families(text: &str) -> Vec<(&str, (Lines<'_>, Lines<'_>))> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::{JobTotal, JobTotals};
 
     fn end(chain: &str, outcome: Ended, second: i64) -> Report {
         let end = RunEnd {
@@ -276,6 +277,32 @@ mod tests {
         let after = add(&file, &refused);
         assert!(file.lines().all(|line| after.contains(line)) && after.contains("chain=\"a\",reason=\"overlap\"} 4000"), "{after}");
         assert_eq!(after.lines().filter(|line| line.starts_with("# TYPE job_duration_seconds ")).count(), 1);
+    }
+
+    #[test]
+    fn a_queue_stands_beside_the_chains() {
+        let totals = JobTotals { jobs: vec![JobTotal { outcome: "done".into(), count: 7 }], tries: Vec::new() };
+        let oldest_ready = Some(Date { at: Timestamp::from_second(90).unwrap(), offset: Offset::UTC });
+        let queue: Queue = serde_json::from_str(
+            r#"{"name": "mail", "scheduled": 4, "ready": 3, "running": 2, "failed": 1, "oldest_ready": null, "jobs": []}"#,
+        )
+        .unwrap();
+        let queue = Queue { totals, oldest_ready, ..queue };
+        let report = Report { chain: "mail".into(), what: What::Queue(Box::new(queue)), ..end("a", Ended::Done, 100) };
+        let file = merged("", &end("mail", Ended::Done, 50).prometheus(), ("chain", "mail")).unwrap();
+        let file = merged(&file, &report.prometheus(), report.subject()).unwrap();
+        let file = merged(&file, &report.prometheus(), report.subject()).unwrap();
+        for line in [
+            "runner_last_run_timestamp_seconds{chain=\"mail\"} 50",
+            "runner_queue_jobs{queue=\"mail\",state=\"ready\"} 3",
+            "runner_queue_oldest_ready_seconds{queue=\"mail\"} 10",
+            "runner_jobs_total{queue=\"mail\",outcome=\"done\"} 7",
+        ] {
+            assert_eq!(file.lines().filter(|known| *known == line).count(), 1, "{line}:\n{file}");
+        }
+        let point = "runner_queue,host=a\\ b,queue=mail done_total=7i,failed=1i,failed_total=0i,oldest_ready_seconds=10,ready=3i,running=2i,scheduled=4i 100000\n";
+        assert_eq!(report.influx(), point);
+        assert!(!report.is_good() && report.liveness(&TimeZone::UTC).is_none());
     }
 
     #[test]

@@ -313,6 +313,11 @@ impl Worker {
         self.look_at = now;
     }
 
+    /// Whether it is about to look for jobs.
+    pub fn looks(&self) -> bool {
+        self.look && self.broken.is_none()
+    }
+
     /// The queues it works.
     pub fn queues(&self) -> &[QueueSettings] {
         &self.queues
@@ -550,7 +555,10 @@ impl Worker {
 
     /// Waits until what is asked for is done, but not longer than `limit`; tells for the last time how queues stand.
     pub fn settle(&mut self, limit: Duration, wall: Timestamp) {
-        if self.telling.is_some() && self.broken.is_none() && !self.summary.unwritten {
+        if self.summary.unwritten {
+            return;
+        }
+        if self.telling.is_some() && self.broken.is_none() {
             self.parts.state.count(wall);
         }
         for answer in self.parts.state.settle(limit) {

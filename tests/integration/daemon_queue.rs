@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use crate::daemon_http::{ask, json};
 use crate::push::promtool_is_content;
 use crate::queue::{enqueue, job};
+use crate::queue_crash::{all_is_well, noted_scene, ran};
 use crate::scene::{Running, STATE_DIR, Scene, until};
 
 /// Tells that its attempt has begun, and ends when it may.
@@ -36,6 +37,8 @@ fn with(scene: Scene, queues: &str, rest: &str) -> Scene {
 fn start(scene: &Scene) -> Running {
     let mut running = scene.start(&["daemon"]);
     running.wait_for_message("answers on", "");
+    // Whoever adds a job while the database is being made may be told that it cannot be opened.
+    until("the database is there", || json(&running, "/status.json")["queues"][0]["uncounted"].is_null());
     running
 }
 
@@ -162,6 +165,22 @@ fn another_configuration_leaves_what_runs_alone() {
 }
 
 #[test]
+fn a_changed_file_is_seen_before_jobs_are_taken() {
+    let scene = scene("mail", "");
+    let mut running = start(&scene);
+    does(&scene, "mail");
+    // Nobody tells it. It looks at its files once a second at most, when there are jobs.
+    let scene = with(scene, "mail images", "");
+    let id = enqueue(&scene, &["-Q", "images", "quick.sh"])[0];
+    until("the new queue is worked", || {
+        does(&scene, "mail");
+        is_done(&scene, id)
+    });
+    running.wait_for_message("works 2 queues: mail, images", "");
+    ends(running);
+}
+
+#[test]
 fn told_to_stop_it_gives_jobs_back_or_lets_them_end() {
     let scene = scene("mail", "");
     let id = enqueue(&scene, &["-Q", "mail", "a.sh"])[0];
@@ -190,6 +209,17 @@ fn told_to_stop_it_gives_jobs_back_or_lets_them_end() {
 }
 
 #[test]
+fn a_third_signal_kills_what_does_not_obey() {
+    let scene = scene("mail", "stop_time = 1h\n[queue:mail]\nkill_after = 600\n")
+        .script("tasks.d/a.sh", "trap 'say told' TERM\nprobe touch begun\nwhile :; do probe ignore TERM nap 20; done");
+    enqueue(&scene, &["-Q", "mail", "a.sh"]);
+    let mut running = start(&scene);
+    running.wait_for_file("begun").signal(Signal::TERM).wait_for_message("told to stop", "1 job still");
+    running.signal(Signal::TERM).wait_for_log("- told").signal(Signal::TERM);
+    running.finish().exits(0).nothing_alive().quicker_than(30);
+}
+
+#[test]
 fn after_a_crash_the_next_daemon_begins_the_job_again() {
     // Two of them at the same time are found by a lock that a dead one lets go.
     let locked = "exec 9>\"$SCENE/lock\"; flock -n 9 || touch \"$SCENE/twice\"\n";
@@ -206,6 +236,46 @@ fn after_a_crash_the_next_daemon_begins_the_job_again() {
     until("it is done", || is_done(&scene, id));
     assert_eq!(job(&scene, id)["attempts"], 2);
     assert!(!scene.path("twice").exists(), "two at the same time");
+    ends(running);
+}
+
+#[test]
+fn daemons_that_are_killed_again_and_again_lose_no_job() {
+    const DEATHS: usize = 6;
+    let scene = noted_scene().config("[daemon]\nqueues = default\n");
+    let scene = scene.file("stdin", "{\"task\":\"a.sh\"}\n".repeat(5 * DEATHS));
+    let ids = enqueue(&scene, &["--stdin"]);
+    for _ in 0..DEATHS {
+        let before = ran(&scene).len();
+        let mut running = scene.start(&["daemon"]);
+        until("some jobs are done, or all", || ran(&scene).len() > before || ran(&scene).len() == ids.len());
+        running.insist(Signal::KILL);
+    }
+    let running = scene.start(&["daemon"]);
+    until("all jobs are done", || ran(&scene).len() == ids.len());
+    ends(running);
+    scene.run(&["work", "--drain"]).exits(0);
+    all_is_well(&scene, &ids, 1 + DEATHS as i64);
+}
+
+#[test]
+fn a_job_that_the_worker_has_lost_is_begun_again() {
+    let scene = scene("mail", "[queue:mail]\njobs = 2\npoll = 0.1\n");
+    enqueue(&scene, &["-Q", "mail", "a.sh"]);
+    let mut running = start(&scene);
+    running.wait_for_file("begun.1.1");
+    // As if the answer to a turn had been lost with its database: the row is this worker's, who knows nothing of it.
+    let database = Connection::open(scene.path(STATE_DIR).join("runner.db")).unwrap();
+    database.busy_timeout(crate::running::DEADLINE).unwrap();
+    let lost = "INSERT INTO jobs (queue, task, state, attempts, claim, host, boot_id, pid, start_time, lease_until, began) \
+                SELECT queue, 'quick.sh', state, attempts, 'lost.2', host, boot_id, pid, start_time, lease_until, began FROM jobs WHERE id = 1";
+    database.execute_batch(lost).unwrap();
+    until("it is done after all", || is_done(&scene, 2));
+    running.wait_for_message("job 2: this worker has lost it", "");
+    assert_eq!(job(&scene, 2)["attempts"], 2);
+    fs::write(scene.path("go.1"), "").unwrap();
+    until("the other one is left alone", || is_done(&scene, 1));
+    assert_eq!(job(&scene, 1)["attempts"], 1);
     ends(running);
 }
 

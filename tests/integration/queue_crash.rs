@@ -16,7 +16,7 @@ use crate::scene::{Running, STATE_DIR, Scene, spawn, until};
 pub(crate) const NOTED: &str = "exec 9>\"$SCENE/lock.$RUNNER_JOB_ID\"\nflock -n 9 || echo \"$RUNNER_JOB_ID\" >>\"$SCENE/twice\"\n\
                      sleep 0.02\necho \"$RUNNER_JOB_ID $RUNNER_TRY\" >>\"$SCENE/ran\"";
 
-fn noted_scene() -> Scene {
+pub(crate) fn noted_scene() -> Scene {
     scene().config("jobs = 3\n").script("tasks.d/a.sh", NOTED)
 }
 

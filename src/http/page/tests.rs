@@ -67,6 +67,26 @@ fn the_overview_says_what_runs_what_failed_and_what_is_due() {
 }
 
 #[test]
+fn queues_that_cannot_be_worked_or_counted_say_so() {
+    let mut status = pinned();
+    status.chains.clear();
+    let page = text(overview(&status, None));
+    assert!(page.contains("class=\"verdict\"") && !page.contains("cannot be worked"), "{page}");
+    status.queues[0].trouble = Some("the <disk> is away".to_owned());
+    status.queues[1].uncounted = Some("no answer".to_owned());
+    let page = text(overview(&status, None));
+    for words in [
+        "class=\"verdict failing\"",
+        "<strong>1 queue</strong> cannot be worked",
+        "jobs are not taken: the &lt;disk&gt; is away",
+        "jobs could not be counted: no answer",
+        "<strong class=\"bad\">–</strong>",
+    ] {
+        assert!(page.contains(words), "{words} in {page}");
+    }
+}
+
+#[test]
 fn a_run_shows_its_tries_and_what_they_wrote() {
     let status = pinned();
     let failed = status.chains[1].runs[0].id.clone();
