@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -109,14 +109,21 @@ pub fn local_zone() -> TimeZone {
     zone::local(own_variable("TZ").as_deref())
 }
 
+/// The files of a configuration, and the directory of its drop-ins: one that is new changes its directory.
+fn paths(config: &Config) -> impl Iterator<Item = PathBuf> {
+    config.files().iter().map(|file| file.to_path_buf()).chain(include_dir(config).map(|(dir, _)| dir))
+}
+
+fn has_paths_of(stamp: &Stamp, config: &Config) -> bool {
+    stamp.iter().map(|(path, _)| path).eq(paths(config).collect::<Vec<_>>().iter())
+}
+
 fn stamp(config: &Config) -> Stamp {
-    let look = |path: &Path| {
-        let seen = fs::metadata(path).ok().map(|found| (found.ino(), found.size(), found.mtime(), found.mtime_nsec()));
-        (path.to_owned(), seen)
+    let look = |path: PathBuf| {
+        let seen = fs::metadata(&path).ok().map(|found| (found.ino(), found.size(), found.mtime(), found.mtime_nsec()));
+        (path, seen)
     };
-    // A drop-in that is new changes its directory.
-    let include = include_dir(config).map(|(dir, _)| dir);
-    config.files().iter().map(|file| look(file)).chain(include.as_deref().map(look)).collect()
+    paths(config).map(look).collect()
 }
 
 impl Outside for Surroundings<'_> {
@@ -242,9 +249,16 @@ impl Outside for Surroundings<'_> {
 
 impl Surroundings<'_> {
     fn read_again(&mut self) -> Result<Vec<Booked>, String> {
-        // Whatever comes of it: the same files are not read twice.
-        let known = std::mem::replace(&mut self.stamp, stamp(&self.config));
-        let Loaded { config, mut findings, push, .. } = self.settings.load().map_err(|failure| failure.to_string())?;
+        // Whatever comes of it: the same files are not read twice. What they look like is asked before they are read: what
+        // changes meanwhile is seen the next time.
+        self.stamp = stamp(&self.config);
+        let load = || self.settings.load().map_err(|failure| failure.to_string());
+        let (mut loaded, mut seen) = (load()?, self.stamp.clone());
+        if !has_paths_of(&seen, &loaded.config) {
+            seen = stamp(&loaded.config);
+            loaded = load()?;
+        }
+        let Loaded { config, mut findings, push, .. } = loaded;
         let chains = book_of(&config, &mut findings);
         let daemon = judge_daemon(&config, &mut findings);
         let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
@@ -252,7 +266,6 @@ impl Surroundings<'_> {
             return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
         }
         tell_findings(&told);
-        drop(known);
         #[cfg(feature = "http")]
         if let Some(web) = &mut self.audience.web {
             web.reload(&daemon)?;
@@ -260,7 +273,7 @@ impl Surroundings<'_> {
         self.audience.push.reload(push);
         self.audience.note_reload();
         self.stop_time = daemon.stop_time;
-        self.stamp = stamp(&config);
+        self.stamp = seen;
         self.config = config;
         Ok(chains)
     }

@@ -317,7 +317,7 @@ fn chains(html: &mut Html, status: &Status) {
         match chain.next.first() {
             Some(next) => in_time(html, *next, status.time),
             None => {
-                html.raw("<span class=\"quiet\">–</span>");
+                html.raw("<span class=\"quiet none\">–</span>");
             }
         }
         html.raw("</td></tr>\n");
@@ -328,6 +328,7 @@ fn chains(html: &mut Html, status: &Status) {
 fn chain_state(html: &mut Html, chain: &Chain) {
     let last = chain.runs.first();
     let (class, words) = match last.and_then(|run| run.outcome) {
+        _ if !chain.running.is_empty() && chain.running.iter().all(|run| run.until.is_some()) => ("state warn", "waiting"),
         _ if !chain.running.is_empty() => ("state busy", "running"),
         _ if !chain.enabled => ("state off", "disabled"),
         Some(Ended::Done) => ("state good", "done"),
@@ -352,7 +353,7 @@ fn ago(html: &mut Html, date: Option<Date>, now: Date) {
             html.raw("</span></div>");
         }
         None => {
-            html.raw("<span class=\"quiet\">–</span>");
+            html.raw("<span class=\"quiet none\">–</span>");
         }
     }
 }
@@ -369,7 +370,7 @@ fn in_time(html: &mut Html, date: Date, now: Date) {
 /// does not see the colours; the words are there for whoever sees nothing.
 fn strip(html: &mut Html, chain: &Chain, now: Date) {
     if chain.runs.is_empty() {
-        html.raw("<span class=\"quiet\">–</span>");
+        html.raw("<span class=\"quiet none\">–</span>");
         return;
     }
     let runs: Vec<_> = chain.runs.iter().take(STRIP).collect();

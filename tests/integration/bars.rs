@@ -85,6 +85,7 @@ fn without_bars_it_is_in_the_log() {
     wait_for(&mut running, &terminal, "2-right.sh: part 60");
     running.finish().exits(0);
     assert!(!terminal.all().contains('['), "{}", terminal.all());
+    assert_eq!(terminal.wrapped(), None);
 }
 
 #[cfg(feature = "schedule")]

@@ -6,6 +6,7 @@
 //!   with the command above it. What stands below is what comes out, standard output and standard error together. If
 //!   the last line of it is `[exit N]` the command exits so, else with 0. `...` is any part of a line, alone on a line
 //!   any number of lines. The `ini` block above it on its page is there as page.cfg. Times, lengths of time and run ids are not compared, and the directory is called /srv/runner.
+//! - `console again`: the same in the directory in which the `console` block above it was run, with what that has left.
 //! - `console unordered`: the lines that come out are the same, in whatever order.
 //! - `ini`: `runner check` finds no error in it; with `refused` behind it, it does. The tasks are those of
 //!   example-tasks.d if it names no task_dir; relative task directories that are not there are made, with one task each.
@@ -115,13 +116,17 @@ fn every_example_is_true() {
 fn judge_page(name: &str) -> Vec<String> {
     let blocks = blocks(name);
     let config_above = |at: usize| blocks[..at].iter().rfind(|block| block.info == "ini");
-    blocks.iter().enumerate().filter_map(|(at, block)| judge(block, config_above(at)).err()).collect()
+    let mut scene = None;
+    blocks.iter().enumerate().filter_map(|(at, block)| judge(block, config_above(at), &mut scene).err()).collect()
 }
 
-fn judge(block: &Block, above: Option<&Block>) -> Result<(), String> {
+/// `scene` is that of the last `console` block of the page.
+fn judge(block: &Block, above: Option<&Block>, scene: &mut Option<Scene>) -> Result<(), String> {
+    let fresh = || above.iter().fold(example_scene(), |scene, above| with_config(scene, "page.cfg", above));
     match block.info.as_str() {
-        "console" => judge_console(block, above, true),
-        "console unordered" => judge_console(block, above, false),
+        "console" => judge_console(block, scene.insert(fresh()), true),
+        "console unordered" => judge_console(block, scene.insert(fresh()), false),
+        "console again" => judge_console(block, scene.get_or_insert_with(fresh), true),
         "ini" => judge_config(block, 0),
         "ini refused" => judge_config(block, 78),
         "json" => match serde_json::Deserializer::from_str(&block.text()).into_iter::<serde_json::Value>().find_map(Result::err) {
@@ -146,7 +151,9 @@ struct Call {
 fn calls(block: &Block) -> Result<Vec<Call>, String> {
     let mut calls: Vec<Call> = Vec::new();
     for line in &block.lines {
-        match (line.strip_prefix("$ "), line.strip_prefix("> "), calls.last_mut()) {
+        // No editor leaves the blank of an empty line alone.
+        let more = if line == ">" { Some("") } else { line.strip_prefix("> ") };
+        match (line.strip_prefix("$ "), more, calls.last_mut()) {
             (Some(command), _, _) => calls.push(Call { command: command.to_owned(), expected: Vec::new(), code: 0 }),
             (None, Some(more), Some(call)) if call.expected.is_empty() => call.command.push_str(&format!("\n{more}")),
             (None, _, Some(call)) => call.expected.push(line.clone()),
@@ -163,9 +170,9 @@ fn calls(block: &Block) -> Result<Vec<Call>, String> {
     Ok(calls)
 }
 
-fn judge_console(block: &Block, above: Option<&Block>, ordered: bool) -> Result<(), String> {
+fn judge_console(block: &Block, scene: &Scene, ordered: bool) -> Result<(), String> {
     let calls = calls(block)?;
-    let needs = ["history", "show", "now", "tick", "schedule", "status", "why", "import", "enqueue", "work", "queue"];
+    let needs = ["history", "show", "now", "tick", "schedule", "status", "why", "daemon", "import", "enqueue", "work", "queue"];
     let of_state = |call: &Call| call.command.split(' ').any(|word| needs.contains(&word));
     if !cfg!(all(feature = "schedule", feature = "store")) && calls.iter().any(of_state) {
         return Ok(());
@@ -174,9 +181,8 @@ fn judge_console(block: &Block, above: Option<&Block>, ordered: bool) -> Result<
         skipped(&format!("{}: git is not installed", block.place));
         return Ok(());
     }
-    let scene = above.iter().fold(example_scene(), |scene, above| with_config(scene, "page.cfg", above));
     for (call, number) in calls.iter().zip(1..) {
-        let (status, output) = shell(&scene, &call.command, number);
+        let (status, output) = shell(scene, &call.command, number);
         let actual: Vec<String> = output.lines().map(mask).collect();
         let expected: Vec<String> = call.expected.iter().map(|line| mask(line)).collect();
         let same = if ordered { fits(&expected, &actual) } else { fits_in_any_order(&expected, &actual) };

@@ -32,6 +32,8 @@ mod contract;
 mod contract_jobs;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod daemon;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod daemon_changes;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
 mod daemon_http;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]

@@ -109,7 +109,7 @@ fn people_can_read_it_and_nothing_a_task_says_gets_into_it() {
     browser.visit(&format!("{address}/"));
     judge_all(&browser, "all");
     let text = browser.value("document.body.innerText").as_str().unwrap().to_owned();
-    for words in [ATTACK, "1-<script>alert(1)<&quot;.sh", "40 %", "chain failed", "gave up", "disabled", "begins at", "+09:00"] {
+    for words in [ATTACK, "1-<script>alert(1)<&quot;.sh", "40 %", "chain failed", "gave up", "disabled", "waiting", "begins at", "+09:00"] {
         assert!(text.contains(words), "{words} in {text}");
     }
     // By keyboard: everything is reached in the order of the page, and a run is opened.
