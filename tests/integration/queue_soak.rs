@@ -161,7 +161,7 @@ fn wanted(otherwise: usize) -> usize {
     std::env::var("QUEUE_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(otherwise)
 }
 
-const CONFIG: &str = "max_attempts = 0\nretry_delay = 0\n";
+const CONFIG: &str = "max_attempts = 0\nretry_delay = 0\nkeep_done = infinity\n";
 
 fn over_a_file(kills: usize) {
     let scene = scene().config(CONFIG).script("tasks.d/a.sh", NOTED);
