@@ -81,7 +81,7 @@ fn a_chain_that_waits_says_for_which_try() {
 #[test]
 fn without_bars_it_is_in_the_log() {
     let terminal = Terminal::new(100, 24);
-    let mut running = scene(&terminal).start(&["-v", "--progress", "off"]);
+    let mut running = scene(&terminal).start(&["--progress", "off"]);
     wait_for(&mut running, &terminal, "2-right.sh: part 60");
     running.finish().exits(0);
     assert!(!terminal.all().contains('['), "{}", terminal.all());
