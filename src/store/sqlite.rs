@@ -132,14 +132,16 @@ impl Sqlite {
         self.connection.pragma_update(None, "synchronous", "FULL").map_err(|error| fault(&error))
     }
 
+    /// The version of its tables; zero while there are none. All is read at one moment: somebody else may just make them.
     fn version(&mut self) -> Result<i64, EngineError> {
-        let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(|error| fault(&error));
-        let (application, version) = (pragma("application_id")?, pragma("user_version")?);
-        let empty = || {
-            let count = self.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
-            count.map(|count| count == 0).map_err(|error| fault(&error))
-        };
-        if application != APPLICATION_ID && (application != 0 || version != 0 || !empty()?) {
+        let read = self.connection.transaction().and_then(|moment| {
+            let application = moment.pragma_query_value(None, "application_id", |row| row.get::<_, i64>(0))?;
+            let version = moment.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
+            let tables = moment.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+            Ok((application, version, tables))
+        });
+        let (application, version, tables) = read.map_err(|error| fault(&error))?;
+        if application != APPLICATION_ID && (application, version, tables) != (0, 0, 0) {
             return Err(EngineError::new(EngineFault::Foreign, "it has tables of something else"));
         }
         Ok(version)

@@ -360,6 +360,11 @@ impl Worker {
         let Some(inbox) = &self.inbox else { return };
         let pid = |job: &Job| job.process().map(Supervised::pid);
         for letter in std::iter::from_fn(|| inbox.next_letter()).take(LETTERS_AT_ONCE) {
+            if let Some(asker) = &letter.asker {
+                // Whoever asks for runs finds none here, and need not wait for an answer.
+                inbox.answer(asker, b"");
+                continue;
+            }
             let leaders: Vec<_> = self.running.iter().filter_map(pid).collect();
             let leader = leader_of(letter.sender, &leaders);
             if let Some(job) = self.running.iter_mut().find(|job| leader.is_some() && pid(job) == leader) {
