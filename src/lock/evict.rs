@@ -51,6 +51,14 @@ pub fn watch(owner: &Owner) -> Option<OwnedFd> {
     is_alive(owner).then_some(pidfd)
 }
 
+/// The variable by which the guard of a lock says whose it is: the process and its start time.
+pub const GUARD_OF: &str = "LOCK_GUARD_OF";
+
+/// What the variable says of the guards of a holder.
+pub fn guard_of(pid: i32, start_time: u64) -> String {
+    format!("{GUARD_OF}={pid}:{start_time}")
+}
+
 /// How far the ending is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
@@ -68,12 +76,19 @@ pub struct Evict {
     owner: Owner,
     kill_at: BootTime,
     told: HashSet<(Pid, u64)>,
+    /// The guard of the dead holder is waited for. It was told of each task before that began; the record may be older.
+    after_guard: bool,
 }
 
 impl Evict {
     /// Begins at `now`; KILL follows TERM after `kill_after`.
     pub fn new(owner: Owner, kill_after: Duration, now: BootTime) -> Self {
-        Self { owner, kill_at: now + kill_after, told: HashSet::new() }
+        Self { owner, kill_at: now + kill_after, told: HashSet::new(), after_guard: false }
+    }
+
+    /// The same for whoever comes next: not before the holder's guards have done what they are there for.
+    pub fn after_guard(owner: Owner, kill_after: Duration, now: BootTime) -> Self {
+        Self { after_guard: true, ..Self::new(owner, kill_after, now) }
     }
 
     /// Whose processes are ended.
@@ -85,7 +100,9 @@ impl Evict {
     pub fn advance(&mut self, now: BootTime) -> Progress {
         let members = find(&self.owner);
         if members.is_empty() {
-            return Progress::Gone;
+            // A guard that stands still keeps nobody for ever.
+            let waits = self.after_guard && now < self.kill_at + UNKILLABLE_AFTER && is_guarded(&self.owner);
+            return if waits { Progress::Going } else { Progress::Gone };
         }
         if now >= self.kill_at + UNKILLABLE_AFTER {
             return Progress::Stuck(members.iter().map(|(pid, _)| pid.as_raw_pid()).collect());
@@ -115,15 +132,30 @@ fn send(pid: Pid, start_time: u64, signals: &[Signal]) {
     }
 }
 
+/// All other processes that live.
+fn living() -> impl Iterator<Item = (Pid, Stat)> {
+    let ourselves = rustix::process::getpid();
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw);
+    pids.filter(move |pid| *pid != ourselves).filter_map(|pid| Some((pid, Stat::of(pid).filter(|stat| stat.alive())?)))
+}
+
+/// Whether a guard of this holder still lives.
+fn is_guarded(owner: &Owner) -> bool {
+    let wanted = guard_of(owner.pid, owner.start_time);
+    let says = |pid: Pid| fs::read(format!("/proc/{}/environ", pid.as_raw_pid())).is_ok_and(|text| is_variable(&text, &wanted));
+    living().any(|(pid, _)| says(pid))
+}
+
+fn is_variable(environment: &[u8], wanted: &str) -> bool {
+    environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+}
+
 fn find(owner: &Owner) -> Vec<(Pid, u64)> {
     if owner.groups.is_empty() && !owner.whole_run {
         return Vec::new();
     }
-    let ourselves = rustix::process::getpid();
-    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw);
-    let living = pids.filter(|pid| *pid != ourselves).filter_map(|pid| Some((pid, Stat::of(pid).filter(|stat| stat.alive())?)));
-    living.filter(|(pid, stat)| belongs(owner, *pid, *stat)).map(|(pid, stat)| (pid, stat.start_time)).collect()
+    living().filter(|(pid, stat)| belongs(owner, *pid, *stat)).map(|(pid, stat)| (pid, stat.start_time)).collect()
 }
 
 fn belongs(owner: &Owner, pid: Pid, stat: Stat) -> bool {
@@ -169,6 +201,23 @@ mod tests {
         assert!(!carries("RUNNER_RUN_ID=r-1 RUNNER_TASK=a.sh RUNNER_TRY=1", false));
         assert!(!carries("RUNNER_RUN_ID=r-1 RUNNER_TASK=a.sh RUNNER_TRY=2 RUNNER_HOOK=task", false));
         assert!(carries("RUNNER_RUN_ID=r-1", true) && !carries("RUNNER_RUN_ID=r-11", true) && !carries("", true));
+    }
+
+    #[test]
+    fn whoever_comes_next_waits_for_the_guard_of_the_dead_and_not_for_ever() {
+        let dead = Owner { pid: 7, start_time: u64::MAX, ..Owner::default() };
+        assert!(is_variable(b"A=b\0LOCK_GUARD_OF=7:9\0", &guard_of(7, 9)) && !is_variable(b"LOCK_GUARD_OF=7:91\0", &guard_of(7, 9)));
+        let now = BootTime::now();
+        assert_eq!(Evict::after_guard(dead.clone(), Duration::ZERO, now).advance(now), Progress::Gone, "there is none");
+        let mut command = std::process::Command::new("sleep");
+        #[expect(clippy::disallowed_methods, reason = "a test that plays a guard")]
+        let mut guard = command.arg("1000").env(GUARD_OF, "7:18446744073709551615").spawn().unwrap();
+        let mut evict = Evict::after_guard(dead.clone(), Duration::ZERO, now);
+        assert_eq!((evict.advance(now), Evict::new(dead, Duration::ZERO, now).advance(now)), (Progress::Going, Progress::Gone));
+        assert_eq!(evict.advance(now + UNKILLABLE_AFTER), Progress::Gone);
+        guard.kill().unwrap();
+        guard.wait().unwrap();
+        assert_eq!(evict.advance(now), Progress::Gone);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::PipeFlags;
 
-use super::evict::{Evict, Progress};
+use super::evict::{Evict, Progress, guard_of, start_time};
 use super::owner::Owner;
 use super::timer::Timer;
 use crate::clock::{BootTime, Moment};
@@ -47,9 +47,11 @@ impl Guard {
     /// The program does not start, or no pipe is to be had.
     pub fn start(argv: &[CString], family: &Family) -> io::Result<Self> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let pid = rustix::process::getpid().as_raw_pid();
+        let holder = CString::new(guard_of(pid, start_time(pid)))?;
         let spec = Spec {
             argv,
-            env: &[],
+            env: &[&[holder]],
             own_env: &OwnVariables::default(),
             stdin: Some(read.as_fd()),
             stdout: None,

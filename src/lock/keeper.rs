@@ -181,7 +181,8 @@ impl Core {
                     (Some(owner), Some(token)) if over != Some(token) && self.is_us(&owner) => self.bid(Some(token), tries, now),
                     (Some(owner), Some(token)) if !is_alive(&owner) => {
                         log::info!("the lock's holder has ended on this machine ({owner}); taking over");
-                        self.phase = Phase::Clearing { at: begun, evict: Evict::new(owner, self.terms.kill_after(), now()), over: token };
+                        self.phase =
+                            Phase::Clearing { at: begun, evict: Evict::after_guard(owner, self.terms.kill_after(), now()), over: token };
                         self.clear(now);
                     }
                     (local, _) => {
@@ -206,7 +207,7 @@ impl Core {
     fn won(&mut self, begun: BootTime, token: Token, previous: Option<Owner>, now: &impl Fn() -> BootTime) {
         let renew_at = self.terms.renew_every().map(|every| begun + every);
         let left = previous.filter(|owner| owner.place.is_same(&here()));
-        let clearing = left.map(|owner| (begun, Evict::new(owner, self.terms.kill_after(), now()), token, begun));
+        let clearing = left.map(|owner| (begun, Evict::after_guard(owner, self.terms.kill_after(), now()), token, begun));
         if clearing.is_none() {
             self.pending.push(Report::Won { begun, token });
         }

@@ -261,12 +261,17 @@ fn a_frozen_engine_delays_no_other_chain_and_a_lost_lock_ends_the_tasks() {
     let mut daemon = machine.start(&["daemon"]);
     let (_, task) = inside(&home, 1);
     let ran = |chain: &str| std::fs::read_to_string(home.path("log")).unwrap().matches(&format!("- {chain}")).count();
+    let alone = shared("sleep 1000");
+    let now = self::machine(&alone, &etcd_lock(&server, "now"), SHORT).start(&["now", "a"]);
+    inside(&alone, 1);
     send(server.pid(), Signal::STOP);
     // First while the lock is held, then while it is asked for again; the engine stands still all the time.
     let (b, c) = (ran("b"), ran("c"));
     until("the others go on", || ran("b") >= b + 2 && ran("c") >= c + 2);
     assert!(is_alive(task), "its lease is not over");
     until("the task is ended", || !is_alive(task));
+    until("now has ended", || !is_alive(now.pid()));
+    now.finish().exits(79).says("its lock was lost");
     daemon.wait_for_message("its lock was lost", "chain a");
     daemon.wait_for_message("chain a: etcd://", "cannot be reached");
     let (b, c) = (ran("b"), ran("c"));
