@@ -51,7 +51,7 @@ impl Guard {
         let holder = CString::new(guard_of(pid, start_time(pid)))?;
         let spec = Spec {
             argv,
-            env: &[&[holder]],
+            env: &[&[holder].into_iter().collect()],
             own_env: &OwnVariables::default(),
             stdin: Some(read.as_fd()),
             stdout: None,

@@ -56,6 +56,18 @@ fn a_job_is_added_worked_and_kept() {
 }
 
 #[test]
+fn those_who_make_the_database_at_the_same_time_all_find_it() {
+    for _ in 0..5 {
+        let scene = scene().task("10-greet.sh", "exit 0");
+        let everybody: Vec<Running> = (0..6).map(|_| scene.start(&["enqueue", "greet"])).collect();
+        for one in everybody {
+            one.finish().exits(0);
+        }
+        assert_eq!(jobs(&scene).len(), 6);
+    }
+}
+
+#[test]
 fn what_an_exit_means() {
     let scene = scene()
         .config("skip_codes = 4\nmax_attempts = 2\nretry_delay = 0\n")
