@@ -17,9 +17,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Instant;
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use tempfile::TempDir;
 
 use crate::alive;
@@ -60,8 +61,23 @@ pub(crate) fn probe_binary() -> PathBuf {
 /// between would hold the file open for writing, and nobody could execute it ("text file busy").
 static FORKING: RwLock<()> = RwLock::new(());
 
+/// The signals that whoever starts the tests may have had ignored: nohup does so, and a shell that puts a job into the
+/// background. What is ignored stays so in a process that is started, and runner goes by that; a handler does not. With
+/// one of ours that does nothing these tests go on as they were told to, and what they start begins with the default.
+static UNIGNORED: LazyLock<()> = LazyLock::new(|| {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    let ignored = u64::from_str_radix(ignored, 16).unwrap();
+    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2] {
+        if ignored & (1 << (signal - 1)) != 0 {
+            signal_hook::flag::register(signal, Arc::default()).unwrap();
+        }
+    }
+});
+
 /// Starts a process while no thread of the tests writes a file; tells when it began.
 pub(crate) fn spawn(command: &mut Command) -> std::io::Result<(Child, Instant)> {
+    LazyLock::force(&UNIGNORED);
     let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
     let begun = Instant::now();
     Ok((command.spawn()?, begun))
