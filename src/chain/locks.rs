@@ -146,10 +146,20 @@ impl Locks {
         }
     }
 
-    /// Gives back what is kept of the chains that are not `wanted` any more.
+    /// Gives back what is kept of the chains that are not `wanted` any more. What they hold just now, or ask for, is not kept
+    /// after the run.
     pub fn keep_only(&mut self, wanted: impl Fn(&str, &LockPlan) -> bool, world: &World<'_>) {
-        for entry in self.all.iter_mut().filter(|entry| matches!(entry.stage, Stage::Kept)) {
-            if !wanted(&entry.chain, &entry.plan) {
+        for entry in &mut self.all {
+            let plan = match &mut entry.stage {
+                Stage::Leaving { next: Some(next), .. } => &mut next.0,
+                Stage::Leaving { next: None, .. } => continue,
+                Stage::Asking { .. } | Stage::Ours(_) | Stage::Inside(_) | Stage::Kept => &mut entry.plan,
+            };
+            if wanted(&entry.chain, plan) {
+                continue;
+            }
+            plan.keep = false;
+            if matches!(entry.stage, Stage::Kept) {
                 entry.leave(world);
             }
         }

@@ -310,6 +310,22 @@ fn a_kept_lock_is_kept_between_the_runs_of_a_daemon_and_given_back_when_it_stops
 }
 
 #[test]
+fn a_lock_that_is_not_to_be_kept_any_more_is_given_back_after_the_run_that_goes_on() {
+    let home = shared("sh -c 'until [ -e \"$SCENE/go\" ]; do sleep 0.02; done'");
+    let lock = file_lock(&home);
+    let (one, other) = (machine(&home, &lock, "schedule = every 1s\nkeep_lock = yes"), machine(&home, &lock, ""));
+    let mut daemon = one.start(&["daemon"]);
+    inside(&home, 1);
+    let text = std::fs::read_to_string(one.config_file()).unwrap();
+    std::fs::write(one.config_file(), text.replace("schedule = every 1s\nkeep_lock = yes", "schedule = @yearly")).unwrap();
+    daemon.signal(Signal::HUP).wait_for_message("was read again", "");
+    other.run(&["now", "a"]).exits(75);
+    std::fs::write(home.path("go"), "").unwrap();
+    until("it is given back", || other.run(&["now", "a"]).status.success());
+    stop(daemon);
+}
+
+#[test]
 fn after_a_failure_another_machine_wins() {
     let home = lock_scene().task_at("a/1-in.sh", "echo \"enter $RUNNER_LOCK_TOKEN $PPID $$\" >>\"$SCENE/log\"; exit 1");
     let lock = file_lock(&home);
