@@ -184,18 +184,7 @@ fn note(run: &mut Run, event: &Event<'_>, now: Date) {
             let task = task_of(run, task.text());
             task.max_tries = Some(*max_tries);
             (task.state, task.progress, task.status, task.until) = (TaskState::Running, None, None, None);
-            task.tries.push(Try {
-                try_num: *try_num,
-                started_at: now,
-                duration_ms: None,
-                result: None,
-                end: None,
-                exit_code: None,
-                signal: None,
-                timed_out: false,
-                output: None,
-                output_lost: 0,
-            });
+            task.tries.push(Try::begun(*try_num, now));
         }
         Event::TaskProgress { task, percent, status, .. } => {
             let task = task_of(run, task.text());

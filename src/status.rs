@@ -351,6 +351,24 @@ pub struct Try {
     pub output_lost: u64,
 }
 
+impl Try {
+    /// One that runs.
+    pub fn begun(try_num: u32, started_at: Date) -> Self {
+        Self {
+            try_num,
+            started_at,
+            duration_ms: None,
+            result: None,
+            end: None,
+            exit_code: None,
+            signal: None,
+            timed_out: false,
+            output: None,
+            output_lost: 0,
+        }
+    }
+}
+
 /// What was counted of a chain since the daemon began.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Totals {

@@ -72,7 +72,7 @@ fn of_ended(ended: &TryRecord) -> Task {
         exit_code: ended.exit_code,
         signal: ended.signal,
         timed_out: ended.timed_out.is_some(),
-        ..begun(ended.try_num, ended.began)
+        ..Try::begun(ended.try_num, date(ended.began))
     };
     Task { file: ended.task.clone(), state, progress: None, status: None, until: None, max_tries: None, tries: vec![last] }
 }
@@ -85,21 +85,6 @@ fn of_running(running: &Running) -> Task {
         status: running.status.clone(),
         until: None,
         max_tries: Some(running.max_tries),
-        tries: vec![begun(running.try_num, running.began)],
-    }
-}
-
-fn begun(try_num: u32, at: Timestamp) -> Try {
-    Try {
-        try_num,
-        started_at: date(at),
-        duration_ms: None,
-        result: None,
-        end: None,
-        exit_code: None,
-        signal: None,
-        timed_out: false,
-        output: None,
-        output_lost: 0,
+        tries: vec![Try::begun(running.try_num, date(running.began))],
     }
 }
