@@ -203,7 +203,8 @@ fn told_to_stop_it_gives_jobs_back_or_lets_them_end() {
     let id = enqueue(&scene, &["-Q", "mail", "--priority", "1", "a.sh"])[0];
     let mut running = start(&scene);
     running.wait_for_file(&format!("begun.{id}.1"));
-    running.signal(Signal::TERM).signal(Signal::TERM);
+    running.signal(Signal::TERM).wait_for_message("told to stop", "1 job still");
+    running.signal(Signal::TERM);
     running.finish().exits(0).nothing_alive();
     assert_eq!((job(&scene, id)["state"].as_str(), job(&scene, id)["attempts"].as_i64()), (Some("ready"), Some(0)));
 }

@@ -90,8 +90,8 @@ impl Running {
         self
     }
 
-    /// Sends a signal and waits until the program has taken it (or is gone), so that a second one
-    /// is never merged with it.
+    /// Sends a signal and waits until it is delivered (or the program is gone). A second one may still be merged with it:
+    /// what comes twice between two looks of the program counts once, so wait for its answer to the first.
     #[track_caller]
     pub(crate) fn signal(&mut self, signal: Signal) -> &mut Self {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
