@@ -11,6 +11,8 @@ pub mod alarm;
 pub mod board;
 pub mod chain;
 pub mod cli;
+#[cfg(feature = "net")]
+pub mod client;
 pub mod clock;
 pub mod config;
 #[cfg(all(feature = "schedule", feature = "store"))]

@@ -125,7 +125,7 @@ impl Hold {
 
     fn tell_guard(&mut self, with_owner: bool) {
         let Some(guard) = &mut self.guard else { return };
-        guard.tell_until(self.lock.trusted_until());
+        guard.tell_until(self.lock.trusted_until(), BootTime::now());
         if with_owner {
             guard.tell_owner(self.lock.owner());
         }
@@ -134,7 +134,12 @@ impl Hold {
     /// A guard that has done its work, or was killed, is buried at once: a dead child of ours hides others behind it.
     pub fn look_after_guard(&mut self, family: &Family, now: Moment) {
         self.tell_guard(false);
-        self.guard.take_if(|guard| guard.is_gone(family, now));
+        let gone = self.guard.take_if(|guard| guard.is_gone(family, now));
+        if gone.is_some_and(|guard| guard.was_due()) {
+            // The lease was renewed after all: what begins from now on needs another one.
+            self.guard = Guard::beside(family, self.lock.kill_after());
+            self.tell_guard(true);
+        }
     }
 
     /// Sends the guard home and gives the lock back; what ran under it is gone. [`LockEvent::GivenBack`] says when that is

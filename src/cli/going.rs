@@ -1,19 +1,20 @@
-//! Runs that go on in any program of this machine, as they tell of themselves: for `runner status` and `runner why`.
+//! Runs that go on in any program of this machine, as they tell of themselves: for the commands that show runs.
 
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use rustix::process::Pid;
 
-use super::table::about;
-use crate::names::counted;
+use super::table::{self, Table, about};
 use crate::notify::asking::ask_all;
-use crate::status::{Date, Going, Run, Task, TaskState, VERSION};
+use crate::process::tree::Stat;
+use crate::status::{Date, Going, Run, VERSION};
+use crate::store::Owner;
+use crate::store::record::{self, RunRecord};
 
 /// How long all of them are waited for together: each answers from its loop, which never waits for anything.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// How many tasks of a run are named in a line.
-const NAMED: usize = 3;
 
 /// Asks them. Whoever does so before reading the history misses nobody: a run that ends meanwhile stands there.
 pub fn look() -> Vec<Going> {
@@ -35,44 +36,43 @@ fn in_zone(mut run: Run, zone: &TimeZone) -> Run {
     run
 }
 
-/// What a run does at this moment, in a line; nothing where that is not known.
-pub fn doing(run: &Run, now: Date) -> Option<String> {
-    let mut parts = Vec::new();
-    let done = run.tasks.iter().filter(|task| matches!(task.state, TaskState::Done | TaskState::Skipped)).count();
-    if done > 0 {
-        parts.push(format!("{} done", counted(done, "task")));
+/// The record of a run that has none yet, without its tries: those are in what it tells.
+pub fn record(going: &Going, here: &Owner) -> RunRecord {
+    let run = &going.run;
+    let pid = i32::try_from(going.pid).unwrap_or_default();
+    RunRecord {
+        version: record::VERSION,
+        run_id: run.id.clone(),
+        chain: going.chain.clone(),
+        trigger: run.trigger.clone(),
+        scheduled_at: run.scheduled_at.map(|date| date.at),
+        host: here.host.clone(),
+        boot_id: here.boot_id.clone(),
+        place: here.place.clone(),
+        pid,
+        start_time: Pid::from_raw(pid).and_then(Stat::of).map_or(0, |stat| stat.start_time),
+        began: run.started_at.at,
+        ended: None,
+        duration_ms: None,
+        outcome: None,
+        exit_code: None,
+        signal: None,
+        failed_task: None,
+        message: None,
+        tries: Vec::new(),
+        tries_left_out: 0,
     }
-    parts.extend(
-        run.until.map(|until| format!("{} begins in {}", of_tries(run.try_num, run.max_tries), about(now.at.duration_until(until.at)))),
-    );
-    let going: Vec<&Task> = run.tasks.iter().filter(|task| task.is_going()).collect();
-    parts.extend(going.iter().take(NAMED).map(|task| of_task(task, now)));
-    if going.len() > NAMED {
-        parts.push(format!("and {} more", going.len() - NAMED));
-    }
-    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-/// Where a task stands that runs or waits, in words.
-pub fn of_task(task: &Task, now: Date) -> String {
-    let last = task.tries.last();
-    let mut text = task.file.clone();
-    if let Some(last) = last.filter(|last| last.try_num > 1 && task.state == TaskState::Running) {
-        text.push_str(&format!(" ({})", of_tries(last.try_num, task.max_tries.unwrap_or(u32::MAX))));
+/// The tasks of a run and where each stands, one in a line.
+pub fn tasks(run: &Run, now: Date) -> String {
+    let mut table = Table::new(&["TASK", "STATE", "TRY", "SAYS"]);
+    for task in &run.tasks {
+        let try_num = task.tries.last().map(|last| last.try_num.to_string()).unwrap_or_default();
+        let again = task.until.map(|until| format!("again in {}", about(now.at.duration_until(until.at))));
+        let says = [again, task.progress.map(|percent| format!("{percent}%")), task.status.clone()];
+        let says: Vec<String> = says.into_iter().flatten().filter(|part| !part.is_empty()).collect();
+        table.add(vec![task.file.clone(), task.state.word().to_owned(), try_num, says.join(" ")]);
     }
-    if let Some(until) = task.until {
-        text.push_str(&format!(" is tried again in {}", about(now.at.duration_until(until.at))));
-    }
-    if let Some(percent) = task.progress {
-        text.push_str(&format!(" {percent}%"));
-    }
-    if let Some(status) = task.status.as_deref().filter(|status| !status.is_empty()) {
-        text.push_str(&format!(" {status}"));
-    }
-    text
-}
-
-/// Which try, of how many if there is a limit.
-pub fn of_tries(try_num: u32, max_tries: u32) -> String {
-    if max_tries == u32::MAX { format!("try {try_num}") } else { format!("try {try_num} of {max_tries}") }
+    table.text(table::width())
 }

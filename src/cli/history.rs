@@ -1,5 +1,6 @@
 //! `runner history`: the runs of the past, the newest first.
 
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
@@ -18,7 +19,8 @@ use crate::zone;
 /// # Errors
 /// The state cannot be read; there is no such chain; the result cannot be written.
 pub fn history(settings: &Settings, query: HistoryQuery) -> Result<Exit, Failure> {
-    let mut reading = Reading::open(settings)?;
+    let zone = zone::local(own_variable("TZ").as_deref());
+    let (mut reading, _) = Reading::open_with_going(settings, &zone)?;
     let config = reading.config.clone();
     let runs = reading.history(&query)?;
     if runs.is_empty() {
@@ -28,7 +30,7 @@ pub fn history(settings: &Settings, query: HistoryQuery) -> Result<Exit, Failure
         let runs: Vec<Value> = runs.iter().map(as_json).collect();
         print::json(&json!({ "version": 1, "runs": runs }))?;
     } else if !runs.is_empty() {
-        print::text(&as_text(&runs))?;
+        print::text(&as_text(&runs, &zone))?;
     }
     Ok(Exit::Done)
 }
@@ -50,11 +52,10 @@ pub fn result(run: &RunRecord) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-fn as_text(runs: &[RunRecord]) -> String {
-    let zone = zone::local(own_variable("TZ").as_deref());
+fn as_text(runs: &[RunRecord], zone: &TimeZone) -> String {
     let mut table = Table::new(&["RUN", "CHAIN", "TRIGGER", "BEGAN", "TOOK", "RESULT"]);
     for run in runs {
-        let began = table::time(run.began, &zone);
+        let began = table::time(run.began, zone);
         table.add(vec![run.run_id.clone(), run.chain.clone(), run.trigger.clone(), began, table::length(run.duration_ms), result(run)]);
     }
     table.text(table::width())

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::Signal;
 
 use super::args::LockArgs;
 use super::exit::{Exit, Failure};
@@ -56,7 +57,16 @@ pub fn lock(args: &LockArgs) -> Result<Exit, Failure> {
     let run_id = RunId::new(&here().boot_id, 0, random());
     let lock = Lock::open(&settings, ourselves(true)).map_err(unusable)?;
     // A lock in a file ends with its holder, and whoever comes next is on this machine.
-    let guarded = Guarded { lock, guard: None, needs_guard: settings.address.is_leased(), ears, family: &family, clock: &clock, run_id };
+    let guarded = Guarded {
+        lock,
+        guard: None,
+        needs_guard: settings.address.is_leased(),
+        overslept: false,
+        ears,
+        family: &family,
+        clock: &clock,
+        run_id,
+    };
     guarded.run(&args.command, &program)
 }
 
@@ -144,6 +154,8 @@ struct Guarded<'a> {
     lock: Lock,
     guard: Option<Guard>,
     needs_guard: bool,
+    /// The guard was due before the lease was renewed.
+    overslept: bool,
     ears: Ears,
     family: &'a Family,
     clock: &'a SystemClock,
@@ -319,7 +331,8 @@ impl Guarded<'_> {
         if gone.unkillable {
             log::error!("a process of {name} survived KILL");
         }
-        match (lost, signalled, gone.end) {
+        let killed_by_guard = self.overslept && gone.end == Some(ProcessEnd::Signal(Signal::KILL.as_raw()));
+        match (lost || killed_by_guard, signalled, gone.end) {
             (true, _, _) => Exit::LockLost,
             (false, Some(signal), _) => Exit::Signal(signal),
             (false, None, Some(ProcessEnd::Code(code))) => Exit::Command(code),
@@ -330,7 +343,8 @@ impl Guarded<'_> {
 
     fn tell_guard(&mut self, with_owner: bool) {
         let Some(guard) = &mut self.guard else { return };
-        guard.tell_until(self.lock.trusted_until());
+        guard.tell_until(self.lock.trusted_until(), BootTime::now());
+        self.overslept |= guard.was_due();
         if with_owner {
             guard.tell_owner(self.lock.owner());
         }

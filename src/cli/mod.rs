@@ -11,6 +11,8 @@ mod check_schedule;
 mod crontab;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod daemon;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod doing;
 mod dry_run;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod enqueue;
@@ -18,7 +20,7 @@ pub mod exit;
 mod filter;
 mod generate;
 mod get;
-#[cfg(all(feature = "schedule", feature = "store"))]
+#[cfg(feature = "store")]
 mod going;
 mod guarded;
 #[cfg(feature = "store")]

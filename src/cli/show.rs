@@ -1,15 +1,17 @@
 //! `runner show`: one run with the tries of its tasks and what they wrote last.
 
 use jiff::tz::TimeZone;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
 use super::history::result;
-use super::print;
 use super::settings::{Settings, own_variable};
 use super::state::Reading;
 use super::table::{self, Table, harmless};
+use super::{going, print};
+use crate::clock::{Clock, SystemClock};
 use crate::outcome::signal_name;
+use crate::status::{Date, Run};
 use crate::store::record::{RunRecord, TryRecord};
 use crate::zone;
 
@@ -18,16 +20,23 @@ use crate::zone;
 /// # Errors
 /// The state cannot be read; no run, or more than one, is meant; the result cannot be written.
 pub fn show(settings: &Settings, id: &str) -> Result<Exit, Failure> {
-    let run = Reading::open(settings)?.find(id)?;
+    let zone = zone::local(own_variable("TZ").as_deref());
+    let (reading, told) = Reading::open_with_going(settings, &zone)?;
+    let run = reading.find(id)?;
+    let told = told.into_iter().find(|going| going.run.id == run.run_id && run.outcome.is_none()).map(|going| going.run);
     if settings.json {
-        print::json(&json!({ "version": 1, "run": run }))?;
+        let mut document = json!({ "version": 1, "run": run });
+        if let (Some(told), Value::Object(fields)) = (told, &mut document) {
+            fields.insert("going".to_owned(), serde_json::to_value(told).unwrap_or_default());
+        }
+        print::json(&document)?;
     } else {
-        print::text(&as_text(&run, &zone::local(own_variable("TZ").as_deref())))?;
+        print::text(&as_text(&run, told.as_ref(), &zone))?;
     }
     Ok(Exit::Done)
 }
 
-fn as_text(run: &RunRecord, zone: &TimeZone) -> String {
+fn as_text(run: &RunRecord, told: Option<&Run>, zone: &TimeZone) -> String {
     let time = |at| table::time(at, zone);
     let exit = run.exit_code.map(|code| code.to_string());
     let lines = [
@@ -48,6 +57,10 @@ fn as_text(run: &RunRecord, zone: &TimeZone) -> String {
         if let Some(value) = value {
             text.push_str(&format!("{name:12}  {}\n", harmless(&value).replace('\n', " ")));
         }
+    }
+    if let Some(told) = told.filter(|told| !told.tasks.is_empty()) {
+        text.push('\n');
+        text.push_str(&going::tasks(told, Date::new(SystemClock::new().wall(), zone)));
     }
     if !run.tries.is_empty() {
         text.push('\n');

@@ -2,18 +2,19 @@
 //! read or write it.
 
 use std::io;
-use std::path::Path;
-#[cfg(feature = "schedule")]
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use super::exit::Failure;
+use super::going;
 use super::settings::{Settings, own_variable};
 use crate::config::database::{FILE_NAME, SYSTEM_DIR};
 use crate::config::load::DEFAULT_FILE;
 use crate::config::settings::StateSettings;
 use crate::config::{Config, Finding, Severity};
+use crate::status::Going;
 #[cfg(feature = "schedule")]
 use crate::store::job::{JobRecord, QueueCount};
 use crate::store::open::Place;
@@ -43,7 +44,6 @@ pub struct Reading {
     /// The configuration.
     pub config: Config,
     /// The state directory that is read.
-    #[cfg(feature = "schedule")]
     pub state_dir: Option<PathBuf>,
 }
 
@@ -70,14 +70,22 @@ impl Reading {
         if let (None, [], Ok(url)) = (&store, &spooled[..], place.url()) {
             log::info!("{url}: no run has been recorded yet");
         }
-        Ok(Self {
-            store,
-            spooled,
-            here: Owner::look(),
-            config,
-            #[cfg(feature = "schedule")]
-            state_dir: place.state_dir,
-        })
+        Ok(Self { store, spooled, here: Owner::look(), config, state_dir: place.state_dir })
+    }
+
+    /// Opens the state in order to read it, and takes those runs in that go on and have no record yet; what they tell comes
+    /// beside it. They are asked first, so that one that ends meanwhile is found in the state.
+    ///
+    /// # Errors
+    /// As for [`Reading::open`].
+    pub fn open_with_going(settings: &Settings, zone: &TimeZone) -> Result<(Self, Vec<Going>), Failure> {
+        let told = going::look();
+        let mut reading = Self::open(settings)?;
+        let told = going::of_state(told, reading.state_dir.as_deref(), zone);
+        let new = |going: &&Going| reading.spooled.iter().all(|record| record.run_id != going.run.id);
+        let records: Vec<RunRecord> = told.iter().filter(new).map(|going| going::record(going, &reading.here)).collect();
+        reading.spooled.extend(records);
+        Ok((reading, told))
     }
 
     /// Runs of the past, the newest first.

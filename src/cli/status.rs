@@ -16,7 +16,7 @@ use super::schedule::rules;
 use super::settings::{Loaded, Settings, is_error, without_repeats};
 use super::state::Reading;
 use super::table::{self, Table};
-use super::{going, print};
+use super::{doing, going, print};
 use crate::clock::{Clock, SystemClock};
 use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::ChainSettings;
@@ -376,7 +376,7 @@ fn as_text(status: &Status) -> String {
     for chain in &status.chains {
         let last = chain.runs.first();
         let next = chain.next.first().map_or("-".to_owned(), |at| format!("in {}", table::about(status.time.at.duration_until(at.at))));
-        let doing = chain.running.first().and_then(|run| going::doing(run, status.time));
+        let now_doing = chain.running.first().and_then(|run| doing::of_run(run, status.time));
         let result = || {
             last.and_then(|run| Some((run.outcome?.words(), &run.why))).map(|(word, why)| match why {
                 Some(why) => format!("{word}: {why}"),
@@ -389,7 +389,7 @@ fn as_text(status: &Status) -> String {
             ago(last.map(|run| run.ended_at.unwrap_or(run.started_at))),
             ago(chain.last_success),
             next,
-            doing.or_else(result).unwrap_or_else(|| "-".to_owned()),
+            now_doing.or_else(result).unwrap_or_else(|| "-".to_owned()),
         ]);
     }
     let mut text = table.text(table::width());

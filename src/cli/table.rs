@@ -142,7 +142,6 @@ pub fn length(millis: Option<u64>) -> String {
 }
 
 /// A length of time in its greatest unit, or its two greatest: for people who look whether it is soon.
-#[cfg(feature = "schedule")]
 pub fn about(length: jiff::SignedDuration) -> String {
     const UNITS: [(i64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
     let seconds = length.as_secs().max(0);

@@ -13,7 +13,7 @@ use super::settings::{Loaded, Settings, find_chain, find_task_dir, part_findings
 use super::state::Reading;
 use super::status::ended;
 use super::table;
-use super::{going, print};
+use super::{doing, going, print};
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::{self, Overlap};
 use crate::config::sections::Sections;
@@ -172,13 +172,13 @@ impl Case<'_> {
         let waits = |text: String, until: Date| {
             Fact::new("waiting", format!("{text}, in {}", table::about(now.at.duration_until(until.at)))).at(until)
         };
-        let of = |try_num| going::of_tries(try_num, self.chain.task.max_tries.count());
+        let of = |try_num| doing::of_tries(try_num, self.chain.task.max_tries.count());
         let whole = run.until.map(|until| waits(format!("it waits to begin again from its start, {}", of(run.try_num)), until));
         let task = |task: &Task| match (task.until, task.tries.last()) {
             (Some(until), Some(last)) => Some(waits(format!("{} waits to be tried again, {}", task.file, of(last.try_num + 1)), until)),
             (Some(until), None) => Some(waits(format!("{} waits to be tried again", task.file), until)),
             (None, Some(last)) if task.is_going() => {
-                Some(Fact::new("task", format!("it is at {}", going::of_task(task, now))).at(last.started_at))
+                Some(Fact::new("task", format!("it is at {}", doing::of_task(task, now))).at(last.started_at))
             }
             (None, Some(_) | None) => None,
         };

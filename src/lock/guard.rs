@@ -38,6 +38,7 @@ pub struct Guard {
     pipe: Option<File>,
     process: Supervised,
     last_until: Option<BootTime>,
+    was_due: bool,
 }
 
 impl Guard {
@@ -65,7 +66,7 @@ impl Guard {
         let process = Supervised::start(&spec, family, None, Duration::ZERO, Sweep::Never)?;
         // A guard that stands still must not make us stand still.
         rustix::io::ioctl_fionbio(&write, true)?;
-        Ok(Self { pipe: Some(File::from(write)), process, last_until: None })
+        Ok(Self { pipe: Some(File::from(write)), process, last_until: None, was_due: false })
     }
 
     /// Starts this program as the guard of what is given `kill_after` between TERM and KILL. Where there is none, that is
@@ -81,9 +82,14 @@ impl Guard {
         self.write(&format!("owner {}\n", owner.to_json()));
     }
 
-    /// Tells until when the lease is trusted, if that is news.
-    pub fn tell_until(&mut self, until: Option<BootTime>) {
+    /// Tells until when the lease is trusted, if that is news. Where it comes so late that the guard has most likely acted,
+    /// that is told in the log: what ran under the lock was killed, although the lock is ours.
+    pub fn tell_until(&mut self, until: Option<BootTime>, now: BootTime) {
         if let Some(until) = until.filter(|until| self.last_until != Some(*until)) {
+            if self.last_until.is_some_and(|last| now >= last.before(LAST_MOMENT)) && !self.was_due {
+                self.was_due = true;
+                log::error!("the lease of the lock was renewed at the last moment, after a standstill: its guard kills what ran under it");
+            }
             self.last_until = Some(until);
             self.write(&format!("until {}\n", until.since_boot().as_nanos()));
         }
@@ -96,6 +102,11 @@ impl Guard {
         {
             log::debug!("the guard of the lock does not listen: {error}");
         }
+    }
+
+    /// Whether its time came before the lease was renewed: it has acted, or is about to.
+    pub fn was_due(&self) -> bool {
+        self.was_due
     }
 
     /// Sends it home; what ran under the lock is gone.

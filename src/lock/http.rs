@@ -2,16 +2,14 @@
 //!
 //! Secrets stand in files and go into headers or bodies; no error text has them.
 
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, http};
 
 use super::LockError;
 use super::address::HttpAddress;
+use crate::client::{self, Certificates};
 
 /// The longest answer that is read: a record of an owner is far shorter.
 const MAX_ANSWER: u64 = 1 << 20;
@@ -42,28 +40,8 @@ impl Client {
     /// # Errors
     /// A certificate cannot be read.
     pub fn new(address: &HttpAddress, limit: Duration) -> Result<Self, LockError> {
-        let mut tls = TlsConfig::builder();
-        if let Some(file) = &address.ca_file {
-            let certificates: Vec<Certificate<'static>> = pem_items(file)?.into_iter().filter_map(certificate).collect();
-            if certificates.is_empty() {
-                return Err(not_pem(file, "expected certificates in PEM"));
-            }
-            tls = tls.root_certs(RootCerts::new_with_certs(&certificates));
-        }
-        if let Some((cert_file, key_file)) = &address.identity {
-            let chain: Vec<Certificate<'static>> = pem_items(cert_file)?.into_iter().filter_map(certificate).collect();
-            let key = pem_items(key_file)?.into_iter().find_map(private_key).ok_or_else(|| not_pem(key_file, "expected a key in PEM"))?;
-            tls = tls.client_cert(Some(ClientCert::new_with_certs(&chain, key)));
-        }
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(limit))
-            .proxy(None)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .tls_config(tls.build())
-            .build();
-        Ok(Self { agent: config.new_agent(), address: address.clone(), current: 0 })
+        let files = Certificates { ca_file: address.ca_file.as_deref(), identity: address.identity.as_ref() };
+        Ok(Self { agent: client::agent(files, limit)?, address: address.clone(), current: 0 })
     }
 
     /// Asks. `path` begins with a `/` and is encoded. When a host cannot be reached, the next one is asked the next time:
@@ -97,11 +75,7 @@ impl Client {
         } else {
             self.agent.run(request.header("content-type", "application/json").body(body.to_owned()).map_err(wrong)?)
         };
-        let mut response = sent.map_err(|error| {
-            let text = error.to_string();
-            let way_out = if text.contains("peer certificate") { "; name the certificate to trust with ca_file=FILE" } else { "" };
-            unreachable(format!("{text}{way_out}"))
-        })?;
+        let mut response = sent.map_err(|error| unreachable(client::explain(&error)))?;
         let status = response.status().as_u16();
         let text = response.body_mut().with_config().limit(MAX_ANSWER).read_to_string().map_err(|error| unreachable(error.to_string()))?;
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
@@ -111,8 +85,8 @@ impl Client {
     /// An answer that should not have been.
     pub fn refused(&self, what: &str, answer: &Answer) -> LockError {
         let message = answer.json["message"].as_str().or(answer.json["error"].as_str()).unwrap_or(answer.text.trim());
-        let message: String = message.chars().filter(|c| !c.is_control()).take(200).collect();
-        LockError::Refused { address: self.address.shown.clone(), why: format!("{what}: {} {message}", answer.status) }
+        let why = format!("{what}: {} {}", answer.status, client::quote(message));
+        LockError::Refused { address: self.address.shown.clone(), why }
     }
 
     /// The same without an answer to quote.
@@ -126,31 +100,11 @@ impl Client {
     /// The file cannot be read.
     pub fn secret(&self) -> Result<Option<String>, LockError> {
         match (&self.address.secret_file, &self.address.password) {
-            (Some(file), _) => {
-                let text = fs::read_to_string(file).map_err(|error| LockError::File { path: file.clone(), error })?;
-                Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
-            }
+            (Some(file), _) => Ok(Some(client::secret(file)?)),
             (None, Some(password)) => Ok(Some(password.0.clone())),
             (None, None) => Ok(None),
         }
     }
-}
-
-fn pem_items(file: &Path) -> Result<Vec<PemItem<'static>>, LockError> {
-    let bytes = fs::read(file).map_err(|error| LockError::File { path: file.to_owned(), error })?;
-    parse_pem(&bytes).collect::<Result<_, _>>().map_err(|_| not_pem(file, "expected PEM"))
-}
-
-fn not_pem(file: &Path, expected: &str) -> LockError {
-    LockError::File { path: file.to_owned(), error: std::io::Error::other(expected.to_owned()) }
-}
-
-fn certificate(item: PemItem<'static>) -> Option<Certificate<'static>> {
-    if let PemItem::Certificate(certificate) = item { Some(certificate) } else { None }
-}
-
-fn private_key(item: PemItem<'static>) -> Option<PrivateKey<'static>> {
-    if let PemItem::PrivateKey(key) = item { Some(key) } else { None }
 }
 
 /// A number that may stand in quotes, as etcd writes those of 64 bits.

@@ -83,6 +83,13 @@ pub enum LockError {
     Kernel(#[from] io::Error),
 }
 
+#[cfg(feature = "net")]
+impl From<crate::client::BadFile> for LockError {
+    fn from(bad: crate::client::BadFile) -> Self {
+        Self::File { path: bad.path, error: bad.error }
+    }
+}
+
 /// Who holds a lock, as far as its engine can tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {

@@ -74,6 +74,13 @@ pub enum PushError {
     },
 }
 
+#[cfg(feature = "net")]
+impl From<crate::client::BadFile> for PushError {
+    fn from(bad: crate::client::BadFile) -> Self {
+        Self::File { path: bad.path, error: bad.error }
+    }
+}
+
 impl PushError {
     /// Whether it may go away by itself within seconds.
     pub fn may_pass(&self) -> bool {

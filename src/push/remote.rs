@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::PushError;
-use super::http::{Question, ask, secret};
+use super::http::{Question, ask};
 use super::report::{Liveness, Report};
+use crate::client::secret;
 use crate::config::endpoint::{Endpoint, Influx, Place};
 use crate::config::push::CHAIN_WORD;
 use crate::config::url::encode;

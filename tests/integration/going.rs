@@ -43,8 +43,20 @@ fn the_main_chain_is_seen_while_it_runs() {
     assert!(text.contains("runs ") && text.contains("1 task done, 2-b.sh 50% half [31mway"), "{text}");
     let facts = facts(&scene, "main");
     assert!(facts[0].starts_with("running: it runs: run ") && facts[1] == "task: it is at 2-b.sh 50% half [31mway", "{facts:#?}");
+    // Whoever has its id from there can look at it, too.
+    let id = run["id"].as_str().unwrap();
+    let shown = scene.run(&["show", &id[..id.len() - 1]]).exits(0).prints("running").stdout_text();
+    assert!(shown.contains("1-a.sh  done     1") && shown.contains("2-b.sh  running  1    50% half [31mway"), "{shown}");
+    let shown = scene.run(&["show", id, "--json"]).exits(0).json();
+    assert_eq!((&shown["run"]["outcome"], &shown["going"]["tasks"][1]["progress"]), (&Value::Null, &50.into()), "{shown:#}");
+    assert_eq!(scene.run(&["history", "--json"]).exits(0).json()["runs"][0]["run_id"], id);
     std::fs::write(running.path("go"), "").unwrap();
     running.finish().exits(0);
+    let shown = scene.run(&["show", id, "--json"]).exits(0).json();
+    assert_eq!(
+        (&shown["run"]["outcome"], &shown["going"], scene.run(&["history", "--json"]).json()["runs"][1].is_null()),
+        (&"done".into(), &Value::Null, true)
+    );
     let chain = status(&scene);
     assert_eq!((chain["running"].as_array().unwrap().len(), &chain["runs"][0]["outcome"]), (0, &"done".into()), "{chain:#}");
 }

@@ -34,7 +34,8 @@ impl Server {
             while :; do "$@" </dev/null & echo $! >"$PID.new"; mv "$PID.new" "$PID"; wait $!; sleep 0.1; done & again=$!
             read -r _
             kill $again; server=$(cat "$PID"); kill -CONT $server; kill -QUIT $server
-            while kill -0 $server; do sleep 0.05; done
+            # Dead is enough: process 1 of a container may bury nobody.
+            while [ -e /proc/$server/stat ] && ! grep -q ') Z ' /proc/$server/stat; do sleep 0.05; done
             rm -rf "$DIR""#;
         let log = fs::File::create(directory.path().join("log")).unwrap();
         let mut command = Command::new("sh");

@@ -131,9 +131,10 @@ fn a_sign_of_life_counts_where_the_history_knows_of_none() {
     };
     scene.run(&["status", "main", "--max-age", "1h"]).exits(1);
     // One of jobslib names no chain.
-    let scene = scene.file("alive-main.json", record("", 60));
-    scene.run(&["status", "main", "--max-age", "1h"]).exits(0);
-    scene.run(&["status", "main", "--max-age", "30"]).exits(1).prints("its last success is 1 min old");
+    const OLD: i64 = 20 * 86_400 + 3600;
+    let scene = scene.file("alive-main.json", record("", OLD));
+    scene.run(&["status", "main", "--max-age", "30d"]).exits(0);
+    scene.run(&["status", "main", "--max-age", "30"]).exits(1).prints("its last success is 20 d old");
     let scene = scene.file("alive-main.json", record(r#","chain":"another""#, 60));
     scene.run(&["status", "main", "--max-age", "1h"]).exits(1);
     let scene = scene.file("alive-main.json", "junk");
