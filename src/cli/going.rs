@@ -14,7 +14,8 @@ use crate::store::Owner;
 use crate::store::record::{self, RunRecord};
 
 /// How long all of them are waited for together: each answers from its loop, which never waits for anything.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// On a machine with much to do that may take a while; only one that is stopped keeps us so long.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asks them. Whoever does so before reading the history misses nobody: a run that ends meanwhile stands there.
 pub fn look() -> Vec<Going> {

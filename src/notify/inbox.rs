@@ -93,8 +93,8 @@ impl Inbox {
                 }
             }
             if let Some(sender) = sender {
-                let asks = &text[..length] == QUESTION && is_trusted(&sender);
-                let asker = address.filter(|_| asks).and_then(|address| address.try_into().ok());
+                let asker = address.filter(|_| &text[..length] == QUESTION).and_then(|address| address.try_into().ok());
+                let asker = asker.filter(|asker| is_trusted(&sender) || self.refuse(asker));
                 return Some(Letter { sender: sender.pid, messages: parse(&text[..length]), asker });
             }
         }
@@ -107,6 +107,12 @@ impl Inbox {
         if let Err(error) = sendto(&self.socket, text, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, asker) {
             log::debug!("somebody who asked is not answered: {error}");
         }
+    }
+
+    /// Says nothing to somebody else's question, which is an answer: nobody has to wait for another. Never `true`.
+    fn refuse(&self, asker: &SocketAddrUnix) -> bool {
+        self.answer(asker, b"");
+        false
     }
 
     /// Closes a descriptor of a task. That of a barrier is a pipe's, which is closed at once; others may keep whoever

@@ -122,7 +122,9 @@ impl Server {
 
     fn signal_all(&self, signal: Signal) {
         let server = self.pid();
-        let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children", server = server.as_raw_nonzero())).unwrap();
+        // One that was stopped has none.
+        let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children", server = server.as_raw_nonzero()));
+        let children = children.unwrap_or_default();
         let pids = children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
         for pid in pids.chain([server]) {
             let _ = kill_process(pid, signal);

@@ -15,7 +15,7 @@ use crate::outcome::Outcome;
 use crate::scene::Place;
 
 /// How long a test waits for a fact. Reaching it is a failure, never a pass.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The program while it runs; killed if the test ends before it does.
 pub(crate) struct Running {
