@@ -61,6 +61,9 @@ pub enum Command {
         /// The chains; every enabled one with a name of its own when none is named
         #[arg(value_name = "CHAIN")]
         chains: Vec<String>,
+        /// Run without the locks of the configuration
+        #[arg(long, visible_alias = "disable-one-instance")]
+        no_lock: bool,
     },
     /// Fire chains on their schedules until told to stop
     #[cfg(all(feature = "schedule", feature = "store"))]

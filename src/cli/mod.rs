@@ -158,10 +158,10 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             list::list(&settings, &chain)
         }
         #[cfg(feature = "schedule")]
-        Some(Command::Now { chains }) => {
+        Some(Command::Now { chains, no_lock }) => {
             let settings = Settings::resolve(&global, true)?;
             report_log::start(settings.log.clone());
-            now::now(&settings, &chains)
+            now::now(&settings, &chains, no_lock)
         }
         #[cfg(all(feature = "schedule", feature = "store"))]
         Some(Command::Schedule { chains, count, after, before }) => {

@@ -34,12 +34,15 @@ use crate::push::{Push, Waits};
 use crate::report::bars::{Bars, Progress};
 use crate::trigger::{Trigger, TriggerKind};
 
-/// Runs the chains that are named, or every enabled `[chain:NAME]`.
+/// Runs the chains that are named, or every enabled `[chain:NAME]`; `no_lock`: whoever holds their locks.
 ///
 /// # Errors
 /// Nothing was started: a chain is not known, or one of them cannot be run.
-pub fn now(settings: &Settings, words: &[String]) -> Result<Exit, Failure> {
-    let (chains, config, state, told_others) = select(settings, words)?;
+pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit, Failure> {
+    let (mut chains, config, state, told_others) = select(settings, words)?;
+    if no_lock {
+        chains.iter_mut().for_each(|chain| chain.lock = None);
+    }
     if chains.is_empty() {
         log::warn!("there is no chain to run: no [chain:NAME] is enabled");
         return Ok(Exit::Done);

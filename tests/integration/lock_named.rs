@@ -65,6 +65,18 @@ fn history(machine: &Scene) -> Vec<Value> {
 // ---- refused and waiting ---------------------------------------------------------------------------
 
 #[test]
+fn a_person_may_do_without_the_lock() {
+    let scene = Scene::new().task_at("a/1-a.sh", "say none:$RUNNER_LOCK_TOKEN");
+    let lock = file_lock(&scene);
+    let scene = scene.raw_config(format!("[chain:a]\ntask_dir = a\nlock = {lock}\n"));
+    let held = scene.path("held");
+    let mut holder = scene.start(&["lock", &lock, "--", "sh", "-c", "touch \"$0\"; exec sleep 1000", held.to_str().unwrap()]);
+    holder.wait_for_file("held");
+    scene.run(&["now", "a"]).exits(75).ran_nothing();
+    scene.run(&["now", "a", "--no-lock"]).exits(0).logged(["1-a.sh 1", "- none:"]);
+}
+
+#[test]
 fn who_is_refused_is_told_by_whom_and_the_history_has_it() {
     let home = shared("sleep 1000").script("hook.sh", "printf '%s\\n' \"$1\" >>\"$SCENE/told\"");
     let hook = format!("chain_hook = {}", home.path("hook.sh").display());
