@@ -171,7 +171,7 @@ impl Play<'_> {
     }
 
     fn begin(&mut self, run: RunRef, ready: Ready) {
-        match mark::take(self.state_dir.as_deref(), &run.chain, &run.id) {
+        match mark::take(self.state_dir.as_deref(), &run.chain, &run.id, None) {
             Ok(mark) => self.marks.push((run.id.clone(), mark)),
             Err(holder) => {
                 self.fleet.withdraw(&run.id);

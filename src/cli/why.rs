@@ -22,10 +22,11 @@ use crate::config::{Config, Finding};
 use crate::daemon::book::Booked;
 use crate::mark;
 use crate::names::MAIN_CHAIN;
+use crate::process::leftovers::{in_words, still_running};
 use crate::schedule::agenda::believe;
 use crate::status::{Date, Ended, Going, Lock, Run, Task};
 use crate::store::HistoryQuery;
-use crate::store::record::RunRecord;
+use crate::store::record::{CRASHED, RunRecord};
 
 /// How many of the last runs are looked at.
 const RUNS: u32 = 20;
@@ -121,6 +122,7 @@ impl Case<'_> {
         facts.extend(self.of_configuration(findings));
         facts.extend(self.of_clock(reading)?);
         facts.extend(self.of_firing(reading)?);
+        facts.extend(runs.iter().filter(|run| run.outcome.as_deref() == Some(CRASHED)).filter_map(|run| self.of_crashed(run)));
         facts.extend(self.of_past(&runs));
         facts.extend(self.of_future(reading));
         Ok(facts)
@@ -243,6 +245,13 @@ impl Case<'_> {
 
     fn missed(&self) -> String {
         Sections::for_chain(self.config, &self.chain.name).of_chain().explain(&keys::MISSED.info).0.to_owned()
+    }
+
+    /// What still runs of a run whose process is gone.
+    fn of_crashed(&self, run: &RunRecord) -> Option<Fact> {
+        let (words, advice) = in_words(&still_running(&run.run_id))?;
+        let text = format!("the process of its run {} is gone, and {words}, beside every other run", run.run_id);
+        Some(Fact::new("left_running", text).at(self.date(run.began)).advice(format!("{advice}; `lock` ends such before the next run")))
     }
 
     /// Slots that were not run since the last run, and how that one ended.

@@ -13,6 +13,7 @@ use super::rounds::HasRun;
 use super::{Offer, TickAnswer};
 use crate::mark;
 use crate::names::RunId;
+use crate::process::leftovers::{in_words, still_running};
 use crate::store::desk::{Desk, Health, Ticket};
 use crate::store::job::QueueCount;
 use crate::store::record::{Keeper, Occasion, RunRecord};
@@ -336,7 +337,9 @@ fn load(store: &mut dyn Store, owner: &Owner, now: Timestamp, runs: Option<&Path
     // Only of this boot: what was in the memory of an earlier one may not have reached the disk.
     let never_began = |run: &RunRecord| run.boot_id == owner.boot_id && mark::never_had(runs, &run.chain, &run.run_id);
     for run in end_crashed(store, owner, now, &never_began)? {
-        log::warn!("chain {}: its run {} was not finished: the process that ran it is gone", run.chain, run.run_id);
+        let left = in_words(&still_running(&run.run_id));
+        let left = left.map(|(words, advice)| format!("; {words} beside the next one; to end that: {advice}")).unwrap_or_default();
+        log::warn!("chain {}: its run {} was not finished: the process that ran it is gone{left}", run.chain, run.run_id);
     }
     let waiting = lost_slots(store, owner)?.into_iter().map(|slot| slot.claim).collect();
     Ok(Loaded { marks, newest, waiting })

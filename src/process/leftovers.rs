@@ -63,6 +63,21 @@ impl Leftovers {
     }
 }
 
+/// The processes that still run of the run with this id, in their order. Looks only; what a task left running on purpose is
+/// among them, and cannot be told apart.
+pub fn still_running(run_id: &str) -> Vec<i32> {
+    let mut pids: Vec<i32> = find(format!("RUNNER_RUN_ID={run_id}").as_bytes()).iter().map(|(pid, _)| pid.as_raw_pid()).collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// Those processes in words, and how to end them; nothing where none runs.
+pub fn in_words(pids: &[i32]) -> Option<(String, String)> {
+    let list = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let (noun, runs) = if pids.len() == 1 { ("process", "runs") } else { ("processes", "run") };
+    (!pids.is_empty()).then(|| (format!("{noun} {list} of it still {runs}"), format!("kill {list}")))
+}
+
 /// Living processes that carry the mark, and those of the groups that one of them leads.
 fn find(mark: &[u8]) -> Vec<(Pid, u64)> {
     let all: Vec<(Pid, Stat)> = fs::read_dir("/proc")
