@@ -104,6 +104,16 @@ fn history_and_show_tell_of_what_was_left() {
 }
 
 #[test]
+fn show_says_why_there_is_no_output() {
+    let scene = Scene::new().task("1-a.sh", "play out 'here\n'");
+    scene.run(&[]).exits(0);
+    let id = left(&scene)[0]["run_id"].as_str().unwrap().to_owned();
+    let why = "output: not kept (output = inherit): see the journal of its unit (journalctl -u runner), or set output = prefix";
+    scene.run(&["show", &id]).exits(0).prints(why);
+    scene.run(&["show", &id, "-s", "runner.output=prefix"]).exits(0).never_prints(why);
+}
+
+#[test]
 fn history_is_of_the_database_and_of_what_was_left_since() {
     let scene = Scene::new().tasks(["1-a.sh"]).config("[chain:nightly]\ntask_dir = tasks.d\n");
     store(&scene).put_runs(&[ended(begun("stored", "old", 0), "gave_up"), begun("open", "nightly", 1)]).unwrap();
