@@ -336,10 +336,13 @@ fn load(store: &mut dyn Store, owner: &Owner, now: Timestamp, runs: Option<&Path
     let newest = store.newest_time(owner)?;
     // Only of this boot: what was in the memory of an earlier one may not have reached the disk.
     let never_began = |run: &RunRecord| run.boot_id == owner.boot_id && mark::never_had(runs, &run.chain, &run.run_id);
-    for run in end_crashed(store, owner, now, &never_began)? {
-        let left = in_words(&still_running(&run.run_id));
-        let left = left.map(|(words, advice)| format!("; {words} beside the next one; to end that: {advice}")).unwrap_or_default();
-        log::warn!("chain {}: its run {} was not finished: the process that ran it is gone{left}", run.chain, run.run_id);
+    let crashed = end_crashed(store, owner, now, &never_began)?;
+    let left = if crashed.is_empty() { HashMap::new() } else { still_running() };
+    for run in crashed {
+        let words = left.get(&run.run_id).map(|pids| in_words(pids));
+        let words = words.map(|(words, end)| format!("; {words}: the next run ends that only if the chain has a `lock`; else: {end}"));
+        let words = words.unwrap_or_default();
+        log::warn!("chain {}: its run {} was not finished: the process that ran it is gone{words}", run.chain, run.run_id);
     }
     let waiting = lost_slots(store, owner)?.into_iter().map(|slot| slot.claim).collect();
     Ok(Loaded { marks, newest, waiting })

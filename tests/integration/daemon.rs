@@ -335,8 +335,11 @@ fn what_a_killed_tick_left_running_is_named_with_the_way_to_end_it() {
     let named = |text: &str| text.lines().any(|line| line.contains("kill ") && line.split([' ', ';']).any(|word| word == pid));
     let why = scene.run(&["why", "a"]).exits(0);
     assert!(named(&why.stdout_text()), "{why}");
-    let tick =
-        scene.run(&["tick"]).exits(0).says("the process that ran it is gone; process").says("beside the next one; to end that: kill");
+    let tick = scene
+        .run(&["tick"])
+        .exits(0)
+        .says("the process that ran it is gone; process")
+        .says("the next run ends that only if the chain has a `lock`; else: kill");
     assert!(named(&tick.stderr_text()), "{tick}");
     assert!(named(&scene.run(&["why", "a"]).exits(0).stdout_text()));
     std::fs::write(scene.path("go"), "").unwrap();
