@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf, absolute};
 
 use jiff::Timestamp;
 
@@ -18,16 +18,22 @@ const REMEMBERED: usize = 16;
 /// More of a mark is never read: it is some lines.
 const LONGEST: u64 = 16 * 1024;
 
+/// How the lines begin that name, for each database, the configuration whose run used a slot last.
+const USED_BY: &str = "by ";
+/// What stands there between the configuration and its database.
+const IN: &str = " in ";
+
 /// The mark, given back when it is dropped; nothing where there is no state directory to keep it in.
 pub type Mark = Option<File>;
 
-/// Takes the mark of a chain for a run. Where it cannot be kept, that is told, and the run goes on without.
+/// Takes the mark of a chain for a run. Where it cannot be kept, that is told, and the run goes on without. `user` is the
+/// configuration for which the run uses a slot, and the database that knows of it: see [`other_config`].
 ///
 /// # Errors
 /// Another run has it: which, in words.
-pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId) -> Result<Mark, String> {
+pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId, user: Option<(&Path, &str)>) -> Result<Mark, String> {
     let Some(dir) = state_dir.map(|dir| dir.join(DIR_NAME)) else { return Ok(None) };
-    match take_in(&dir, chain, run) {
+    match take_in(&dir, chain, run, user) {
         Ok(Ok(file)) => Ok(Some(file)),
         Ok(Err(holder)) => Err(holder),
         Err(error) => {
@@ -37,7 +43,7 @@ pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId) -> Result<Mark, 
     }
 }
 
-fn take_in(dir: &Path, chain: &str, run: &RunId) -> io::Result<Result<File, String>> {
+fn take_in(dir: &Path, chain: &str, run: &RunId, user: Option<(&Path, &str)>) -> io::Result<Result<File, String>> {
     fs::create_dir_all(dir)?;
     let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(dir.join(chain))?;
     match file.try_lock() {
@@ -51,7 +57,12 @@ fn take_in(dir: &Path, chain: &str, run: &RunId) -> io::Result<Result<File, Stri
     let had = read(&mut file)?;
     let mut text = line(run.as_str());
     text.push_str(&format!(" of process {}\n", std::process::id()));
-    text.extend(had.lines().take(REMEMBERED - 1).flat_map(|line| [line, "\n"]));
+    let new = user.and_then(|(file, database)| Some(format!("{USED_BY}{}{IN}{database}", absolute(file).ok()?.display())));
+    let of_database = |line: &str| user.is_some_and(|(_, database)| line.rsplit_once(IN).is_some_and(|(_, known)| known == database));
+    let known = had.lines().filter(|line| line.starts_with(USED_BY) && !of_database(line));
+    text.extend(new.as_deref().into_iter().chain(known).take(REMEMBERED).flat_map(|line| [line, "\n"]));
+    let runs = had.lines().filter(|line| !line.starts_with(USED_BY));
+    text.extend(runs.take(REMEMBERED - 1).flat_map(|line| [line, "\n"]));
     file.rewind()?;
     // In one piece, and cut afterwards: whoever is killed here leaves the run in it or not, but nothing else.
     file.write_all(text.as_bytes())?;
@@ -76,6 +87,16 @@ pub fn never_had(state_dir: Option<&Path>, chain: &str, run: &str) -> bool {
     let Ok(had) = OpenOptions::new().read(true).write(true).open(path).and_then(|mut file| read(&mut file)) else { return false };
     let wanted = line(run);
     !had.lines().any(|line| line.strip_prefix(&wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))
+}
+
+/// The other configuration that used a slot of a chain of this name last, if its file is still there: the two share a database, and
+/// what the one uses is lost to the other.
+pub fn other_config(state_dir: &Path, chain: &str, (config_file, database): (&Path, &str)) -> Option<PathBuf> {
+    let text = fs::read_to_string(state_dir.join(DIR_NAME).join(chain)).ok()?;
+    let users = text.lines().filter_map(|line| line.strip_prefix(USED_BY)?.rsplit_once(IN));
+    let other = users.filter(|(_, its_database)| *its_database == database).map(|(file, _)| PathBuf::from(file)).next()?;
+    let real = |file: &Path| fs::canonicalize(file).ok();
+    (real(&other)? != real(config_file)?).then_some(other)
 }
 
 /// A run that has the mark of its chain.
@@ -116,7 +137,7 @@ mod tests {
     #[test]
     fn it_is_had_by_one_run_at_a_time_and_names_it() {
         let dir = tempfile::tempdir().unwrap();
-        let take = |chain, number| take(Some(dir.path()), chain, &RunId::new("", number, 0));
+        let take = |chain, number| take(Some(dir.path()), chain, &RunId::new("", number, 0), None);
         let first = take("a", 1).unwrap();
         assert!(first.is_some());
         assert_eq!(take("a", 2).unwrap_err(), format!("run 00000000-1-0000000000000000 of process {}", std::process::id()));
@@ -129,6 +150,28 @@ mod tests {
         assert!(take("a", 4).is_ok());
         assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()), "it is remembered");
         assert!(!never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "nobody knows");
-        assert!(super::take(None, "a", &RunId::new("", 5, 0)).unwrap().is_none());
+        assert!(super::take(None, "a", &RunId::new("", 5, 0), None).unwrap().is_none());
+    }
+
+    #[test]
+    fn it_says_which_configuration_used_a_slot_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            fs::write(dir.path().join(name), "").unwrap();
+            dir.path().join(name)
+        };
+        let (ours, other) = (file("ours.cfg"), file("other.cfg"));
+        let used_by = |number, user| drop(take(Some(dir.path()), "a", &RunId::new("", number, 0), user).unwrap());
+        let seen_by = |chain, file: &Path, database| other_config(dir.path(), chain, (file, database));
+        used_by(1, Some((&other, "db")));
+        used_by(2, None);
+        assert_eq!(seen_by("a", &ours, "db"), Some(other.clone()), "`now` uses no slot");
+        assert_eq!([seen_by("a", &other, "db"), seen_by("b", &ours, "db"), seen_by("a", &ours, "db 2")], [None, None, None]);
+        assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()));
+        fs::remove_file(&other).unwrap();
+        assert_eq!(seen_by("a", &ours, "db"), None, "it is gone");
+        used_by(3, Some((&ours, "db")));
+        let text = fs::read_to_string(dir.path().join(DIR_NAME).join("a")).unwrap();
+        assert_eq!(text.matches(USED_BY).count(), 1, "{text}");
     }
 }

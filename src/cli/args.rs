@@ -71,13 +71,13 @@ pub enum Command {
     /// Fire what is due in this minute, wait for it, exit (from cron or a timer)
     #[cfg(all(feature = "schedule", feature = "store"))]
     Tick,
-    /// Show the next slots of chains, in their zones
+    /// Show the next slots of all chains by time, or of those that are named
     #[cfg(all(feature = "schedule", feature = "store"))]
     Schedule {
         /// The chains; all that have a name when none is named
         #[arg(value_name = "CHAIN")]
         chains: Vec<String>,
-        /// Not more than N of each [default: 5; 1000 with --before]
+        /// Not more than N of each chain [default: 5, in a table of all of more than 4 chains 1; 1000 with --before]
         #[arg(short = 'n', long, value_name = "N")]
         count: Option<usize>,
         /// Those after this time (RFC 3339, HH:MM, +D) instead of after now
@@ -183,38 +183,41 @@ pub enum ImportFrom {
     },
 }
 
+/// Where the help shows what every command takes: behind what is its own.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Options of every command.
 #[derive(Debug, Args)]
 pub struct GlobalArgs {
     /// Configuration file [default: $RUNNER_CONFIG, else /etc/runner/runner.cfg]
-    #[arg(short, long, value_name = "FILE", global = true)]
+    #[arg(short, long, value_name = "FILE", global = true, help_heading = EVERYWHERE)]
     pub config: Option<PathBuf>,
     /// Set one value of the configuration; wins over every file
-    #[arg(short, long, value_name = "SECTION.KEY=VALUE", global = true, action = ArgAction::Append)]
+    #[arg(short, long, value_name = "SECTION.KEY=VALUE", global = true, help_heading = EVERYWHERE, action = ArgAction::Append)]
     pub set: Vec<String>,
     /// Tell more; twice tells all
-    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
     /// Tell only what went wrong
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE)]
     pub quiet: bool,
     /// What looks wrong is an error
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub strict: bool,
     /// How log lines are written
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, global = true, help_heading = EVERYWHERE)]
     pub log_format: LogFormat,
     /// When to colour (NO_COLOR and CLICOLOR_FORCE are heard)
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto, global = true)]
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto, global = true, help_heading = EVERYWHERE)]
     pub color: When,
     /// What is drawn on a terminal while tasks run
-    #[arg(long, value_name = "FORM", value_enum, default_value_t = Progress::Auto, global = true)]
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Progress::Auto, global = true, help_heading = EVERYWHERE)]
     pub progress: Progress,
     /// Log to syslog instead of stderr
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub syslog: bool,
     /// Print the result as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub json: bool,
 }
 

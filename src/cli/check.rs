@@ -135,7 +135,7 @@ fn notes(config: &Config, chain: &ChainSettings) -> Vec<Finding> {
     if chain.name == MAIN_CHAIN && path.find(&keys::TIMES.info).is_none() {
         notes.push(Finding::about(
             Severity::Note,
-            format!("the chain {MAIN_CHAIN} runs once; the old runner ran for ever: write times = 0 for that"),
+            format!("the chain {MAIN_CHAIN} runs once for each call; write times = 0 to have it run again and again, as the runner before this one did"),
         ));
     }
     notes

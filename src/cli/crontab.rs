@@ -92,6 +92,11 @@ fn word(text: &str) -> (&str, &str) {
 fn job(line: &str, of_user: bool) -> Result<(String, Option<String>, &str), String> {
     // A job of root may begin with a dash: then cronie does not log it.
     let mut rest = line.strip_prefix('-').filter(|rest| !rest.starts_with(char::is_whitespace)).unwrap_or(line);
+    if let Some(every) = rest.strip_prefix("@every").filter(|rest| rest.starts_with(char::is_whitespace)) {
+        // Of the cron library of Go; the second word would be taken for a user.
+        let length = word(every.trim_start()).0;
+        return Err(format!("@every is no time of crontab(5); in a configuration it is `schedule = every {length}`"));
+    }
     let fields = if rest.starts_with('@') { 1 } else { 5 };
     let mut schedule = Vec::new();
     for _ in 0..fields {
@@ -182,8 +187,10 @@ mod tests {
 
     #[test]
     fn a_system_crontab_has_a_column_more() {
-        let (jobs, doubts) =
-            parse("17 *\t* * *\troot\tcd / && run-parts --report /etc/cron.hourly\n0 4 * * * /usr/bin/x y\n0 4 * * * root\n0 4\n", false);
+        let (jobs, doubts) = parse(
+            "17 *\t* * *\troot\tcd / && run-parts --report /etc/cron.hourly\n0 4 * * * /usr/bin/x y\n0 4 * * * root\n0 4\n@every 5m root foo\n",
+            false,
+        );
         assert_eq!(
             (jobs[0].schedule.as_str(), jobs[0].user.as_deref(), jobs[0].name.as_str()),
             ("17 * * * *", Some("root"), "cron.hourly")
@@ -192,6 +199,7 @@ mod tests {
         let why: Vec<_> = doubts.iter().map(|doubt| (doubt.line, doubt.why.as_str())).collect();
         assert_eq!(why[0], (2, "`/usr/bin/x` is no name of a user; with --user the file has no column for one"));
         assert_eq!((why[1].0, why[2].0), (3, 4));
+        assert_eq!(why[3], (5, "@every is no time of crontab(5); in a configuration it is `schedule = every 5m`"));
     }
 
     #[test]

@@ -24,11 +24,13 @@ use crate::config::queues;
 use crate::config::settings::{DaemonSettings, StateSettings};
 use crate::daemon::book::Booked;
 use crate::daemon::{Daemon, Ended, Outbox, Parts, State};
+use crate::mark;
 use crate::names::counted;
 use crate::notify::systemd;
 use crate::process::signal::Signals;
 use crate::push::Waits;
 use crate::store::Owner;
+use crate::store::open::Place;
 
 /// A wall clock that shows an earlier date is none: this program did not exist then.
 pub const BUILT: &str = "2026-01-01T00:00:00Z";
@@ -87,6 +89,21 @@ fn as_json(ended: &Ended) -> serde_json::Value {
     serde_json::json!({ "version": 1, "runs": runs.collect::<Vec<_>>(), "refused": ended.refused })
 }
 
+/// Says which chains share their slots with those of another configuration: nothing else would say why they do not run.
+fn tell_other_users(place: &Place, chains: &[Booked]) {
+    let (Some(dir), Some(file), Ok(url)) = (&place.state_dir, &place.config_file, place.url()) else { return };
+    let url = url.to_string();
+    for name in chains.iter().filter(|chain| chain.named.enabled && chain.schedule.is_some()).map(Booked::name) {
+        if let Some(other) = mark::other_config(dir, name, (file, &url)) {
+            log::warn!(
+                "chain {name}: {} has a chain of this name and used its last slot; both are in {url}, so each slot is run by one of them only: \
+                 give one of them a STATE_DIRECTORY or `database` of its own",
+                other.display()
+            );
+        }
+    }
+}
+
 fn now() -> Timestamp {
     SystemClock::new().wall()
 }
@@ -122,6 +139,7 @@ impl Ready {
     ) -> Result<Ended, Failure> {
         let managed = own_variable("NOTIFY_SOCKET").is_some();
         let place = own_place(&self.state);
+        tell_other_users(&place, &self.chains);
         let outbox = Outbox::default();
         let owner = Owner::look();
         let board = Board::new(Box::new(SystemClock::new()), local_zone());

@@ -59,7 +59,7 @@ fn refuse_unknown(queues: &[QueueSettings], name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let near = suggestion(name, queues.iter().map(|queue| queue.name.as_str()));
-    Err(Failure::Usage(format!("no queue is called `{name}`{near}; a queue has a section [queue:{name}] with a task_dir")))
+    Err(Failure::Usage(format!("no queue is called `{name}`: there is no section [queue:{name}] with a task_dir{near}")))
 }
 
 /// A job as it is typed, or as a line of standard input says it.
@@ -91,13 +91,21 @@ fn read_lines(args: &EnqueueArgs) -> Result<Vec<Line>, Failure> {
     let lines = text.lines().zip(1_u64..).filter(|(line, _)| !line.trim().is_empty());
     lines
         .map(|(line, number)| {
-            let mut job: Line = serde_json::from_str(line).map_err(|error| Failure::Usage(format!("line {number}: {error}")))?;
+            let mut job: Line = serde_json::from_str(line).map_err(|error| unreadable(number, &error))?;
             job.queue.get_or_insert_with(|| args.queue.clone());
             job.priority.get_or_insert(args.priority);
             job.creator = job.creator.or_else(|| args.creator.clone());
             Ok(job)
         })
         .collect()
+}
+
+/// A line that is no job. Where in it that is seen is said once: each line is a document of its own to its reader.
+fn unreadable(number: u64, error: &serde_json::Error) -> Failure {
+    let (text, column) = (error.to_string(), error.column());
+    let what = text.strip_suffix(&format!(" at line {} column {column}", error.line())).unwrap_or(&text);
+    let form = r#"expected a JSON object, such as {"task": "NAME", "args": ["WORD"]}"#;
+    Failure::Usage(format!("standard input, line {number}, column {column}: {what}; {form}"))
 }
 
 impl Line {
@@ -138,7 +146,10 @@ impl Line {
         let time = |text: &String| when(text, now, zone).map_err(|error| error.to_string());
         let due = match (&self.after, &self.at) {
             (Some(_), Some(_)) => return Err("`in` and `at` exclude each other".to_owned()),
-            (Some(after), None) => Some(time(&format!("+{after}"))?),
+            (Some(after), None) => {
+                value::duration(after).map_err(|expected| format!("in = {after}: {expected}"))?;
+                Some(time(&format!("+{after}"))?)
+            }
             (None, Some(at)) => Some(time(at)?),
             (None, None) => None,
         };

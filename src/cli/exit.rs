@@ -89,6 +89,8 @@ impl Exit {
 pub enum Failure {
     /// The command line is wrong.
     Usage(String),
+    /// What was named is not there, or is there already: the same code, and no help from the list of options.
+    NotThere(String),
     /// The configuration or the task directory is wrong; these are the reasons.
     Config(Vec<Finding>),
     /// The same chain runs already.
@@ -112,7 +114,7 @@ impl Failure {
     /// The exit code it leads to.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) => Exit::Usage,
+            Self::Usage(_) | Self::NotThere(_) => Exit::Usage,
             Self::Config(_) => Exit::Config,
             Self::Refused(_) => Exit::Refused,
             Self::NothingLeft(_) => Exit::NothingLeft,
@@ -126,7 +128,8 @@ impl Failure {
     pub fn json(&self) -> serde_json::Value {
         let origin = match self {
             Self::Config(findings) => findings.first().map(|finding| &finding.origin),
-            Self::Usage(_) | Self::Refused(_) | Self::NothingLeft(_) | Self::State(_) | Self::Output(_) | Self::Internal(_) => None,
+            Self::Usage(_) | Self::NotThere(_) | Self::Refused(_) | Self::NothingLeft(_) => None,
+            Self::State(_) | Self::Output(_) | Self::Internal(_) => None,
         };
         let (file, line) = match origin {
             Some(crate::config::Origin::File { file, line }) => (Some(file.display().to_string()), Some(*line)),
@@ -139,7 +142,8 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(message) | Self::Refused(message) | Self::NothingLeft(message) | Self::State(message) => f.write_str(message),
+            Self::Usage(message) | Self::NotThere(message) => f.write_str(message),
+            Self::Refused(message) | Self::NothingLeft(message) | Self::State(message) => f.write_str(message),
             Self::Config(findings) => {
                 let texts: Vec<_> = findings.iter().map(ToString::to_string).collect();
                 f.write_str(&texts.join("\n"))

@@ -36,7 +36,7 @@ pub struct Question {
 /// It cannot be read; one of the scripts is there already, or cannot be written; the result cannot be written.
 pub fn crontab(settings: &Settings, question: &Question) -> Result<Exit, Failure> {
     let shown = question.file.display().to_string();
-    let text = read(&question.file).map_err(|error| Failure::Usage(format!("the crontab {shown} cannot be read: {error}")))?;
+    let text = read(&question.file).map_err(|error| Failure::NotThere(format!("the crontab {shown} cannot be read: {error}")))?;
     let (jobs, mut doubts) = parse(&text, question.of_user);
     let mut chains = Vec::new();
     for job in jobs {
@@ -158,7 +158,7 @@ fn quoted(value: &str) -> String {
 /// Writes every script; looks first whether one of them is there.
 fn write_all(dir: &Path, chains: &[Job], question: &Question) -> Result<(), Failure> {
     if let Some(there) = chains.iter().map(|job| dir.join(&job.name)).find(|path| path.symlink_metadata().is_ok()) {
-        return Err(Failure::Usage(format!(
+        return Err(Failure::NotThere(format!(
             "{} is there already, and nothing is overwritten: name another directory with --into",
             there.display()
         )));

@@ -69,7 +69,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
 use crate::names::suggestion;
@@ -97,7 +97,7 @@ pub fn runner_main() -> ExitCode {
                 let json = cli.global.json;
                 finish(dispatch(cli), json, "runner")
             }
-            Err(error) => tell_parse_error(&error),
+            Err(error) => tell_parse_error(error),
         }
     }))
 }
@@ -117,7 +117,7 @@ pub fn config_main() -> ExitCode {
     unix::begin_process();
     leave(guard(|| match ConfigCli::try_parse() {
         Ok(args) => finish(get::config(&args), args.json, "runner-config"),
-        Err(error) => tell_parse_error(&error),
+        Err(error) => tell_parse_error(error),
     }))
 }
 
@@ -257,9 +257,27 @@ fn refuse_unknown_word(word: &Path) -> Result<(), Failure> {
     Err(Failure::Usage(format!("`{text}` is neither a command nor a directory{near}")))
 }
 
+fn is_option(known: &clap::Arg, word: &str) -> bool {
+    word.strip_prefix("--")
+        .is_some_and(|long| known.get_long() == Some(long) || known.get_all_aliases().is_some_and(|all| all.contains(&long)))
+}
+
 /// clap's own errors: its help and version go to stdout with 0, everything else is a usage error.
-fn tell_parse_error(error: &clap::Error) -> Exit {
+fn tell_parse_error(mut error: clap::Error) -> Exit {
+    let unknown = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument => Some(word.clone()),
+        Some(_) | None => None,
+    };
+    if unknown.is_some() {
+        // It says how to pass the word on as a value, which nobody means who types an option.
+        error.remove(ContextKind::Suggested);
+    }
     let printed = error.print();
+    let of_a_run =
+        |word: &String| Cli::command().find_subcommand("run").is_some_and(|run| run.get_arguments().any(|known| is_option(known, word)));
+    if let Some(word) = unknown.filter(of_a_run) {
+        tell(&format!("{word} is an option of a run: see runner run --help"));
+    }
     match (error.kind(), printed) {
         (ErrorKind::DisplayHelp | ErrorKind::DisplayVersion, Ok(())) => Exit::Done,
         (ErrorKind::DisplayHelp | ErrorKind::DisplayVersion, Err(failed)) => Failure::Output(failed).exit(),

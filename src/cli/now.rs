@@ -12,7 +12,7 @@ use super::prepare::{prepare, refuse_errors};
 use super::print;
 use super::record::Record;
 use super::refused::{Refusal, start_hook};
-use super::run::{at_once, refuse_nested, tell_findings};
+use super::run::{at_once, refuse_nested, result_of, tell_findings};
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables, push};
 use super::stage::Stage;
 use crate::chain::World;
@@ -96,9 +96,7 @@ impl Ended {
             Self::Refused(run, _) => (run, Some("refused"), None),
             Self::Overlap | Self::Stopped(_) => return None,
         };
-        Some(json!({
-            "chain": of.chain, "run_id": of.id.as_str(), "outcome": outcome, "task": task.map(|task| task.text()), "exit_code": self.exit().code(),
-        }))
+        Some(result_of(of, (outcome, task.map(|task| task.text())), self.exit()))
     }
 }
 
@@ -174,7 +172,7 @@ impl Play<'_> {
     }
 
     fn begin(&mut self, run: RunRef, ready: Ready) {
-        match mark::take(self.state_dir.as_deref(), &run.chain, &run.id) {
+        match mark::take(self.state_dir.as_deref(), &run.chain, &run.id, None) {
             Ok(mark) => self.marks.push((run.id.clone(), mark)),
             Err(holder) => {
                 self.fleet.withdraw(&run.id);

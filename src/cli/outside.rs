@@ -158,7 +158,9 @@ impl Outside for Surroundings<'_> {
     }
 
     fn mark(&mut self, chain: &str, run: &RunId) -> Result<Mark, String> {
-        mark::take(self.place.state_dir.as_deref(), chain, run)
+        let database = self.place.url().map(|url| url.to_string()).unwrap_or_default();
+        let user = self.place.config_file.as_deref().map(|file| (file, database.as_str()));
+        mark::take(self.place.state_dir.as_deref(), chain, run, user)
     }
 
     fn has_changed(&mut self) -> bool {

@@ -1,7 +1,7 @@
 //! `runner queue`: the jobs of queues, shown and looked after.
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
@@ -16,11 +16,12 @@ use crate::config::Config;
 use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::StateSettings;
 use crate::names::{counted, suggestion};
-use crate::outcome::signal_name;
+use crate::outcome::{Verdict, signal_name};
 use crate::queue::JobState;
 use crate::store::job::{JobQuery, JobRecord, Kept, QueueCount};
 use crate::store::open::Place;
 use crate::store::{Store, StoreError, wake};
+use crate::worker::max_attempts;
 use crate::zone;
 
 /// How many failed jobs begin anew at once.
@@ -82,18 +83,53 @@ pub fn queue(settings: &Settings, command: QueueCommand) -> Result<Exit, Failure
     let now = SystemClock::new().wall();
     match command {
         QueueCommand::List { queue, state, count } => {
+            let mut store = reading(&place)?;
+            if let Some(queue) = &queue {
+                refuse_unknown(&queues, queue, store.as_deref_mut(), now)?;
+            }
             let query = JobQuery { queue, state: state.map(state_of), limit: count, now };
-            let jobs = reading(&place)?.map_or(Ok(Vec::new()), |mut store| store.jobs(&query)).map_err(failure)?;
-            list(settings, &jobs, now)?;
+            let jobs = store.map_or(Ok(Vec::new()), |mut store| store.jobs(&query)).map_err(failure)?;
+            list(settings, &queues, &jobs, now)?;
         }
-        QueueCommand::Show { id } => show(settings, &place, id, now)?,
+        QueueCommand::Show { id } => show(settings, &place, &queues, (id, now))?,
         QueueCommand::Cancel { ids } => return cancel(settings, &place, &ids, now),
-        QueueCommand::Retry { ids, failed, queue } => return retry(settings, &place, (ids, failed, queue), now),
+        QueueCommand::Retry { ids, failed, queue } => {
+            if let Some(queue) = &queue {
+                refuse_unknown(&queues, queue, reading(&place)?.as_deref_mut(), now)?;
+            }
+            return retry(settings, &place, (ids, failed, queue), now);
+        }
         QueueCommand::Prune => prune(settings, &place, &queues, now)?,
         QueueCommand::Stats => stats(settings, &place, &queues, now)?,
         QueueCommand::Run { .. } => {}
     }
     Ok(Exit::Done)
+}
+
+/// A queue that is neither configured nor has a job is a slip.
+fn refuse_unknown(queues: &[QueueSettings], name: &str, store: Option<&mut (dyn Store + 'static)>, now: Timestamp) -> Result<(), Failure> {
+    if queues.iter().any(|queue| queue.name == name) {
+        return Ok(());
+    }
+    let counts = store.map_or(Ok(Vec::new()), |store| store.count_jobs(now)).map_err(failure)?;
+    let known = || queues.iter().map(|queue| queue.name.as_str()).chain(counts.iter().map(|count| count.queue.as_str()));
+    if known().any(|known| known == name) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!("no queue is called `{name}`{}", suggestion(name, known()))))
+}
+
+/// How often it was tried, of how often it is.
+fn attempts(job: &JobRecord, queues: &[QueueSettings]) -> String {
+    let of_queue = queues.iter().find(|queue| queue.name == job.queue).map(|queue| max_attempts(job, queue));
+    let most = of_queue.or(job.max_attempts).filter(|most| *most != 0 && *most != u32::MAX);
+    most.map_or_else(|| job.attempts.to_string(), |most| format!("{} of {most}", job.attempts))
+}
+
+/// How its last attempt ended.
+fn result(job: &JobRecord) -> String {
+    let parts = [job.result.clone(), job.message.clone(), job.signal.map(signal_name)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// The database; none where nobody has made one yet.
@@ -135,30 +171,31 @@ fn words(job: &JobRecord) -> String {
     std::iter::once(job.task.clone()).chain(args).collect::<Vec<_>>().join(" ")
 }
 
-fn list(settings: &Settings, jobs: &[JobRecord], now: Timestamp) -> Result<(), Failure> {
+fn list(settings: &Settings, queues: &[QueueSettings], jobs: &[JobRecord], now: Timestamp) -> Result<(), Failure> {
     if settings.json {
         let jobs: Vec<Value> = jobs.iter().map(|job| as_json(job, now)).collect();
         return print::json(&json!({ "version": 1, "jobs": jobs }));
     }
     if jobs.is_empty() {
+        log::info!("there is no such job");
         return Ok(());
     }
     let zone = zone::local(own_variable("TZ").as_deref());
-    let mut table = Table::new(&["ID", "QUEUE", "STATE", "PRIO", "DUE", "ATTEMPTS", "TASK"]);
+    let mut table = Table::new(&["ID", "QUEUE", "STATE", "PRIO", "DUE", "ATTEMPTS", "RESULT", "TASK"]);
     for job in jobs {
         let state = job.state(now).word().to_owned();
         let due = table::time(job.due, &zone);
-        let row = vec![job.id.to_string(), job.queue.clone(), state, job.priority.to_string(), due, job.attempts.to_string(), words(job)];
-        table.add(row);
+        let (id, priority) = (job.id.to_string(), job.priority.to_string());
+        table.add(vec![id, job.queue.clone(), state, priority, due, attempts(job, queues), result(job), words(job)]);
     }
     print::text(&table.text(table::width()))
 }
 
 fn unknown(id: i64) -> Failure {
-    Failure::Usage(format!("there is no job {id}; `runner queue list` shows which there are"))
+    Failure::NotThere(format!("there is no job {id}; `runner queue list` shows which there are"))
 }
 
-fn show(settings: &Settings, place: &Place, id: i64, now: Timestamp) -> Result<(), Failure> {
+fn show(settings: &Settings, place: &Place, queues: &[QueueSettings], (id, now): (i64, Timestamp)) -> Result<(), Failure> {
     let job = match reading(place)? {
         Some(mut store) => store.job(id).map_err(failure)?,
         None => None,
@@ -167,13 +204,13 @@ fn show(settings: &Settings, place: &Place, id: i64, now: Timestamp) -> Result<(
     if settings.json {
         return print::json(&json!({ "version": 1, "job": as_json(&job, now) }));
     }
-    print::text(&as_text(&job, now, &zone::local(own_variable("TZ").as_deref())))
+    print::text(&as_text(&job, queues, now, &zone::local(own_variable("TZ").as_deref())))
 }
 
-fn as_text(job: &JobRecord, now: Timestamp, zone: &TimeZone) -> String {
+fn as_text(job: &JobRecord, queues: &[QueueSettings], now: Timestamp, zone: &TimeZone) -> String {
     let time = |at| table::time(at, zone);
     let worker = job.pid.map(|pid| format!("process {pid} on {}", job.host.as_deref().unwrap_or("?")));
-    let result = [job.result.clone(), job.message.clone(), job.signal.map(signal_name)];
+    let waits = job.attempts > 0 && job.state(now) == JobState::Scheduled && job.result.as_deref() == Some(Verdict::Retry.word());
     let lines = [
         ("job", Some(job.id.to_string())),
         ("queue", Some(job.queue.clone())),
@@ -186,11 +223,12 @@ fn as_text(job: &JobRecord, now: Timestamp, zone: &TimeZone) -> String {
         ("due", Some(time(job.due))),
         ("repeats", job.repeat_ms.map(|every| format!("every {}", table::length(Some(every))))),
         ("until", job.repeat_until.map(time)),
-        ("attempts", Some(job.attempts.to_string())),
+        ("attempts", Some(attempts(job, queues))),
+        ("next try", waits.then(|| format!("in {}", table::about(now.duration_until(job.due))))),
         ("worker", worker),
         ("began", job.began.map(time)),
         ("ended", job.ended.map(time)),
-        ("result", Some(result.into_iter().flatten().collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())),
+        ("result", Some(result(job)).filter(|text| !text.is_empty())),
     ];
     let mut text = String::new();
     for (name, value) in lines {
@@ -218,7 +256,7 @@ fn cancel(settings: &Settings, place: &Place, ids: &[i64], now: Timestamp) -> Re
         let said = |ids: &[i64], what: &str| ids.iter().map(|id| format!("{id}  {what}\n")).collect::<String>();
         print::text(&format!("{}{}", said(&cancelled, "cancelled"), said(&ending, "is being ended")))?;
     }
-    tell_rest(&rest, "neither waits nor runs");
+    tell_rest(store.as_mut(), &rest, "is not ended", now)?;
     Ok(if rest.is_empty() { Exit::Done } else { Exit::GaveUp })
 }
 
@@ -241,14 +279,21 @@ fn retry(
     } else {
         print::text(&begun.iter().map(|id| format!("{id}  begins anew\n")).collect::<String>())?;
     }
-    tell_rest(&rest, "has not ended");
+    if failed && ids.is_empty() {
+        log::info!("there is no job that failed for good");
+    }
+    tell_rest(store.as_mut(), &rest, "does not begin anew", now)?;
     Ok(if rest.is_empty() { Exit::Done } else { Exit::GaveUp })
 }
 
-fn tell_rest(ids: &[i64], why: &str) {
+fn tell_rest(store: &mut dyn Store, ids: &[i64], what: &str, now: Timestamp) -> Result<(), Failure> {
     for id in ids {
-        log::warn!("job {id} {why}, or is not there");
+        match store.job(*id).map_err(failure)? {
+            Some(job) => log::warn!("job {id} {what}: it is {}", job.state(now).word()),
+            None => log::warn!("there is no job {id}; `runner queue list` shows which there are"),
+        }
     }
+    Ok(())
 }
 
 fn prune(settings: &Settings, place: &Place, queues: &[QueueSettings], now: Timestamp) -> Result<(), Failure> {
@@ -292,10 +337,17 @@ fn stats(settings: &Settings, place: &Place, queues: &[QueueSettings], now: Time
         });
         return print::json(&json!({ "version": 1, "queues": queues.collect::<Vec<_>>() }));
     }
+    if names.is_empty() {
+        log::info!("there is no queue: write [queue:default] with a task_dir");
+        return Ok(());
+    }
+    let waits = |name: &str| {
+        age(name).and_then(|millis| i64::try_from(millis).ok()).map(SignedDuration::from_millis).map(table::about).unwrap_or_default()
+    };
     let mut table = Table::new(&["QUEUE", "SCHEDULED", "READY", "RUNNING", "DONE", "FAILED", "CANCELLED", "WAITS"]);
     for name in names {
         let numbers = crate::queue::STATES.map(|state| number(of(name, state)).to_string());
-        let row = std::iter::once(name.to_owned()).chain(numbers).chain([table::length(age(name))]);
+        let row = std::iter::once(name.to_owned()).chain(numbers).chain([waits(name)]);
         table.add(row.collect());
     }
     print::text(&table.text(table::width()))

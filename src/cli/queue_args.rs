@@ -93,7 +93,7 @@ pub struct WorkArgs {
     /// End when no job is ready or running
     #[arg(long)]
     pub drain: bool,
-    /// Exit with 1 if an attempt failed
+    /// With --drain: exit with 1 if an attempt failed
     #[arg(long, requires = "drain")]
     pub fail: bool,
     /// Take no job after this time; 0 = no limit
@@ -146,7 +146,7 @@ pub enum QueueCommand {
         /// All that failed for good, of all queues or of the one that is named
         #[arg(long, conflicts_with = "ids")]
         failed: bool,
-        /// The queue
+        /// With --failed: only those of this queue
         #[arg(short = 'Q', long, value_name = "QUEUE", requires = "failed")]
         queue: Option<String>,
     },

@@ -1,12 +1,14 @@
 //! `runner [OPTIONS] [TASK_DIR]` and `runner run`: the way of a chain from the command line to its exit code.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::anyhow;
+use serde_json::{Value, json};
 
 use super::args::RunArgs;
 use super::exit::{Exit, Failure};
@@ -16,7 +18,7 @@ use super::record::Record;
 use super::refused::{Refusal, start_hook};
 use super::settings::{Loaded, Settings, apply_run_args, find_task_dir, own_variable, program_variables, push};
 use super::stage::Stage;
-use super::{dry_run, filter};
+use super::{dry_run, filter, print};
 use crate::chain::ears::Ears;
 use crate::chain::hold::LockPlan;
 use crate::chain::repeat::{Interval, Next, Repeat};
@@ -70,11 +72,20 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
         return Ok(Exit::Done);
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
-    let play =
-        Play { config: &config, setup: Rc::new(setup), variables, managed, halt_after: args.halt_after, progress: settings.progress };
+    let results = settings.json.then(RefCell::default);
+    let (setup, halt_after, progress) = (Rc::new(setup), args.halt_after, settings.progress);
+    let play = Play { config: &config, setup, variables, managed, halt_after, progress, results };
     let exit = play.drive(prepared.lock, Record::of_main(&state), push(told_others, Waits::EachRun))?;
     stopping(managed);
+    if let Some(runs) = play.results {
+        print::json(&json!({ "version": 1, "runs": runs.take() }))?;
+    }
     Ok(exit)
+}
+
+/// What became of a run, as JSON; version 1.
+pub fn result_of(run: &RunRef, (word, task): (Option<&str>, Option<&str>), exit: Exit) -> Value {
+    json!({ "chain": run.chain, "run_id": run.id.as_str(), "outcome": word, "task": task, "exit_code": exit.code() })
 }
 
 fn with_findings(failure: Failure, findings: &[Finding]) -> Failure {
@@ -113,6 +124,8 @@ struct Play<'a> {
     managed: bool,
     halt_after: bool,
     progress: Progress,
+    /// What became of the runs, where that is to be printed.
+    results: Option<RefCell<Vec<Value>>>,
 }
 
 /// What became of one of the runs.
@@ -143,7 +156,9 @@ impl Play<'_> {
         let clock = driver.world.clock;
         loop {
             let asked = clock.now();
-            let once = self.once(new_ref(), driver, lock)?;
+            let run = new_ref();
+            let once = self.once(run.clone(), driver, lock)?;
+            self.note(&run, &once);
             done += 1;
             let next = match once {
                 Once::Signal(signal) => return Ok(Exit::Signal(signal)),
@@ -190,6 +205,19 @@ impl Play<'_> {
                 return Ok(Exit::Signal(signal));
             }
         }
+    }
+
+    /// Keeps what became of a run, where that is to be printed.
+    fn note(&self, run: &RunRef, once: &Once) {
+        let Some(results) = &self.results else { return };
+        let result = match once {
+            Once::Ended(outcome, _) => {
+                result_of(run, (Some(outcome.word()), outcome.task().map(|task| task.text())), Exit::of_run(outcome))
+            }
+            Once::Refused(failure) => result_of(run, (Some("refused"), None), failure.exit()),
+            Once::Signal(_) => return,
+        };
+        results.borrow_mut().push(result);
     }
 
     /// One run, if there is a right to it.

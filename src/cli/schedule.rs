@@ -23,6 +23,8 @@ use crate::store::Owner;
 
 /// How many slots of each chain are shown when nobody says.
 const COUNT: usize = 5;
+/// A table of more chains shows the next slot of each, when nobody says.
+const FEW: usize = 4;
 /// How many at most when only `--before` ends them.
 const MOST: usize = 1000;
 
@@ -65,7 +67,9 @@ pub fn schedule(settings: &Settings, question: &Question) -> Result<Exit, Failur
     if before.is_some_and(|before| before <= after) {
         return Err(Failure::Usage("--before names no time after the first one (--after, else now)".to_owned()));
     }
-    let most = question.count.unwrap_or(if before.is_some() { MOST } else { COUNT });
+    let by_time = question.chains.is_empty();
+    let of_each = if by_time && !settings.json && chains.len() > FEW { 1 } else { COUNT };
+    let most = question.count.unwrap_or(if before.is_some() { MOST } else { of_each });
     let machine = Owner::look().machine;
     let slots: Vec<(&Booked, Vec<Shown>)> =
         chains.into_iter().map(|chain| (chain, slots_of(chain, &machine, after..before.unwrap_or(Timestamp::MAX), most))).collect();
@@ -75,7 +79,7 @@ pub fn schedule(settings: &Settings, question: &Question) -> Result<Exit, Failur
     } else if slots.is_empty() {
         log::warn!("there is no [chain:NAME] in the configuration");
     } else {
-        print::text(&as_text(&slots, now, &machine))?;
+        print::text(&as_text(&slots, now, &machine, by_time))?;
     }
     Ok(Exit::Done)
 }
@@ -118,28 +122,35 @@ pub fn slot_text(at: Timestamp, zone: &TimeZone) -> String {
     Date::new(at, zone).show("%Y-%m-%dT%H:%M:%S%:z")
 }
 
-fn as_text(slots: &[(&Booked, Vec<Shown>)], now: Timestamp, machine: &str) -> String {
-    let mut table = Table::new(&["CHAIN", "SLOT", "IN", "ZONE", "REMARKS"]);
+/// Chain by chain, or by the time at which each slot fires; then what has no time comes last.
+fn as_text(slots: &[(&Booked, Vec<Shown>)], now: Timestamp, machine: &str, by_time: bool) -> String {
+    let mut rows: Vec<(Timestamp, Vec<String>)> = Vec::new();
+    let mut add = |fires: Option<Timestamp>, row| rows.push((fires.unwrap_or(Timestamp::MAX), row));
     for (chain, slots) in slots {
         let name = chain.name().to_owned();
         let off = if chain.named.enabled { None } else { Some("not enabled".to_owned()) };
         let remark = |more: Vec<Option<String>>| off.iter().cloned().chain(more.into_iter().flatten()).collect::<Vec<_>>().join("; ");
         let Some(schedule) = &chain.schedule else {
-            table.add(vec![name, "-".into(), String::new(), String::new(), remark(vec![Some("no schedule: runner now runs it".into())])]);
+            add(None, vec![name, "-".into(), String::new(), String::new(), remark(vec![Some("no schedule: runner now runs it".into())])]);
             continue;
         };
         if schedule.at_boot() {
             let text = remark(vec![Some("once for each start of the machine".into())]);
-            table.add(vec![name.clone(), "@boot".into(), String::new(), String::new(), text]);
+            add(None, vec![name.clone(), "@boot".into(), String::new(), String::new(), text]);
         } else if slots.is_empty() {
-            table.add(vec![name.clone(), "-".into(), String::new(), zone_name(chain), remark(vec![Some("none in this time".into())])]);
+            add(None, vec![name.clone(), "-".into(), String::new(), zone_name(chain), remark(vec![Some("none in this time".into())])]);
         }
         for slot in slots {
             let at = slot_text(slot.at, schedule.zone());
             let text = remark(vec![later(chain, slot, schedule, machine), slot.dst.map(dst_words)]);
-            table.add(vec![name.clone(), at, until(slot.fires, now), zone_name(chain), text]);
+            add(Some(slot.fires), vec![name.clone(), at, until(slot.fires, now), zone_name(chain), text]);
         }
     }
+    if by_time {
+        rows.sort_by_key(|(fires, _)| *fires);
+    }
+    let mut table = Table::new(&["CHAIN", "SLOT", "IN", "ZONE", "REMARKS"]);
+    rows.into_iter().for_each(|(_, row)| table.add(row));
     table.text(table::width())
 }
 

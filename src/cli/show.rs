@@ -10,6 +10,10 @@ use super::state::Reading;
 use super::table::{self, Table, harmless};
 use super::{going, print};
 use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::config::keys::Output;
+use crate::config::settings::ChainSettings;
+use crate::names::MAIN_CHAIN;
 use crate::outcome::signal_name;
 use crate::status::{Date, Run};
 use crate::store::record::{RunRecord, TryRecord};
@@ -22,6 +26,7 @@ use crate::zone;
 pub fn show(settings: &Settings, id: &str) -> Result<Exit, Failure> {
     let zone = zone::local(own_variable("TZ").as_deref());
     let (reading, told) = Reading::open_with_going(settings, &zone)?;
+    let config = reading.config.clone();
     let run = reading.find(id)?;
     let told = told.into_iter().find(|going| going.run.id == run.run_id && run.outcome.is_none()).map(|going| going.run);
     if settings.json {
@@ -31,7 +36,7 @@ pub fn show(settings: &Settings, id: &str) -> Result<Exit, Failure> {
         }
         print::json(&document)?;
     } else {
-        print::text(&as_text(&run, told.as_ref(), &zone))?;
+        print::text(&format!("{}{}", as_text(&run, told.as_ref(), &zone), keeps_nothing(&config, &run).unwrap_or_default()))?;
     }
     Ok(Exit::Done)
 }
@@ -71,6 +76,21 @@ fn as_text(run: &RunRecord, told: Option<&Run>, zone: &TimeZone) -> String {
         text.extend(one.output_tail.lines().map(|line| format!("    {}\n", harmless(line))));
     }
     text
+}
+
+/// Why there is no output to be seen, where the configuration says that none is kept.
+fn keeps_nothing(config: &Config, run: &RunRecord) -> Option<String> {
+    let chain = ChainSettings::of_chain(config, &run.chain, &mut Vec::new());
+    let inherits = match chain.task.output {
+        Output::Inherit => true,
+        Output::Auto => chain.max_parallel == 1,
+        Output::Prefix | Output::Capture => false,
+    };
+    let silent = !run.tries.is_empty() && run.tries.iter().all(|one| one.output_tail.is_empty());
+    let unit = if run.chain == MAIN_CHAIN { "runner" } else { "runner-daemon" };
+    (inherits && silent).then(|| {
+        format!("\noutput: not kept (output = inherit): see the journal of its unit (journalctl -u {unit}), or set output = prefix\n")
+    })
 }
 
 fn tries(run: &RunRecord, zone: &TimeZone) -> String {

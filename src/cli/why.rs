@@ -1,5 +1,7 @@
 //! `runner why`: why a chain did not run, or does not run yet, as a list of facts and what to do about each. Changes nothing.
 
+use std::collections::HashMap;
+
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -22,10 +24,11 @@ use crate::config::{Config, Finding};
 use crate::daemon::book::Booked;
 use crate::mark;
 use crate::names::MAIN_CHAIN;
+use crate::process::leftovers::{in_words, still_running};
 use crate::schedule::agenda::believe;
 use crate::status::{Date, Ended, Going, Lock, Run, Task};
 use crate::store::HistoryQuery;
-use crate::store::record::RunRecord;
+use crate::store::record::{CRASHED, RunRecord};
 
 /// How many of the last runs are looked at.
 const RUNS: u32 = 20;
@@ -121,6 +124,7 @@ impl Case<'_> {
         facts.extend(self.of_configuration(findings));
         facts.extend(self.of_clock(reading)?);
         facts.extend(self.of_firing(reading)?);
+        facts.extend(self.of_crashed(&runs));
         facts.extend(self.of_past(&runs));
         facts.extend(self.of_future(reading));
         Ok(facts)
@@ -243,6 +247,22 @@ impl Case<'_> {
 
     fn missed(&self) -> String {
         Sections::for_chain(self.config, &self.chain.name).of_chain().explain(&keys::MISSED.info).0.to_owned()
+    }
+
+    /// What still runs of runs whose process is gone.
+    fn of_crashed(&self, runs: &[RunRecord]) -> Vec<Fact> {
+        let crashed: Vec<&RunRecord> = runs.iter().filter(|run| run.outcome.as_deref() == Some(CRASHED)).collect();
+        let left = if crashed.is_empty() { HashMap::new() } else { still_running() };
+        let fact = |run: &&RunRecord| {
+            let (words, end) = in_words(left.get(&run.run_id)?);
+            let text = format!("the process of its run {} is gone, and {words}", run.run_id);
+            Some(
+                Fact::new("left_running", text)
+                    .at(self.date(run.began))
+                    .advice(format!("{end}; where it has a `lock` the next run does that")),
+            )
+        };
+        crashed.iter().filter_map(fact).collect()
     }
 
     /// Slots that were not run since the last run, and how that one ended.

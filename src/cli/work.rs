@@ -75,7 +75,9 @@ pub fn run_one(settings: &Settings, id: i64) -> Result<Exit, Failure> {
     let limits = Limits { only: Some(id), grace: Duration::ZERO, ..Limits::default() };
     let summary = drive(settings, (config, queues, state), limits, true)?;
     if summary.not_taken {
-        return Err(Failure::Usage(format!("there is no job {id} that waits in a queue of this configuration; `runner queue show {id}`")));
+        return Err(Failure::NotThere(format!(
+            "there is no job {id} that waits in a queue of this configuration; `runner queue list` shows which there are"
+        )));
     }
     Ok(if summary.failed > 0 { Exit::GaveUp } else { Exit::Done })
 }

@@ -187,6 +187,8 @@ impl LockKeys {
 /// What is kept of the past, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateSettings {
+    /// The file that says so, as it was called; none where there is no configuration.
+    pub config_file: Option<PathBuf>,
     /// `database`; the default one of the state directory when `None`.
     pub database: Option<DatabaseUrl>,
     /// `keep_runs`.
@@ -202,6 +204,7 @@ impl StateSettings {
         let path = sections.of_chain();
         let mut reader = Reader { path: &path, findings };
         Self {
+            config_file: config.files().first().map(|file| file.to_path_buf()),
             database: reader.optional(&keys::DATABASE),
             keep_runs: reader.value(&keys::KEEP_RUNS),
             keep_days: reader.value(&keys::KEEP_DAYS),

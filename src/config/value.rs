@@ -130,7 +130,8 @@ pub fn path(text: &str, base: &Path) -> Parsed<PathBuf> {
     if text.is_empty() || text.contains('\0') {
         return Err("expected a path".to_owned());
     }
-    Ok(base.join(text))
+    // Without the `.` of `./x` and what else says nothing: it is shown.
+    Ok(base.join(text).components().collect())
 }
 
 /// The name of a time zone, as the IANA database has it.

@@ -10,7 +10,7 @@ use crate::config::chains::NamedChain;
 use crate::config::keys::SlotScope;
 use crate::config::{Finding, Origin, Severity};
 use crate::schedule::Schedule;
-use crate::schedule::agenda::{Agenda, Decision, Entry, Policy, stable_delay, tick};
+use crate::schedule::agenda::{Agenda, Decision, Entry, Policy, decide, stable_delay, tick};
 use crate::store::CLUSTER;
 
 /// A chain and its schedule.
@@ -146,10 +146,10 @@ impl Book {
         due.map(|((entry, place), stored)| (&self.chains[*place], tick(&entry.schedule, &entry.policy, *stored, now))).collect()
     }
 
-    /// What is due in the minute of `now` for somebody who asks while the book is open; what was decided stays so.
+    /// What has come by `now`, for somebody who asks while the book is open; what was decided stays so.
     pub fn due_for_tick(&self, now: Timestamp) -> Vec<(&Booked, Decision)> {
         let due = self.agenda.entries().iter().zip(&self.places);
-        due.map(|(entry, place)| (&self.chains[*place], tick(&entry.schedule, &entry.policy, entry.watermark, now))).collect()
+        due.map(|(entry, place)| (&self.chains[*place], decide(&entry.schedule, &entry.policy, entry.watermark, now))).collect()
     }
 
     /// The enabled chains that want a run at each start of the machine.

@@ -53,9 +53,9 @@ impl Daemon<'_> {
         }
     }
 
-    /// Somebody outside asks for a tick: the slots of this minute that nobody has used. The answer names the runs when it
-    /// is known whose the slots are.
-    pub(super) fn tick_now(&mut self, answer: TickAnswer) {
+    /// Somebody outside asks for a tick: the slots that have come and that nobody has used. Those still to come in this minute
+    /// are the daemon's, which fires them on time. The answer names the runs when it is known whose the slots are.
+    pub fn tick_now(&mut self, answer: TickAnswer) {
         let now = self.parts.fleet.wall();
         let believed = believe(now, self.newest, self.parts.built).is_ok();
         let Some(book) = self.book.as_ref().filter(|_| believed && self.mode == Mode::Daemon) else { return answer(&[]) };

@@ -13,6 +13,7 @@ use super::rounds::HasRun;
 use super::{Offer, TickAnswer};
 use crate::mark;
 use crate::names::RunId;
+use crate::process::leftovers::{in_words, still_running};
 use crate::store::desk::{Desk, Health, Ticket};
 use crate::store::job::QueueCount;
 use crate::store::record::{Keeper, Occasion, RunRecord};
@@ -335,8 +336,13 @@ fn load(store: &mut dyn Store, owner: &Owner, now: Timestamp, runs: Option<&Path
     let newest = store.newest_time(owner)?;
     // Only of this boot: what was in the memory of an earlier one may not have reached the disk.
     let never_began = |run: &RunRecord| run.boot_id == owner.boot_id && mark::never_had(runs, &run.chain, &run.run_id);
-    for run in end_crashed(store, owner, now, &never_began)? {
-        log::warn!("chain {}: its run {} was not finished: the process that ran it is gone", run.chain, run.run_id);
+    let crashed = end_crashed(store, owner, now, &never_began)?;
+    let left = if crashed.is_empty() { HashMap::new() } else { still_running() };
+    for run in crashed {
+        let words = left.get(&run.run_id).map(|pids| in_words(pids));
+        let words = words.map(|(words, end)| format!("; {words}: the next run ends that only if the chain has a `lock`; else: {end}"));
+        let words = words.unwrap_or_default();
+        log::warn!("chain {}: its run {} was not finished: the process that ran it is gone{words}", run.chain, run.run_id);
     }
     let waiting = lost_slots(store, owner)?.into_iter().map(|slot| slot.claim).collect();
     Ok(Loaded { marks, newest, waiting })

@@ -1,7 +1,7 @@
 //! What a program that was killed has left running: found by the run id in the environment of each process, and ended
 //! before somebody does its work again. Touches processes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::time::Duration;
 
@@ -63,15 +63,47 @@ impl Leftovers {
     }
 }
 
-/// Living processes that carry the mark, and those of the groups that one of them leads.
-fn find(mark: &[u8]) -> Vec<(Pid, u64)> {
-    let all: Vec<(Pid, Stat)> = fs::read_dir("/proc")
+/// The processes that still run of each run, by its id. Looks only, once for all; what a task left running on purpose is among
+/// them, and cannot be told apart.
+pub fn still_running() -> HashMap<String, Vec<i32>> {
+    let all = living();
+    let run_of = |pid: Pid| {
+        let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_pid())).ok()?;
+        let id = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(b"RUNNER_RUN_ID="))?;
+        Some(String::from_utf8_lossy(id).into_owned())
+    };
+    let marked: HashMap<i32, String> = all.iter().filter_map(|(pid, _)| Some((pid.as_raw_pid(), run_of(*pid)?))).collect();
+    let mut runs: HashMap<String, Vec<i32>> = HashMap::new();
+    for (pid, stat) in all {
+        let pid = pid.as_raw_pid();
+        if let Some(run) = marked.get(&pid).or_else(|| marked.get(&stat.group)) {
+            runs.entry(run.clone()).or_default().push(pid);
+        }
+    }
+    runs.values_mut().for_each(|pids| pids.sort_unstable());
+    runs
+}
+
+/// Those processes in words, and how to end them.
+pub fn in_words(pids: &[i32]) -> (String, String) {
+    let list = pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let (noun, runs) = if pids.len() == 1 { ("process", "runs") } else { ("processes", "run") };
+    (format!("{noun} {list} of it still {runs}"), format!("kill {list}"))
+}
+
+fn living() -> Vec<(Pid, Stat)> {
+    fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
         .filter_map(|pid| Some((pid, Stat::of(pid)?)).filter(|(_, stat)| stat.alive()))
-        .collect();
+        .collect()
+}
+
+/// Living processes that carry the mark, and those of the groups that one of them leads.
+fn find(mark: &[u8]) -> Vec<(Pid, u64)> {
+    let all = living();
     let carries = |pid: Pid| {
         let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_pid())).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|variable| variable == mark)

@@ -86,7 +86,7 @@ pub struct Decision {
 enum Asks {
     /// A daemon: what has come by now.
     Daemon,
-    /// A tick: what comes in this minute, its end included.
+    /// A tick: what comes in this minute, its end included; of slots less than a minute apart those that have come.
     Tick,
 }
 
@@ -99,7 +99,8 @@ pub fn decide(schedule: &Schedule, policy: &Policy, watermark: Option<Timestamp>
 
 /// What is due in the minute of `now`, even if its second is still to come; what was missed before, as in [`decide`].
 ///
-/// A chain seen for the first time is due when one of its slots lies in this minute.
+/// A chain seen for the first time is due when one of its slots lies in this minute. Slots less than a minute apart are not
+/// taken before their time: one of them would be run too early, and the others given up before they came.
 pub fn tick(schedule: &Schedule, policy: &Policy, watermark: Option<Timestamp>, now: Timestamp) -> Decision {
     judge(schedule, policy, watermark, now, Asks::Tick)
 }
@@ -112,7 +113,7 @@ fn judge(schedule: &Schedule, policy: &Policy, watermark: Option<Timestamp>, now
         Asks::Daemon => (passed, passed),
         Asks::Tick => {
             let begins = back(minute_of(now), delay);
-            (just_before(ahead(begins, MINUTE)), just_before(begins))
+            (reach(schedule, passed, just_before(ahead(begins, MINUTE))), just_before(begins))
         }
     };
     let decided = watermark.unwrap_or(first_sight);
@@ -144,6 +145,15 @@ fn judge(schedule: &Schedule, policy: &Policy, watermark: Option<Timestamp>, now
     let decided = run.last().map(|slot| slot.at).into_iter().chain(given_up.last().map(|part| part.last)).fold(passed, Timestamp::max);
     let wake = schedule.next_after(decided).map(|next| ahead(next, delay));
     Decision { run, given_up, watermark: decided, wake }
+}
+
+/// How far a tick that may look as far as `end` looks: a slot that is still to come is taken only if none lies less than a minute
+/// from it.
+fn reach(schedule: &Schedule, passed: Timestamp, end: Timestamp) -> Timestamp {
+    let Some(next) = schedule.next_after(passed).filter(|next| *next <= end) else { return end };
+    let follows = schedule.next_after(next).is_some_and(|after| after < ahead(next, MINUTE));
+    let is_crowded = follows || !schedule.newest(back(next, MINUTE), just_before(next), 1).is_empty();
+    if is_crowded { passed } else { end }
 }
 
 /// The slots after `after` and not after `until`.

@@ -1,12 +1,12 @@
 //! From what is configured to an open database: which one it is, its spool, and who may say the password.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{PathBuf, absolute};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::spool::Spool;
+use super::spool::{Source, Spool};
 use super::sqlite::Sqlite;
 use super::{Retention, Store, StoreError};
 use crate::config::database::{DatabaseUrl, FILE_NAME, state_dir};
@@ -22,6 +22,8 @@ pub struct Place {
     pub state_dir: Option<PathBuf>,
     /// `database`, if somebody wrote it.
     pub database: Option<DatabaseUrl>,
+    /// The configuration file that says so.
+    pub config_file: Option<PathBuf>,
     /// `keep_runs` and `keep_days`.
     pub keep: Retention,
     /// Where passwords may stand.
@@ -45,6 +47,7 @@ impl Place {
         Self {
             state_dir: state_dir(&variable, root),
             database: settings.database.clone(),
+            config_file: settings.config_file.clone(),
             keep: Retention { runs: settings.keep_runs, age: Duration::from_secs(u64::from(settings.keep_days) * 86_400) },
             secrets: Secrets { passfile, credentials: path("CREDENTIALS_DIRECTORY") },
         }
@@ -65,7 +68,11 @@ impl Place {
 
     /// Where the main chain leaves its records.
     pub fn spool(&self) -> Option<Spool> {
-        self.state_dir.as_ref().map(|dir| Spool::new(dir, self.keep.runs))
+        let source = || Source {
+            config_file: self.config_file.as_ref().and_then(|file| absolute(file).ok()),
+            database: self.url().ok().map(|url| url.to_string()),
+        };
+        self.state_dir.as_ref().map(|dir| Spool::new(dir, self.keep.runs).of(source()))
     }
 
     /// Opens the database to write to it. Makes it if it is not there, brings it up to date, takes in what the main chain has left, and

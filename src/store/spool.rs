@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::record::{Keeper, RunRecord, VERSION};
 use super::{Store, StoreError};
 
@@ -28,6 +30,39 @@ const LONGEST: u64 = 16 * 1024 * 1024;
 pub struct Spool {
     dir: PathBuf,
     keep: usize,
+    source: Source,
+}
+
+/// Whose a record is: several configurations may share a state directory and name different databases. Stands in the file of a
+/// record; those that older programs left have none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The configuration file.
+    #[serde(default, rename = "config", skip_serializing_if = "Option::is_none")]
+    pub config_file: Option<PathBuf>,
+    /// The database that it names, as it may be shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+}
+
+impl Source {
+    /// Whether a record that was left by `left` is to be taken in here: where it says nothing, where it names our database, and
+    /// where our own configuration named another one then.
+    fn takes(&self, left: &Self) -> bool {
+        let same = |one: &Option<String>, other: &Option<String>| one.is_some() && one == other;
+        let nameless = |source: &Self| *source == Self::default();
+        let same_file = self.config_file.is_some() && self.config_file == left.config_file;
+        nameless(self) || nameless(left) || same(&self.database, &left.database) || same_file
+    }
+}
+
+/// A record and whose it is, as the file has them.
+#[derive(Serialize)]
+struct Left<'a> {
+    #[serde(flatten)]
+    record: &'a RunRecord,
+    #[serde(flatten)]
+    source: &'a Source,
 }
 
 /// Leaves each record in the spool.
@@ -41,7 +76,13 @@ pub struct SpoolKeeper {
 impl Spool {
     /// The spool of this state directory. More than `keep` records are never there for long.
     pub fn new(state_dir: &Path, keep: u32) -> Self {
-        Self { dir: state_dir.join(DIR_NAME), keep: keep as usize }
+        Self { dir: state_dir.join(DIR_NAME), keep: keep as usize, source: Source::default() }
+    }
+
+    /// The same, of which only the records of this source are seen; what is left here says that it is its.
+    #[must_use]
+    pub fn of(self, source: Source) -> Self {
+        Self { source, ..self }
     }
 
     /// Its directory.
@@ -57,7 +98,7 @@ impl Spool {
         // In the order of time, as far as the clock is one; the id makes it unique.
         let name = format!("{:015}-{}.json", record.began.as_millisecond().max(0), record.run_id);
         let beside = self.dir.join(format!(".{name}"));
-        let bytes = serde_json::to_vec(record)?;
+        let bytes = serde_json::to_vec(&Left { record, source: &self.source })?;
         let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).and_then(|mut file| {
             file.write_all(&bytes)?;
             file.sync_all()?;
@@ -93,16 +134,21 @@ impl Spool {
         Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).filter(is_record).collect())
     }
 
-    /// The records that wait here. What is broken is left out.
+    /// The records that wait here and are ours. What is broken is left out.
     ///
     /// # Errors
     /// The directory may not be read.
     pub fn read_all(&self) -> Result<Vec<RunRecord>, StoreError> {
         let names = self.names().map_err(|error| file_error(&self.dir, error))?;
-        Ok(names.iter().filter_map(|name| read(&self.dir.join(name)).ok()).collect())
+        Ok(names.iter().filter_map(|name| self.read_ours(&self.dir.join(name)).ok()).collect())
     }
 
-    /// Hands all records over to the store and takes the files away. A file that is no record is set aside and told; one
+    fn read_ours(&self, path: &Path) -> Result<RunRecord, Broken> {
+        let (record, source) = read(path)?;
+        if self.source.takes(&source) { Ok(record) } else { Err(Broken::Others) }
+    }
+
+    /// Hands all records that are ours over to the store and takes the files away. A file that is no record is set aside and told; one
     /// of a newer program stays. Tells how many were taken in.
     ///
     /// # Errors
@@ -114,7 +160,7 @@ impl Spool {
         for part in names.chunks(BATCH) {
             let (mut records, mut files) = (Vec::new(), Vec::new());
             for path in part.iter().map(|name| self.dir.join(name)) {
-                match read(&path) {
+                match self.read_ours(&path) {
                     Ok(record) => {
                         records.push(record);
                         files.push(path);
@@ -123,7 +169,7 @@ impl Spool {
                         "{}: a record of version {version}, this program knows {VERSION}: it stays until a newer one takes it in",
                         path.display()
                     ),
-                    Err(Broken::Gone) => {}
+                    Err(Broken::Gone | Broken::Others) => {}
                     Err(Broken::Unreadable(why)) => set_aside(&path, &why),
                 }
             }
@@ -145,11 +191,13 @@ impl Spool {
 
 enum Broken {
     Gone,
+    /// It is a record, and waits for another configuration's database.
+    Others,
     Newer(u64),
     Unreadable(String),
 }
 
-fn read(path: &Path) -> Result<RunRecord, Broken> {
+fn read(path: &Path) -> Result<(RunRecord, Source), Broken> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
     match read {
@@ -159,7 +207,7 @@ fn read(path: &Path) -> Result<RunRecord, Broken> {
     }
     let version = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok()?.get("version")?.as_u64();
     match serde_json::from_slice::<RunRecord>(&bytes) {
-        Ok(record) if record.version == VERSION => Ok(record),
+        Ok(record) if record.version == VERSION => Ok((record, serde_json::from_slice(&bytes).unwrap_or_default())),
         Ok(record) if record.version > VERSION => Err(Broken::Newer(record.version.into())),
         Ok(record) => Err(Broken::Unreadable(format!("there is no version {}", record.version))),
         Err(error) => match version(&bytes) {

@@ -42,6 +42,27 @@ fn what_is_left_is_taken_in_once() {
 }
 
 #[test]
+fn each_configuration_takes_in_its_own_records_and_those_of_nobody() {
+    let home = tempfile::tempdir().unwrap();
+    let spool = |config: &str, database: &str| {
+        let source = Source { config_file: Some(config.into()), database: Some(database.to_owned()) };
+        Spool::new(home.path(), 100).of(source)
+    };
+    let left = |spool: Spool, number| SpoolKeeper::new(spool).ended(record(number));
+    left(spool("/a.cfg", "sqlite:/a.db"), 0);
+    left(spool("/b.cfg", "sqlite:/b.db"), 1);
+    left(spool("/other-name-of-b.cfg", "sqlite:/b.db"), 2);
+    left(spool("/b.cfg", "sqlite:/where-b-was.db"), 3);
+    // As an older program leaves it.
+    left(Spool::new(home.path(), 100), 4);
+    assert_eq!(spool("/b.cfg", "sqlite:/b.db").read_all().unwrap().len(), 4);
+    let mut store = Sqlite::open(&home.path().join("b.db")).unwrap();
+    assert_eq!(spool("/b.cfg", "sqlite:/b.db").take_in(&mut store).unwrap(), 4);
+    assert!(store.run("run-0").unwrap().is_none());
+    assert_eq!(spool("/a.cfg", "sqlite:/a.db").read_all().unwrap()[0].run_id, "run-0", "it waits for its own");
+}
+
+#[test]
 fn a_broken_file_is_set_aside_and_one_of_a_newer_program_stays() {
     let home = tempfile::tempdir().unwrap();
     let spool = Spool::new(home.path(), 100);

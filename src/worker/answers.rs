@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Worker;
-use super::job::{Job, not_begun, not_started, patience};
+use super::job::{Job, not_begun, not_started, patience, tell_not_started};
 use super::state::Answer;
 use crate::chain::World;
 use crate::clock::Moment;
@@ -215,8 +215,7 @@ impl Worker {
             }
             Err(why) => {
                 let finish = not_started(&record, queue, &why, now);
-                let end = if finish.next == Next::Failed { "failed for good" } else { "failed" };
-                log::error!("job {}, {}: {end}: could not start: {why}", record.id, record.task);
+                tell_not_started(&record, queue, &why, (finish.next, now));
                 self.summary.failed += 1;
                 self.tallies.add(&record.queue, &finish, Duration::ZERO);
                 self.finished.push(finish);

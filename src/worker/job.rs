@@ -149,6 +149,7 @@ impl Job {
             match progress {
                 Progress::Judged(judged) => {
                     let next = after_attempt(judged.verdict, record.attempts, *patience, *cancelled, now);
+                    events.again = again_in(next, now);
                     attempt.conclude(&kit, judged.verdict, next == Next::Failed, &mut events);
                     *ended = events.end.take().map(|end| (end, next));
                     if ended.is_none() {
@@ -218,34 +219,58 @@ fn finish(record: &JobRecord, end: &TaskEnd, next: Next, now: jiff::Timestamp) -
     }
 }
 
+/// Tells of an attempt that could not begin, as of every other end.
+pub fn tell_not_started(record: &JobRecord, queue: &QueueSettings, why: &str, (next, now): (Next, jiff::Timestamp)) {
+    let (job, task, try_num, failed) = (record.id, record.task.as_str(), record.attempts, next == Next::Failed);
+    let (level, end) = if failed { (log::Level::Error, "failed for good") } else { (log::Level::Warn, "failed") };
+    let attempt = attempt_of(try_num, max_attempts(record, queue));
+    log::log!(level, event = "job_ended", job, queue = queue.name.as_str(), run_id = record.claim.as_deref().unwrap_or_default(), task, try_num,
+        result = Verdict::Retry.word(), final_try = failed, exit_code = None::<u64>, signal = None::<i32>, duration_ms = 0;
+        "job {job}, {task}: {end}: could not start: {why}, {attempt}{}", again_in(next, now));
+}
+
+/// Which attempt of how many.
+fn attempt_of(number: u32, most: u32) -> String {
+    if most == u32::MAX { format!("attempt {number}") } else { format!("attempt {number} of {most}") }
+}
+
+/// When it is tried again, if it is.
+fn again_in(next: Next, now: jiff::Timestamp) -> String {
+    match next {
+        Next::Again(at) => format!("; next try in {}", Seconds(now.duration_until(at).unsigned_abs())),
+        Next::Done(_) | Next::Failed | Next::Back | Next::Cancelled => String::new(),
+    }
+}
+
 /// Hears of the events of an attempt: what it is to be told of a job says which job.
 struct Events<'a> {
     job: i64,
     others: &'a mut dyn Reader,
     end: Option<TaskEnd>,
     said: Said,
+    /// When it is tried again, in words.
+    again: String,
 }
 
 impl<'a> Events<'a> {
     fn new(job: i64, others: &'a mut dyn Reader) -> Self {
-        Self { job, others, end: None, said: Said::default() }
+        Self { job, others, end: None, said: Said::default(), again: String::new() }
     }
 
     fn ended(&self, run: &RunRef, end: &TaskEnd) {
         let (job, queue, task, took) = (self.job, run.chain.as_str(), end.task.text(), Seconds(end.duration));
         let duration_ms = u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX);
+        let (attempt, again) = (attempt_of(end.try_num, end.max_tries), &self.again);
         let (level, how) = match end.verdict {
             Verdict::Ok => (log::Level::Info, "done".to_owned()),
             Verdict::Skip => (log::Level::Info, format!("done, skipped, {}", end.exit)),
             Verdict::Cancel => (log::Level::Info, "stopped".to_owned()),
-            Verdict::Retry if !end.last => (log::Level::Warn, format!("failed: {}, attempt {}", end.exit, end.try_num)),
-            Verdict::Retry | Verdict::Halt | Verdict::Exit => {
-                (log::Level::Error, format!("failed for good: {}, attempt {}", end.exit, end.try_num))
-            }
+            Verdict::Retry if !end.last => (log::Level::Warn, format!("failed: {}, {attempt}", end.exit)),
+            Verdict::Retry | Verdict::Halt | Verdict::Exit => (log::Level::Error, format!("failed for good: {}, {attempt}", end.exit)),
         };
         log::log!(level, event = "job_ended", job, queue, run_id = run.id.as_str(), task, try_num = end.try_num, result = end.verdict.word(),
             final_try = end.last, exit_code = end.exit.code().map(u64::from), signal = end.exit.signal(), duration_ms;
-            "job {job}, {task}: {how}, in {took}");
+            "job {job}, {task}: {how}, in {took}{again}");
         if end.unkillable {
             log::error!("job {job}, {task}: unkillable, a process of it survives KILL");
         }

@@ -389,3 +389,36 @@ fn elsewhere_no_line_has_one() {
     let run = assert_eventful(eventful().env("JOURNAL_STREAM", "1:2").run(&["-v"]));
     assert!(!run.stderr_text().lines().any(|l| l.starts_with('<')), "{run}");
 }
+
+#[test]
+fn the_result_of_the_main_chain_is_printed_when_it_is_asked_for() {
+    let scene = Scene::new().task("1-a.sh", "echo mine; exit 5").config("[runner]\nstop_codes = 5\n");
+    let run = scene.run(&["--json"]).exits(5);
+    let text = run.stdout_text();
+    let (first, document) = text.split_once('\n').unwrap();
+    assert_eq!(first, "mine", "{run}");
+    let document: serde_json::Value = serde_json::from_str(document).unwrap();
+    let one = &document["runs"][0];
+    assert_eq!((document["version"].as_u64(), document["runs"].as_array().unwrap().len()), (Some(1), 1));
+    assert_eq!((&one["chain"], &one["outcome"], &one["task"]), (&"main".into(), &"stopped".into(), &"1-a.sh".into()));
+    assert!(one["exit_code"] == 5 && one["run_id"].as_str().is_some_and(|id| !id.is_empty()), "{one}");
+    assert_eq!(scene.run(&[]).exits(5).stdout_text(), "mine\n");
+    let twice = Scene::new().tasks(["1-a.sh"]).run(&["-n", "2", "--json"]).exits(0).json();
+    assert_eq!(twice["runs"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_help_of_a_command_parts_what_is_its_own_from_what_all_take() {
+    let run = Scene::new().run(&["work", "--help"]).exits(0);
+    let text = run.stdout_text();
+    let (own, every) = text.split_once("Options of every command:").unwrap_or_else(|| panic!("{text}"));
+    assert!(own.contains("--drain") && own.contains("With --drain: exit with 1") && !own.contains("--log-format"), "{text}");
+    assert!(every.contains("--log-format") && every.contains("--strict") && !every.contains("--fail"), "{text}");
+}
+
+#[test]
+fn an_option_of_a_run_is_told_from_one_that_is_unknown() {
+    let scene = Scene::new().config("[chain:a]\ntask_dir = tasks.d\n");
+    scene.run(&["now", "--dry-run"]).exits(64).says("--dry-run is an option of a run: see runner run --help").never_says("'-- --dry-run'");
+    scene.run(&["now", "--nonsense"]).exits(64).never_says("option of a run");
+}

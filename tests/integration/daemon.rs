@@ -321,3 +321,40 @@ fn a_tick_and_a_person_do_not_run_a_chain_beside_itself() {
     std::fs::write(running.path("go"), "").unwrap();
     running.finish().exits(0).ran(["1-a.sh"]);
 }
+
+#[test]
+fn what_a_killed_tick_left_running_is_named_with_the_way_to_end_it() {
+    let task = "[ -e \"$SCENE/begun\" ] && exit 0; play pid-file pid touch begun wait-file go";
+    let scene = chains(&[("a", EVERY_SECOND)]).task_at("a/1-a.sh", task);
+    let mut first = scene.start(&["tick"]);
+    first.wait_for_file("begun");
+    first.insist(Signal::KILL);
+    let pid = std::fs::read_to_string(first.path("pid")).unwrap();
+    first.finish().dies_of(Signal::KILL);
+    // As long as nobody has looked, and after that: its task runs beside the others.
+    let named = |text: &str| text.lines().any(|line| line.contains("kill ") && line.split([' ', ';']).any(|word| word == pid));
+    let why = scene.run(&["why", "a"]).exits(0);
+    assert!(named(&why.stdout_text()), "{why}");
+    let tick = scene
+        .run(&["tick"])
+        .exits(0)
+        .says("the process that ran it is gone; process")
+        .says("the next run ends that only if the chain has a `lock`; else: kill");
+    assert!(named(&tick.stderr_text()), "{tick}");
+    assert!(named(&scene.run(&["why", "a"]).exits(0).stdout_text()));
+    std::fs::write(scene.path("go"), "").unwrap();
+    let pid: u32 = pid.parse().unwrap();
+    crate::running::until("it is gone", || !crate::alive::is_alive(pid));
+    scene.run(&["why", "a"]).exits(0).never_prints("still run");
+}
+
+#[test]
+fn two_configurations_with_one_state_are_told_that_they_share_their_slots() {
+    let scene = chains(&[("a", EVERY_SECOND)]).task_at("a/1-a.sh", ":");
+    let text = "[chain:a]\ntask_dir = a\nschedule = every 1s\ntimezone = UTC\n";
+    let scene = scene.file("other.cfg", text).file("apart.cfg", format!("[runner]\ndatabase = sqlite:apart.db\n{text}"));
+    scene.run(&["tick"]).exits(0).never_says("of this name");
+    scene.run(&["-c", "apart.cfg", "tick"]).exits(0).never_says("of this name");
+    scene.run(&["tick"]).exits(0).never_says("of this name");
+    scene.run(&["-c", "other.cfg", "tick"]).exits(0).says("has a chain of this name and used its last slot").says("runner.cfg has a chain");
+}

@@ -53,27 +53,6 @@ fn a_tick_from_outside_names_what_it_begins_and_begins_it_once() {
 }
 
 #[test]
-fn a_tick_fires_what_is_due_in_its_minute() {
-    // Every second has a slot: some second of this minute is still to come, or the next minute has begun.
-    let mut running = daemon("[chain:a]\ntask_dir = a\nschedule = every 1s\noverlap = queue\n")
-        .task_at("a/1-a.sh", "say $RUNNER_TRIGGER $RUNNER_RUN_ID")
-        .start(&["daemon"]);
-    running.wait_for_message("answers on", "");
-    let runs = loop {
-        let (code, answer) = ask(&running, "POST", "/cron");
-        assert_eq!(code, 200, "{answer}");
-        let runs = serde_json::from_str::<serde_json::Value>(&answer).unwrap()["runs"].as_array().unwrap().clone();
-        if !runs.is_empty() {
-            break runs;
-        }
-    };
-    assert_eq!(runs[0]["chain"], "a");
-    running.wait_for_log(&format!("- tick {}", runs[0]["run_id"].as_str().unwrap()));
-    running.signal(Signal::TERM);
-    running.finish().exits(0);
-}
-
-#[test]
 fn it_shows_what_runs_and_what_is_due() {
     let mut running = daemon("[chain:a]\ntask_dir = a\nschedule = every 1s\n[chain:off]\ntask_dir = a\nenabled = no\nschedule = @daily\n")
         .task_at("a/1-a.sh", "play notify 'STATUS=half <b>way</b>' notify X_RUNNER_PROGRESS=50 notify-barrier touch begun wait-file go")

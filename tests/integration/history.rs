@@ -92,10 +92,25 @@ fn history_and_show_tell_of_what_was_left() {
     let id = left(&scene)[0]["run_id"].as_str().unwrap().to_owned();
     scene.run(&["show", &id[..id.len() - 1]]).exits(0).prints(&id).prints("EXIT, exit 5");
     let json = scene.run(&["show", &id, "--json"]).exits(0).json();
-    assert_eq!((json["version"].as_u64(), &json["run"]), (Some(1), &left(&scene)[0]));
+    let mut file = left(&scene).remove(0);
+    let fields = file.as_object_mut().unwrap();
+    let (config, database) = (fields.remove("config").unwrap(), fields.remove("database").unwrap());
+    let expected = format!("sqlite:{}", scene.path(STATE_DIR).join("runner.db").display());
+    assert_eq!((config.as_str(), database.as_str()), (scene.config_file().to_str(), Some(expected.as_str())), "whose it is");
+    assert_eq!((json["version"].as_u64(), &json["run"]), (Some(1), &file));
     let json = scene.run(&["history", "main", "--failed", "--json"]).exits(0).json();
     assert_eq!((json["runs"][0]["run_id"].as_str(), json["runs"][0].get("tries")), (Some(id.as_str()), None));
     scene.run(&["history", "-n", "0"]).exits(0).never_prints(&id);
+}
+
+#[test]
+fn show_says_why_there_is_no_output() {
+    let scene = Scene::new().task("1-a.sh", "play out 'here\n'");
+    scene.run(&[]).exits(0);
+    let id = left(&scene)[0]["run_id"].as_str().unwrap().to_owned();
+    let why = "output: not kept (output = inherit): see the journal of its unit (journalctl -u runner), or set output = prefix";
+    scene.run(&["show", &id]).exits(0).prints(why);
+    scene.run(&["show", &id, "-s", "runner.output=prefix"]).exits(0).never_prints(why);
 }
 
 #[test]
@@ -116,6 +131,20 @@ fn history_is_of_the_database_and_of_what_was_left_since() {
     assert_eq!((ids(&["--failed"]), ids(&["nightly"])), (vec!["stored".to_owned()], vec!["open".to_owned()]));
     scene.run(&["history", "nigthly"]).exits(64).says("no chain is called `nigthly`").says("did you mean `nightly`?");
     assert!(scene.path(STATE_DIR).join("runs").read_dir().unwrap().count() == 1, "reading takes nothing in");
+}
+
+#[test]
+fn a_record_waits_for_the_database_of_its_own_configuration() {
+    let other = "[runner]\ndatabase = sqlite:other.db\n[chain:a]\ntask_dir = tasks.d\nschedule = @yearly\n";
+    let scene = Scene::new().tasks(["1-a.sh"]).config("[chain:b]\ntask_dir = tasks.d\nschedule = @yearly\n").file("other.cfg", other);
+    scene.run(&[]).exits(0);
+    let id = left(&scene)[0]["run_id"].as_str().unwrap().to_owned();
+    scene.run(&["-c", "other.cfg", "tick"]).exits(0);
+    assert_eq!(left(&scene).len(), 1, "it is another's");
+    scene.run(&["-c", "other.cfg", "history"]).exits(0).never_prints(&id);
+    scene.run(&["tick"]).exits(0);
+    assert!(left(&scene).is_empty());
+    scene.run(&["history"]).exits(0).prints(&id);
 }
 
 #[test]
@@ -203,7 +232,7 @@ fn a_state_of_somebody_else_may_not_be_read() {
 #[test]
 fn the_place_of_a_user_is_the_systems_only_with_its_configuration() {
     let scene = Scene::new().config("[runner]\nkeep_runs = 7\n");
-    let settings = runner::config::settings::StateSettings { database: None, keep_runs: 7, keep_days: 1 };
+    let settings = runner::config::settings::StateSettings { config_file: None, database: None, keep_runs: 7, keep_days: 1 };
     let place = Place::new(&settings, |name| (name == "HOME").then(|| scene.root().into()), false);
     assert_eq!(place.url().unwrap().to_string(), format!("sqlite:{}/.local/state/runner/runner.db", scene.root().display()));
     assert!(Place::new(&settings, |_| None, false).url().unwrap_err().to_string().contains("HOME is not set"));

@@ -115,6 +115,48 @@ fn names_that_are_none_and_queues_that_are_not_there_are_refused() {
 }
 
 #[test]
+fn a_job_that_is_tried_again_says_how_it_failed_how_often_and_when_it_comes() {
+    let scene = scene().config("max_attempts = 25\n").task("a.sh", "exit 7");
+    enqueue(&scene, &["a.sh"]);
+    enqueue(&scene, &["nosuch"]);
+    let work = scene.run(&["work", "--drain", "--log-format", "json"]).exits(0);
+    let lines: Vec<Value> = work.stderr_text().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let line = |job: i64| lines.iter().find(|line| line["event"] == "job_ended" && line["job"] == job).unwrap_or_else(|| panic!("{work}"));
+    for (job, how) in [(1, "failed: exit 7, attempt 1 of 25"), (2, "failed: could not start: no task is called `nosuch`, attempt 1 of 25")]
+    {
+        let line = line(job);
+        assert_eq!((line["level"].as_str(), line["try_num"].as_u64(), line["result"].as_str()), (Some("warning"), Some(1), Some("RETRY")));
+        let message = line["message"].as_str().unwrap();
+        assert!(message.contains(how) && message.contains("; next try in 6.0"), "{message}");
+    }
+    let list = scene.run(&["queue", "list"]).exits(0).prints("RESULT").prints("1 of 25").prints("RETRY, exit 7");
+    assert!(!list.stdout_text().contains("OK"), "{list}");
+    scene.run(&["queue", "show", "1"]).exits(0).prints("attempts   1 of 25").prints("next try   in ").prints("result     RETRY, exit 7");
+}
+
+#[test]
+fn what_is_not_there_is_said_to_be_so() {
+    let scene = scene().config("[queue:stuck]\ntask_dir = tasks.d\n").task("a.sh", "exit 0");
+    scene.run(&["queue", "list"]).exits(0).says("there is no such job").prints("");
+    scene.run(&["queue", "list", "-Q", "stukc"]).exits(64).says("no queue is called `stukc`; did you mean `stuck`?");
+    scene.run(&["queue", "retry", "--failed", "-Q", "stukc"]).exits(64).says("did you mean `stuck`?");
+    scene.run(&["queue", "retry", "--failed"]).exits(0).says("there is no job that failed for good");
+    enqueue(&scene, &["a.sh"]);
+    scene.run(&["work", "--drain"]).exits(0);
+    scene.run(&["queue", "cancel", "1"]).exits(1).says("job 1 is not ended: it is done");
+    scene.run(&["queue", "cancel", "999"]).exits(1).says("there is no job 999; `runner queue list` shows").never_says("job 999 is");
+    scene.run(&["queue", "run", "1"]).exits(64).says("`runner queue list` shows which there are").never_says("--help");
+    scene.run(&["enqueue", "-Q", "stukc", "a.sh"]).exits(64).says("with a task_dir; did you mean `stuck`?");
+    scene.run(&["enqueue", "--in", "tomorrow", "a.sh"]).exits(64).says("in = tomorrow: expected").never_says("+tomorrow");
+    let scene = scene.file("stdin", "{\"task\":\"a.sh\"}\nnope\n");
+    scene
+        .run(&["enqueue", "--stdin"])
+        .exits(64)
+        .says("standard input, line 2, column 2: expected ident; expected a JSON object, such as {")
+        .never_says("line 1");
+}
+
+#[test]
 fn jobs_come_by_lines_all_or_none() {
     let lines = "{\"task\":\"a.sh\",\"args\":[\"x\"],\"priority\":3}\n\n{\"task\":\"a.sh\",\"in\":\"1h\",\"key\":\"k\"}\n{\"task\":\"a.sh\",\"key\":\"k\"}\n";
     let scene = scene().task("a.sh", "exit 0").file("stdin", lines);

@@ -52,6 +52,22 @@ fn a_table_for_people() {
 }
 
 #[test]
+fn what_comes_next_is_by_time_unless_chains_are_named() {
+    let chain = |name: &str, schedule: &str| format!("[chain:{name}]\ntask_dir = tasks.d\nschedule = {schedule}\ntimezone = UTC\n");
+    let scene = Scene::new().config(&[chain("a", "daily 3:00"), chain("hand", "@boot"), chain("b", "daily 2:00 4:00")].concat());
+    let names = |scene: &Scene, args: &[&str]| {
+        let run = scene.run(&[&["schedule", "--after", SPRING], args].concat()).exits(0);
+        let lines: Vec<String> = run.stdout_text().lines().skip(1).map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+        lines.concat()
+    };
+    assert_eq!(names(&scene, &["-n", "2"]), "babahand");
+    assert_eq!(names(&scene, &["-n", "2", "a", "b"]), "aabb");
+    let many = scene.config(&[chain("c", "daily 3:30"), chain("d", "daily 5:00")].concat());
+    assert_eq!(names(&many, &[]), "bacdhand", "the next of each");
+    assert_eq!(slots(&many.run(&["schedule", "--json"]).exits(0).json(), "a").len(), 5);
+}
+
+#[test]
 fn a_stretch_of_time_has_all_its_slots() {
     let args = ["schedule", "night", "--after", SPRING, "--before", "2026-04-28T12:00:00+02:00", "--json"];
     let all = scene().run(&args).exits(0).json();

@@ -28,7 +28,7 @@ const SLOTS: i64 = 48;
 /// Where `database` says, as the commands open it; no password is looked for anywhere.
 pub(crate) fn place(database: &str) -> Place {
     let database = DatabaseUrl::parse(database, Path::new("/")).unwrap();
-    Place::new(&StateSettings { database: Some(database), keep_runs: 1000, keep_days: 90 }, |_| None, false)
+    Place::new(&StateSettings { config_file: None, database: Some(database), keep_runs: 1000, keep_days: 90 }, |_| None, false)
 }
 
 pub(crate) fn open(database: &str) -> Box<dyn Store> {

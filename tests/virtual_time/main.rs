@@ -79,6 +79,21 @@ fn the_clock_jumps_an_hour_back() {
 }
 
 #[test]
+fn who_asks_a_daemon_for_a_tick_has_what_has_come_and_nothing_of_what_is_to_come() {
+    // One slot in this minute, which lies ahead; a tick of its own would take it.
+    let machine = Machine::new("2026-05-04T12:01:10Z", "[chain:a]\nschedule = every 90s");
+    let mut play = machine.daemon();
+    assert_eq!(play.ask_for_a_tick(), 0);
+    play.run_until("2026-05-04T12:01:30Z");
+    assert_eq!(play.fired(), ["a schedule 2026-05-04T12:01:30+00:00"]);
+    // It has come, and the daemon has not looked yet.
+    machine.set("2026-05-04T12:03:00Z");
+    assert_eq!(play.ask_for_a_tick(), 1);
+    play.settle();
+    assert_eq!(play.fired(), ["a tick 2026-05-04T12:03:00+00:00"], "and it is begun once");
+}
+
+#[test]
 fn a_suspend_of_a_night_looks_back_as_far_as_the_window() {
     let machine = Machine::new(NOON, &format!("{EVERY_TEN}\nmissed = all\nmissed_window = 30min"));
     let mut play = machine.daemon();

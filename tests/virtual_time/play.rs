@@ -167,7 +167,7 @@ impl Outside for Played {
     }
 
     fn mark(&mut self, chain: &str, run: &RunId) -> Result<Mark, String> {
-        mark::take(self.stage.marks.then_some(self.stage.dir.as_path()), chain, run)
+        mark::take(self.stage.marks.then_some(self.stage.dir.as_path()), chain, run, None)
     }
 
     fn has_changed(&mut self) -> bool {
@@ -463,6 +463,15 @@ impl<'a> Play<'a> {
 }
 
 impl Play<'_> {
+    /// Somebody outside asks for a tick: how many runs the answer names.
+    pub(crate) fn ask_for_a_tick(&mut self) -> usize {
+        let answered = Rc::new(Cell::new(None));
+        let answer = answered.clone();
+        self.daemon.tick_now(Box::new(move |runs| answer.set(Some(runs.len()))));
+        self.until(|_| answered.get().is_some());
+        answered.get().unwrap()
+    }
+
     /// Whether a run goes on.
     pub(crate) fn is_running(&self) -> bool {
         !self.daemon.is_quiet()

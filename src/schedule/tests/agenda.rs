@@ -134,16 +134,41 @@ fn a_tick_fires_what_is_due_in_its_minute() {
     assert!(told("@hourly", 0, Missed::Skip, None, "2026-11-20T09:59:59Z").0.is_empty());
     let first = tick(&schedule("@hourly", "UTC"), &policy(Missed::Skip), None, at("2026-11-20T10:00:59Z"));
     assert!(tick(&schedule("@hourly", "UTC"), &policy(Missed::Skip), Some(first.watermark), at("2026-11-20T10:00:59.5Z")).run.is_empty());
-    // A delay that ends later in this minute; several slots in one.
+    // A delay that ends later in this minute.
     assert_eq!(told("@hourly", 90, Missed::Skip, Some("2026-11-20T09:30Z"), "2026-11-20T10:01:02Z").0, ["20 10:00"]);
-    assert_eq!(told("every 10s", 0, Missed::Last, Some("2026-11-20T09:59:55Z"), "2026-11-20T10:00:02Z").0, ["20 10:00"]);
-    assert_eq!(told("every 10s", 0, Missed::All, Some("2026-11-20T09:59:55Z"), "2026-11-20T10:00:02Z").0.len(), 6);
     // What is decided ahead stays decided; nothing else of the future is.
-    let ahead = tick(&schedule("every 10s", "UTC"), &policy(Missed::Last), Some(at("2026-11-20T09:59:55Z")), at("2026-11-20T10:00:02Z"));
-    assert_eq!((ahead.watermark, ahead.run[0].at), (at("2026-11-20T10:00:50Z"), at("2026-11-20T10:00:50Z")));
+    let delayed = Policy { delay: Duration::from_secs(90), ..policy(Missed::Last) };
+    let ahead = tick(&schedule("*/10 * * * *", "UTC"), &delayed, Some(at("2026-11-20T09:30Z")), at("2026-11-20T10:01:02Z"));
+    assert_eq!((ahead.watermark, ahead.run[0].at), (at("2026-11-20T10:00Z"), at("2026-11-20T10:00Z")));
     assert_eq!(first.watermark, at("2026-11-20T10:00:59Z"));
     // A tick that was left out is made up for.
     assert_eq!(told("@hourly", 0, Missed::Last, Some("2026-11-20T09:58Z"), "2026-11-20T10:03Z").0, ["20 10:00+"]);
+}
+
+#[rstest]
+// The first tick of a chain, and one a minute after another.
+#[case("every 20s", None, "10:00:01", &["10:00:00"], &[], "10:00:01")]
+#[case("every 20s", Some("10:00:01"), "10:01:01", &["10:01:00"], &["10:00:20..10:00:40"], "10:01:01")]
+#[case("every 5s", Some("09:59:59"), "10:00:01", &["10:00:00"], &[], "10:00:01")]
+// The second slot of this minute is its only one, and the first was half a minute before it.
+#[case("every 45s", Some("10:00:01"), "10:01:01", &["10:00:45"], &[], "10:01:01")]
+#[case("* * * * *\nevery 90s", Some("10:00:01"), "10:01:01", &["10:01:00"], &[], "10:01:01")]
+// A minute apart: nobody asks again in this one.
+#[case("every 90s", Some("10:00:01"), "10:01:01", &["10:01:30"], &[], "10:01:30")]
+fn a_tick_never_gives_up_nor_hurries_what_is_less_than_a_minute_apart(
+    #[case] text: &str,
+    #[case] watermark: Option<&str>,
+    #[case] now: &str,
+    #[case] run: &[&str],
+    #[case] given_up: &[&str],
+    #[case] decided: &str,
+) {
+    let time = |clock: &str| at(&format!("2026-11-20T{clock}Z"));
+    let clock = |moment: Timestamp| moment.strftime("%H:%M:%S").to_string();
+    let decision = tick(&schedule(text, "UTC"), &policy(Missed::Last), watermark.map(time), time(now));
+    let begun: Vec<_> = decision.run.iter().map(|slot| clock(slot.at)).collect();
+    let left: Vec<_> = decision.given_up.iter().map(|part| format!("{}..{}", clock(part.first), clock(part.last))).collect();
+    assert_eq!((begun, left, clock(decision.watermark).as_str()), (strings(run), strings(given_up), decided));
 }
 
 #[test]
