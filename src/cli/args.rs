@@ -21,6 +21,17 @@ pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
     pub global: GlobalArgs,
+    /// What stands before a command, or without one.
+    #[command(flatten)]
+    pub main: MainArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What is typed for the main chain.
+#[derive(Debug, Default, Args)]
+pub struct MainArgs {
     /// Options of a run.
     #[command(flatten)]
     pub run: RunArgs,
@@ -30,13 +41,11 @@ pub struct Cli {
     /// Run the tasks of this directory instead of task_dir
     #[arg(value_name = "TASK_DIR")]
     pub task_dir: Option<PathBuf>,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Option<Command>,
 }
 
-/// The commands that have a name. Without one the main chain is run.
+/// The commands that have a name. Without one the main chain is run. What each is given is put together when it is called.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum Command {
     /// Run the tasks of a directory
     Run {

@@ -33,6 +33,7 @@ mod lock_view;
 mod now;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod outside;
+mod parse;
 mod prepare;
 mod print;
 #[cfg(all(feature = "schedule", feature = "store"))]
@@ -76,7 +77,7 @@ use crate::report::log as report_log;
 use crate::report::sink::{self, Stream};
 #[cfg(feature = "store")]
 use crate::store::HistoryQuery;
-use args::{Cli, Command, ConfigCli};
+use args::{Cli, Command, ConfigCli, MainArgs};
 use exit::{Exit, Failure};
 use settings::Settings;
 
@@ -85,12 +86,7 @@ pub fn runner_main() -> ExitCode {
     unix::begin_process();
     leave(guard(|| {
         let arguments: Vec<OsString> = std::env::args_os().collect();
-        #[cfg(all(feature = "schedule", feature = "store"))]
-        if let Some(cli) = parse_enqueue(&arguments) {
-            let json = cli.global.json;
-            return finish(dispatch(cli), json, "runner");
-        }
-        match Cli::try_parse_from(&arguments) {
+        match parse::parse(&arguments) {
             Ok(cli) => {
                 let json = cli.global.json;
                 finish(dispatch(cli), json, "runner")
@@ -98,16 +94,6 @@ pub fn runner_main() -> ExitCode {
             Err(error) => tell_parse_error(&error),
         }
     }))
-}
-
-/// What was typed, if it is `runner enqueue` and as it should be.
-#[cfg(all(feature = "schedule", feature = "store"))]
-fn parse_enqueue(arguments: &[OsString]) -> Option<Cli> {
-    use queue_args::{EnqueueCli, OnlyEnqueue};
-    let called = arguments.iter().any(|word| word == "enqueue");
-    let EnqueueCli { global, command: OnlyEnqueue::Enqueue(args) } =
-        called.then(|| EnqueueCli::try_parse_from(arguments).ok()).flatten()?;
-    Some(Cli { global, run: args::RunArgs::default(), get: None, task_dir: None, command: Some(Command::Enqueue(args)) })
 }
 
 /// `runner-config`.
@@ -120,7 +106,7 @@ pub fn config_main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<Exit, Failure> {
-    let Cli { global, run, get, task_dir, command } = cli;
+    let Cli { global, main: MainArgs { run, get, task_dir }, command } = cli;
     let runs = matches!(command, None | Some(Command::Run { .. }));
     if !runs && (run.is_given() || task_dir.is_some()) {
         return Err(Failure::Usage("this command runs nothing: the options of a run before it have no meaning".to_owned()));
