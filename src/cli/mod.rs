@@ -77,7 +77,7 @@ use crate::report::log as report_log;
 use crate::report::sink::{self, Stream};
 #[cfg(feature = "store")]
 use crate::store::HistoryQuery;
-use args::{Cli, Command, ConfigCli, MainArgs};
+use args::{Cli, Command, ConfigCli, MainArgs, RunCommand};
 use exit::{Exit, Failure};
 use settings::Settings;
 
@@ -107,7 +107,7 @@ pub fn config_main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, main: MainArgs { run, get, task_dir }, command } = cli;
-    let runs = matches!(command, None | Some(Command::Run { .. }));
+    let runs = matches!(command, None | Some(Command::Run(_)));
     if !runs && (run.is_given() || task_dir.is_some()) {
         return Err(Failure::Usage("this command runs nothing: the options of a run before it have no meaning".to_owned()));
     }
@@ -125,7 +125,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             }
             start(&global, run, task_dir.as_deref())
         }
-        Some(Command::Run { run: after, task_dir: after_dir }) => {
+        Some(Command::Run(RunCommand { run: after, task_dir: after_dir })) => {
             if task_dir.is_some() && after_dir.is_some() {
                 return Err(Failure::Usage("two task directories; name one".to_owned()));
             }

@@ -145,6 +145,17 @@ mod tests {
     }
 
     #[test]
+    fn help_of_all_and_of_each_say_the_same() {
+        let said = |of: &clap::Command| -> Vec<(String, Option<String>)> {
+            of.get_subcommands().map(|command| (command.get_name().to_owned(), command.get_about().map(ToString::to_string))).collect()
+        };
+        let mut whole = Cli::command();
+        let listed = said(&whole);
+        whole.build();
+        assert_eq!(listed, said(&whole));
+    }
+
+    #[test]
     fn a_command_has_one_name() {
         // Else a word that calls it could be missed.
         let whole = Cli::command();

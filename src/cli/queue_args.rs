@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-/// `runner enqueue`.
+/// Add a job to a queue; prints its id
 #[derive(Debug, Args)]
 pub struct EnqueueArgs {
     /// The queue
@@ -59,7 +59,7 @@ pub enum ExistingArg {
     Add,
 }
 
-/// `runner work`.
+/// Work queues until told to stop
 #[derive(Debug, Args)]
 pub struct WorkArgs {
     /// Only this queue (repeatable)
@@ -85,7 +85,7 @@ pub struct WorkArgs {
     pub grace: String,
 }
 
-/// `runner queue`.
+/// Look after the jobs of queues
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub enum QueueCommand {
