@@ -41,7 +41,7 @@ pub fn instructions(stage: &Stage) {
             continue;
         }
         let Some(count) = Added::count(stage, &way, &[]) else {
-            println!("instructions of {}: skipped, valgrind does not run it", way.name);
+            println!("instructions of {}: skipped, valgrind does not run it: {}", way.name, last_words(stage));
             continue;
         };
         without_pidfds |= count.without_pidfds;
@@ -56,6 +56,15 @@ pub fn instructions(stage: &Stage) {
     if without_pidfds {
         step(stage);
     }
+}
+
+/// What valgrind said last of why a program ended.
+fn last_words(stage: &Stage) -> String {
+    let log = fs::read_to_string(stage.path("callgrind.log")).unwrap_or_default();
+    let said = |line: &str| line.split_once("== ").map(|(_, said)| said.trim().to_owned());
+    let ends = log.lines().filter(|line| line.contains("terminating") || line.contains("Access not within")).filter_map(said);
+    let words = ends.collect::<Vec<_>>().join(", ");
+    if words.is_empty() { "it does not say why".to_owned() } else { words }
 }
 
 const INSTRUCTIONS: Aim = Aim { wanted: 12_500.0, at_most: 12_500.0 };

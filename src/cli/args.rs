@@ -21,6 +21,17 @@ pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
     pub global: GlobalArgs,
+    /// What stands before a command, or without one.
+    #[command(flatten)]
+    pub main: MainArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What is typed for the main chain.
+#[derive(Debug, Default, Args)]
+pub struct MainArgs {
     /// Options of a run.
     #[command(flatten)]
     pub run: RunArgs,
@@ -30,23 +41,15 @@ pub struct Cli {
     /// Run the tasks of this directory instead of task_dir
     #[arg(value_name = "TASK_DIR")]
     pub task_dir: Option<PathBuf>,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Option<Command>,
 }
 
-/// The commands that have a name. Without one the main chain is run.
+/// The commands that have a name. Without one the main chain is run. What each is given is put together when it is called; the
+/// first line of that type's own description is then what help says of the command, so it is the same as here.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum Command {
     /// Run the tasks of a directory
-    Run {
-        /// Options of the run.
-        #[command(flatten)]
-        run: RunArgs,
-        /// The directory; task_dir of the configuration when it is not given
-        #[arg(value_name = "TASK_DIR")]
-        task_dir: Option<PathBuf>,
-    },
+    Run(RunCommand),
     /// Look for mistakes in the configuration and the task directory
     Check,
     /// Show the tasks in their order, with their settings and where each was said
@@ -166,7 +169,7 @@ pub enum Command {
     },
 }
 
-/// What can be imported.
+/// Turn what another system has into chains
 #[cfg(feature = "schedule")]
 #[derive(Debug, Subcommand)]
 pub enum ImportFrom {
@@ -232,6 +235,17 @@ pub enum When {
     Never,
 }
 
+/// Run the tasks of a directory
+#[derive(Debug, Args)]
+pub struct RunCommand {
+    /// Options of the run.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// The directory; task_dir of the configuration when it is not given
+    #[arg(value_name = "TASK_DIR")]
+    pub task_dir: Option<PathBuf>,
+}
+
 /// Options of a run.
 #[derive(Debug, Default, Args)]
 pub struct RunArgs {
@@ -279,7 +293,7 @@ pub struct RunArgs {
     pub until: Option<String>,
 }
 
-/// What `runner lock` is given.
+/// Run a command that only one at a time may run
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit: the command's code, 128+N when it died of signal N, 126 it did not start, 127 it is not found, 64 usage, 74 the lock's engine could not be reached, 75 somebody else holds the lock, 78 a file of passwords or certificates cannot be used, 79 the lock was lost while the command ran; by a signal when told to stop by one."

@@ -1,5 +1,6 @@
 //! `runner enqueue`: adds jobs to a queue and prints their ids. What was printed is durable.
 
+use std::cell::LazyCell;
 use std::io::Read;
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ pub fn enqueue(settings: &Settings, args: EnqueueArgs) -> Result<Exit, Failure> 
     }
     let mut store = place.open_quickly().map_err(failure)?;
     let now = store.clock(SystemClock::new().wall()).map_err(failure)?;
-    let zone = zone::local(own_variable("TZ").as_deref());
+    // Most jobs name no time.
+    let zone: LazyCell<TimeZone> = LazyCell::new(|| zone::local(own_variable("TZ").as_deref()));
     let place_of = |number: usize| if jobs.len() > 1 { format!("line {}: ", number + 1) } else { String::new() };
     let new: Result<Vec<NewJob>, Failure> = jobs
         .iter()
@@ -138,7 +140,7 @@ impl Line {
         self.queue.as_deref().unwrap_or("default")
     }
 
-    fn job(&self, now: Timestamp, zone: &TimeZone) -> Result<NewJob, String> {
+    fn job(&self, now: Timestamp, zone: &LazyCell<TimeZone>) -> Result<NewJob, String> {
         judge_task(&self.task).map_err(|expected| format!("`{}`: {expected}", self.task))?;
         if let Some(arg) = self.args.iter().find(|arg| arg.contains('\0')) {
             return Err(format!("the argument {arg:?} holds a NUL byte, which no program can be given"));
@@ -148,7 +150,8 @@ impl Line {
             (Some(_), Some(_)) => return Err("`in` and `at` exclude each other".to_owned()),
             (Some(after), None) => {
                 value::duration(after).map_err(|expected| format!("in = {after}: {expected}"))?;
-                Some(time(&format!("+{after}"))?)
+                // The same in every zone.
+                Some(when(&format!("+{after}"), now, &TimeZone::UTC).map_err(|error| error.to_string())?)
             }
             (None, Some(at)) => Some(time(at)?),
             (None, None) => None,

@@ -35,6 +35,7 @@ mod lock_view;
 mod now;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod outside;
+mod parse;
 mod prepare;
 mod print;
 #[cfg(all(feature = "schedule", feature = "store"))]
@@ -78,7 +79,7 @@ use crate::report::log as report_log;
 use crate::report::sink::{self, Stream};
 #[cfg(feature = "store")]
 use crate::store::HistoryQuery;
-use args::{Cli, Command, ConfigCli};
+use args::{Cli, Command, ConfigCli, MainArgs, RunCommand};
 use exit::{Exit, Failure};
 use settings::Settings;
 
@@ -87,12 +88,7 @@ pub fn runner_main() -> ExitCode {
     unix::begin_process();
     leave(guard(|| {
         let arguments: Vec<OsString> = std::env::args_os().collect();
-        #[cfg(all(feature = "schedule", feature = "store"))]
-        if let Some(cli) = parse_enqueue(&arguments) {
-            let json = cli.global.json;
-            return finish(dispatch(cli), json, "runner");
-        }
-        match Cli::try_parse_from(&arguments) {
+        match parse::parse(&arguments) {
             Ok(cli) => {
                 let json = cli.global.json;
                 finish(dispatch(cli), json, "runner")
@@ -100,16 +96,6 @@ pub fn runner_main() -> ExitCode {
             Err(error) => tell_parse_error(error),
         }
     }))
-}
-
-/// What was typed, if it is `runner enqueue` and as it should be.
-#[cfg(all(feature = "schedule", feature = "store"))]
-fn parse_enqueue(arguments: &[OsString]) -> Option<Cli> {
-    use queue_args::{EnqueueCli, OnlyEnqueue};
-    let called = arguments.iter().any(|word| word == "enqueue");
-    let EnqueueCli { global, command: OnlyEnqueue::Enqueue(args) } =
-        called.then(|| EnqueueCli::try_parse_from(arguments).ok()).flatten()?;
-    Some(Cli { global, run: args::RunArgs::default(), get: None, task_dir: None, command: Some(Command::Enqueue(args)) })
 }
 
 /// `runner-config`.
@@ -122,8 +108,8 @@ pub fn config_main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<Exit, Failure> {
-    let Cli { global, run, get, task_dir, command } = cli;
-    let runs = matches!(command, None | Some(Command::Run { .. }));
+    let Cli { global, main: MainArgs { run, get, task_dir }, command } = cli;
+    let runs = matches!(command, None | Some(Command::Run(_)));
     if !runs && (run.is_given() || task_dir.is_some()) {
         return Err(Failure::Usage("this command runs nothing: the options of a run before it have no meaning".to_owned()));
     }
@@ -141,7 +127,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             }
             start(&global, run, task_dir.as_deref())
         }
-        Some(Command::Run { run: after, task_dir: after_dir }) => {
+        Some(Command::Run(RunCommand { run: after, task_dir: after_dir })) => {
             if task_dir.is_some() && after_dir.is_some() {
                 return Err(Failure::Usage("two task directories; name one".to_owned()));
             }

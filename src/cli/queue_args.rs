@@ -1,30 +1,8 @@
 //! What can be typed behind `enqueue`, `work` and `queue`.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::args::GlobalArgs;
-
-/// `runner enqueue` and nothing else: programs call it often, and the definition of all commands takes longer to put
-/// together than a job takes to add. Whatever it does not understand is for the whole definition to judge.
-#[derive(Debug, Parser)]
-#[command(name = "runner", disable_help_subcommand = true)]
-pub struct EnqueueCli {
-    /// Options of every command.
-    #[command(flatten)]
-    pub global: GlobalArgs,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: OnlyEnqueue,
-}
-
-/// The only command of [`EnqueueCli`].
-#[derive(Debug, Subcommand)]
-pub enum OnlyEnqueue {
-    /// Add a job to a queue; prints its id
-    Enqueue(EnqueueArgs),
-}
-
-/// `runner enqueue`.
+/// Add a job to a queue; prints its id
 #[derive(Debug, Args)]
 pub struct EnqueueArgs {
     /// The queue
@@ -81,7 +59,7 @@ pub enum ExistingArg {
     Add,
 }
 
-/// `runner work`.
+/// Work queues until told to stop
 #[derive(Debug, Args)]
 pub struct WorkArgs {
     /// Only this queue (repeatable)
@@ -107,8 +85,9 @@ pub struct WorkArgs {
     pub grace: String,
 }
 
-/// `runner queue`.
+/// Look after the jobs of queues
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum QueueCommand {
     /// Show jobs, the newest first
     List {
@@ -171,50 +150,4 @@ pub enum StateArg {
     Failed,
     /// Not wanted any more
     Cancelled,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::args::{Cli, Command};
-
-    #[test]
-    fn the_short_way_understands_the_same_or_nothing() {
-        let lines = [
-            "enqueue a.sh",
-            "-c f enqueue a.sh x -y --in 3 -- z",
-            "enqueue -c f --json -q --priority -3 -Q q --in 1h --key k --existing replace a.sh",
-            "enqueue --repeat 1h --repeat-until 14:00 --at 12:00 --name n --creator c --max-attempts 0 a.sh -h",
-            "--set a.b=c enqueue --stdin --creator me",
-            "enqueue -h",
-            "enqueue --help",
-            "enqueue -V",
-            "enqueue --version",
-            "-V enqueue a",
-            "-h enqueue a",
-            "enqueue",
-            "enqueue -- -h",
-            "enqueue --stdin a.sh",
-            "enqueue --in 1h --at 2h a",
-            "enqueue --priority x a",
-            "-v -q enqueue a",
-            "-n 3 enqueue a",
-            "tasks.d enqueue a",
-            "help enqueue",
-            "queue enqueue",
-            "lock k -- enqueue a",
-            "-g enqueue",
-        ];
-        let mut understood = 0;
-        for line in lines {
-            let words: Vec<&str> = ["runner"].into_iter().chain(line.split(' ')).collect();
-            let Ok(EnqueueCli { global, command: OnlyEnqueue::Enqueue(args) }) = EnqueueCli::try_parse_from(&words) else { continue };
-            understood += 1;
-            let whole = Cli::try_parse_from(&words).unwrap();
-            let Some(Command::Enqueue(expected)) = &whole.command else { panic!("{line}: {whole:?}") };
-            assert_eq!(format!("{global:?} {args:?}"), format!("{:?} {expected:?}", whole.global), "{line}");
-            assert!(!whole.run.is_given() && whole.task_dir.is_none() && whole.get.is_none(), "{line}");
-        }
-        assert!(understood >= 5, "{understood}");
-    }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anstyle::{AnsiColor, Style};
 use env_logger::{Builder, Target};
@@ -140,10 +140,12 @@ fn start_stderr(settings: LogSettings, syslog_error: Option<syslog::Error>) {
     }
 }
 
-/// The date of a line, in the machine's zone. Thousands of lines share a minute: its date is made once.
+/// The date of a line, in the machine's zone. Thousands of lines share a minute: its date is made once. The journal has its
+/// own clock, and many calls have nothing to tell: the zone is looked at for the first date.
 struct Stamp {
     clock: SystemClock,
-    zone: TimeZone,
+    tz: Option<OsString>,
+    zone: OnceLock<TimeZone>,
     minute: Mutex<Minute>,
 }
 
@@ -159,17 +161,14 @@ struct Minute {
 
 impl Stamp {
     fn new(settings: &LogSettings) -> Self {
-        // The journal has its own clock; then the zone is not even looked at.
-        let dated = !(settings.journal && settings.format == LogFormat::Text);
-        let zone = if dated { zone::local(settings.tz.as_deref()) } else { TimeZone::UTC };
-        Self { clock: SystemClock::new(), zone, minute: Mutex::default() }
+        Self { clock: SystemClock::new(), tz: settings.tz.clone(), zone: OnceLock::new(), minute: Mutex::default() }
     }
 
     /// Adds the time `wall` as RFC 3339 with milliseconds.
     fn push(&self, line: &mut String, wall: Timestamp) {
         let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
         if minute.number != Some((wall.as_second() + minute.shift).div_euclid(60)) {
-            let zoned = wall.to_zoned(self.zone.clone());
+            let zoned = wall.to_zoned(self.zone.get_or_init(|| zone::local(self.tz.as_deref())).clone());
             let shift = i64::from(zoned.offset().seconds());
             let (date, offset) = (zoned.strftime("%Y-%m-%dT%H:%M:").to_string(), zoned.strftime("%:z").to_string());
             *minute = Minute { number: Some((wall.as_second() + shift).div_euclid(60)), shift, date, offset };
@@ -373,7 +372,7 @@ mod tests {
     #[test]
     fn a_time_is_printed_with_the_second_of_its_own_minute() {
         let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
-        let stamp = Stamp { clock: SystemClock::new(), zone, minute: Mutex::default() };
+        let stamp = Stamp { clock: SystemClock::new(), tz: None, zone: OnceLock::from(zone), minute: Mutex::default() };
         let text = |millis: i64| {
             let mut text = String::new();
             stamp.push(&mut text, Timestamp::from_millisecond(millis).unwrap());

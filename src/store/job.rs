@@ -201,6 +201,8 @@ pub struct Turn {
     pub wants: Vec<Want>,
     /// Not more than these of all queues together.
     pub places: u32,
+    /// The last turn found more than it had places for: the first look is likely to be enough, and takes at once.
+    pub plenty: bool,
     /// What the new attempts are known by: no two turns have the same.
     pub token: String,
     /// This turn may have been done before, and the answer was lost.
@@ -251,6 +253,6 @@ pub struct QueueCount {
     pub state: JobState,
     /// How many.
     pub count: u64,
-    /// The earliest due time among them.
+    /// The earliest due time among them, of those that have not ended.
     pub first_due: Option<Timestamp>,
 }

@@ -308,27 +308,38 @@ fn oldest_kept(on: &mut dyn Statements, queue: &str, state: &str, keep: Keep, no
     Ok(too_old.max(too_many))
 }
 
-/// How many jobs of each state each queue has.
+/// How many jobs of each state each queue has. Each question is answered by an index alone, in its order.
 pub fn count(on: &mut dyn Statements, now: Timestamp) -> Result<Vec<QueueCount>, EngineError> {
-    let sql = "SELECT queue, state, CASE WHEN state = 'waiting' AND due > $1 THEN 1 ELSE 0 END AS later, count(*), min(due) \
-               FROM jobs GROUP BY 1, 2, 3 ORDER BY 1";
-    let rows = on.rows(sql, &[now.as_millisecond().into()])?;
-    let mut counts: Vec<QueueCount> = rows
-        .into_iter()
-        .map(|row| {
-            let mut row = Columns::of(row);
-            let (queue, word, later) = (row.text(), row.text(), row.int() == 1);
-            let due = if later { Timestamp::MAX } else { Timestamp::MIN };
-            let state = JobState::of_stored(&word, due, now);
-            QueueCount {
-                queue,
-                state,
-                count: row.optional().unwrap_or(0),
-                first_due: row.optional_int().and_then(|due| Timestamp::from_millisecond(due).ok()),
-            }
-        })
-        .collect();
+    let mut counts = Vec::new();
+    let waiting = "SELECT queue, count(*), min(due), sum(CASE WHEN due > $1 THEN 1 ELSE 0 END), min(CASE WHEN due > $1 THEN due END) \
+                   FROM jobs WHERE state = 'waiting' GROUP BY queue";
+    for row in on.rows(waiting, &[now.as_millisecond().into()])? {
+        let mut row = Columns::of(row);
+        let (queue, all, first, later, first_later) = (row.text(), row.int(), row.optional_int(), row.int(), row.optional_int());
+        counts.push(queue_count(queue.clone(), JobState::Ready, all - later, first));
+        counts.push(queue_count(queue, JobState::Scheduled, later, first_later));
+    }
+    let running = "SELECT queue, count(*), min(due) FROM jobs WHERE state = 'running' GROUP BY queue";
+    for row in on.rows(running, &[])? {
+        let mut row = Columns::of(row);
+        counts.push(queue_count(row.text(), JobState::Running, row.int(), row.optional_int()));
+    }
+    for row in on.rows("SELECT queue, state, count(*) FROM jobs WHERE ended IS NOT NULL GROUP BY queue, state", &[])? {
+        let mut row = Columns::of(row);
+        let (queue, word) = (row.text(), row.text());
+        match JobState::of_stored(&word, now, now) {
+            // Somebody has written an end by hand where there is none.
+            JobState::Scheduled | JobState::Ready | JobState::Running => {}
+            state @ (JobState::Done | JobState::Failed | JobState::Cancelled) => counts.push(queue_count(queue, state, row.int(), None)),
+        }
+    }
+    counts.retain(|count| count.count > 0);
     let place = |state: JobState| STATES.iter().position(|known| *known == state);
     counts.sort_by(|one, two| one.queue.cmp(&two.queue).then(place(one.state).cmp(&place(two.state))));
     Ok(counts)
+}
+
+fn queue_count(queue: String, state: JobState, count: i64, first_due: Option<i64>) -> QueueCount {
+    let first_due = first_due.and_then(|due| Timestamp::from_millisecond(due).ok());
+    QueueCount { queue, state, count: u64::try_from(count).unwrap_or(0), first_due }
 }

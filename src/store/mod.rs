@@ -31,7 +31,7 @@ use jiff::Timestamp;
 
 use engine::Engine;
 pub use error::StoreError;
-use job::{Finish, JobQuery, JobRecord, Kept, NewJob, QueueCount, Turn, Turned};
+use job::{Finish, JobQuery, JobRecord, Kept, NewJob, QueueCount, Turn, Turned, Want};
 pub use owner::Owner;
 use record::RunRecord;
 
@@ -306,6 +306,12 @@ pub trait Store: Send {
     /// # Errors
     /// It could not be read.
     fn count_jobs(&mut self, now: Timestamp) -> Result<Vec<QueueCount>, StoreError>;
+
+    /// Whether a job of these queues is ready or running. However many jobs there are, it takes no longer.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn has_open_jobs(&mut self, wants: &[Want], now: Timestamp) -> Result<bool, StoreError>;
 }
 
 impl<E: Engine> Store for E {
@@ -437,6 +443,10 @@ impl<E: Engine> Store for E {
 
     fn count_jobs(&mut self, now: Timestamp) -> Result<Vec<QueueCount>, StoreError> {
         read(self, "count jobs", |on| jobs::count(on, now))
+    }
+
+    fn has_open_jobs(&mut self, wants: &[Want], now: Timestamp) -> Result<bool, StoreError> {
+        read(self, "look for jobs", |on| turn::has_open(on, wants, now))
     }
 }
 

@@ -26,6 +26,17 @@ pub fn look(on: &mut dyn Statements, turn: &Turn) -> Result<Option<Turned>, Engi
     Ok(Some(Turned { next_due, ..Turned::default() }))
 }
 
+/// Whether anything of these queues is ready or running.
+pub fn has_open(on: &mut dyn Statements, wants: &[Want], now: Timestamp) -> Result<bool, EngineError> {
+    for want in wants {
+        let running = !on.rows("SELECT id FROM jobs WHERE state = 'running' AND queue = $1 LIMIT 1", &[text(&want.queue)])?.is_empty();
+        if running || !walk(on, &Want { places: 1, ..want.clone() }, now, "")?.ids.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The whole turn. `again`: it may have been done before.
 pub fn turn(on: &mut dyn Statements, turn: &Turn, again: bool) -> Result<Turned, EngineError> {
     finish_all(on, &turn.finishes)?;
@@ -34,15 +45,22 @@ pub fn turn(on: &mut dyn Statements, turn: &Turn, again: bool) -> Result<Turned,
         turned.jobs = taken_before(on, &turn.token)?;
     }
     for want in &turn.wants {
-        let have = turned.jobs.iter().filter(|job| job.queue == want.queue).count();
-        let left = |places: u32, have: usize| places.saturating_sub(u32::try_from(have).unwrap_or(u32::MAX));
-        let places = left(want.places, have).min(left(turn.places, turned.jobs.len()));
-        if places == 0 {
+        // Never more than there are places in all.
+        let places = |turned: &Turned| {
+            let have = turned.jobs.iter().filter(|job| job.queue == want.queue).count();
+            let left = |places: u32, have: usize| places.saturating_sub(u32::try_from(have).unwrap_or(u32::MAX));
+            left(want.places, have).min(left(turn.places, turned.jobs.len()))
+        };
+        let first = Want { places: places(&turned), ..want.clone() };
+        if turn.plenty && first.places > 0 {
+            turned.jobs.extend(take_first(on, &first, turn)?);
+        }
+        let rest = Want { places: places(&turned), ..first };
+        if rest.places == 0 {
             continue;
         }
         let taking = on.taking();
-        // Never more than there are places in all.
-        let seen = walk(on, &Want { places, ..want.clone() }, turn.now, taking)?;
+        let seen = walk(on, &rest, turn.now, taking)?;
         turned.next_due = earlier(turned.next_due, seen.next_due);
         turned.jobs.extend(take(on, &seen.ids, turn)?);
     }
@@ -117,19 +135,22 @@ fn walk(on: &mut dyn Statements, want: &Want, now: Timestamp, taking: &str) -> R
     }
 }
 
-/// Makes jobs the worker's own, in this order.
-fn take(on: &mut dyn Statements, ids: &[i64], turn: &Turn) -> Result<Vec<JobRecord>, EngineError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let sql = format!(
-        "UPDATE jobs SET state = 'running', attempts = attempts + 1, planned = COALESCE(planned, due), claim = CAST($1 AS TEXT) || '.' || id, \
-         host = $2, boot_id = $3, pid = $4, start_time = $5, lease_until = $6, cancel = 0, began = $7, place = $8, ended = NULL \
-         WHERE id IN ({}) AND state = 'waiting' RETURNING {COLUMNS}",
-        places(9, ids.len())
-    );
+/// How many values [`claim`] has.
+const CLAIM_CELLS: usize = 8;
+
+/// What makes a job the worker's own, with the values from `$from` on.
+fn claim(from: usize) -> String {
+    let columns = ["host", "boot_id", "pid", "start_time", "lease_until", "began", "place"];
+    let set: String = (from + 1..).zip(columns).map(|(place, column)| format!(", {column} = ${place}")).collect();
+    format!(
+        "UPDATE jobs SET state = 'running', attempts = attempts + 1, planned = COALESCE(planned, due), cancel = 0, ended = NULL, \
+         claim = CAST(${from} AS TEXT) || '.' || id{set}"
+    )
+}
+
+fn claim_cells(turn: &Turn) -> [Cell; CLAIM_CELLS] {
     let owner = &turn.owner;
-    let mut values = vec![
+    [
         text(&turn.token),
         text(&owner.host),
         text(&owner.boot_id),
@@ -138,7 +159,40 @@ fn take(on: &mut dyn Statements, ids: &[i64], turn: &Turn) -> Result<Vec<JobReco
         turn.lease_until.as_millisecond().into(),
         turn.now.as_millisecond().into(),
         text(&owner.place),
-    ];
+    ]
+}
+
+/// Takes what is due of the first priority in which anything waits, in one statement: with a server between us each is a
+/// journey. The order is that of [`walk`], and whatever it leaves is for that to find.
+fn take_first(on: &mut dyn Statements, want: &Want, turn: &Turn) -> Result<Vec<JobRecord>, EngineError> {
+    let direction = match want.order {
+        PriorityOrder::Descending => "DESC",
+        PriorityOrder::Ascending => "ASC",
+    };
+    // The number of places stands in the text: a planner that does not know it expects very many.
+    let sql = format!(
+        "WITH first AS MATERIALIZED (SELECT id AS chosen FROM jobs WHERE queue = $1 AND state = 'waiting' AND priority = \
+         (SELECT priority FROM jobs WHERE queue = $1 AND state = 'waiting' ORDER BY priority {direction} LIMIT 1) AND due <= $2 \
+         ORDER BY due, id LIMIT {}{}) {} FROM first WHERE id = chosen AND state = 'waiting' RETURNING {COLUMNS}",
+        want.places,
+        on.taking(),
+        claim(3)
+    );
+    let mut values = vec![text(&want.queue), turn.now.as_millisecond().into()];
+    values.extend(claim_cells(turn));
+    let mut jobs: Vec<JobRecord> = on.rows(&sql, &values)?.into_iter().map(record).collect();
+    jobs.sort_by_key(|job| (job.due, job.id));
+    Ok(jobs)
+}
+
+/// Makes jobs the worker's own, in this order.
+fn take(on: &mut dyn Statements, ids: &[i64], turn: &Turn) -> Result<Vec<JobRecord>, EngineError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let chosen = places(CLAIM_CELLS + 1, ids.len());
+    let sql = format!("{} WHERE id IN ({chosen}) AND state = 'waiting' RETURNING {COLUMNS}", claim(1));
+    let mut values = claim_cells(turn).to_vec();
     values.extend(ids.iter().map(|id| Cell::Int(*id)));
     let mut jobs: Vec<JobRecord> = on.rows(&sql, &values)?.into_iter().map(record).collect();
     jobs.sort_by_key(|job| ids.iter().position(|id| *id == job.id));

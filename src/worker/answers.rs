@@ -14,8 +14,8 @@ use crate::clock::Moment;
 use crate::config::queues::QueueSettings;
 use crate::notify::inbox::Inbox;
 use crate::process::leftovers::Leftovers;
-use crate::queue::{JobState, Next, after_death};
-use crate::store::job::{Finish, JobRecord, QueueCount, Turned};
+use crate::queue::{Next, after_death};
+use crate::store::job::{Finish, JobRecord, Turned, Want};
 use crate::store::{Owner, StoreError};
 
 impl Worker {
@@ -38,7 +38,8 @@ impl Worker {
                     self.drained = true;
                 }
                 Ok(Answer::Around(ahead, running)) => self.around(ahead, running, world),
-                Ok(Answer::Counted(counts)) => self.counted(&counts),
+                Ok(Answer::Counted(counts)) => self.tell(&counts),
+                Ok(Answer::Open(open)) => self.drained |= !open && self.is_done(),
                 Ok(Answer::Freed) => self.look = true,
                 Err(error) => self.fail(error),
             }
@@ -55,6 +56,7 @@ impl Worker {
             self.renewed(&held, world);
         }
         let none = turned.jobs.is_empty();
+        self.plenty = !none && turned.next_due.is_none();
         if let Some(due) = turned.next_due {
             let wait = Duration::try_from(due.duration_since(self.wall(world))).unwrap_or_default();
             self.look_at = self.look_at.min(world.clock.now() + wait);
@@ -66,9 +68,16 @@ impl Worker {
         for job in turned.jobs {
             self.begin(job, world);
         }
-        if self.limits.drain && none && !self.look && self.running.is_empty() && self.finished.is_empty() && self.dead.is_empty() {
-            self.parts.state.count(self.wall(world));
+        if self.limits.drain && none && !self.look && self.is_done() {
+            // Nothing is to be had; a drain is over when others run nothing either.
+            let want = |queue: &QueueSettings| Want { queue: queue.name.clone(), order: queue.order, places: 1 };
+            self.parts.state.ask_open(self.queues.iter().map(want).collect(), self.wall(world));
         }
+    }
+
+    /// Whether all that it had is over, and written down or being written down.
+    fn is_done(&self) -> bool {
+        self.running.is_empty() && self.finished.is_empty() && self.dead.is_empty()
     }
 
     fn lease_as_asked(&self) -> (Moment, Moment) {
@@ -173,24 +182,6 @@ impl Worker {
         };
         let next = if record.cancel { Next::Cancelled } else { after_death(record.attempts, most, now) };
         Finish { result: "DIED", message: Some("its worker died".to_owned()), ..not_begun(record, next, now) }
-    }
-
-    /// How many jobs there are: somebody is told, and a drain may be over, with nothing ready or running here or elsewhere.
-    fn counted(&mut self, counts: &[QueueCount]) {
-        self.tell(counts);
-        if !self.limits.drain {
-            return;
-        }
-        let ours = |count: &&QueueCount| self.queues.iter().any(|queue| queue.name == count.queue);
-        let open: u64 = counts
-            .iter()
-            .filter(ours)
-            .filter(|count| matches!(count.state, JobState::Ready | JobState::Running))
-            .map(|count| count.count)
-            .sum();
-        if open == 0 && self.running.is_empty() && self.finished.is_empty() && self.dead.is_empty() {
-            self.drained = true;
-        }
     }
 
     fn begin(&mut self, record: JobRecord, world: &mut World<'_>) {

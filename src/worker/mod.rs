@@ -138,6 +138,8 @@ pub struct Worker {
     asked: (Moment, Duration),
     /// There may be jobs that nobody has looked for.
     look: bool,
+    /// The last turn found more jobs than there were places.
+    plenty: bool,
     look_at: Moment,
     renew_at: Moment,
     /// Until when the running jobs are ours, less the time it takes to end them.
@@ -204,6 +206,7 @@ impl Worker {
             ahead: None,
             asked: (now, lease),
             look: true,
+            plenty: false,
             look_at: now,
             renew_at: now + lease / 3,
             safe_until: now + lease,
@@ -431,6 +434,7 @@ impl Worker {
             renew,
             wants,
             places: u32::try_from(places).unwrap_or(u32::MAX),
+            plenty: self.plenty,
             token: self.parts.ids.fresh().to_string(),
             again: false,
         }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::config::queues::QueueSettings;
 use crate::store::desk::{Desk, Ticket};
-use crate::store::job::{Finish, JobRecord, Kept, QueueCount, Turn, Turned};
+use crate::store::job::{Finish, JobRecord, Kept, QueueCount, Turn, Turned, Want};
 use crate::store::{Owner, Store, StoreError};
 
 /// How many old jobs are forgotten at once.
@@ -26,6 +26,8 @@ pub enum Answer {
     Around(i64, Vec<JobRecord>),
     /// How many jobs there are.
     Counted(Vec<QueueCount>),
+    /// Whether a job of the queues is ready or running.
+    Open(bool),
     /// To a job that was asked for by its number.
     Taken(Option<Box<JobRecord>>),
     /// Jobs of dead workers are free again.
@@ -41,6 +43,7 @@ pub struct State {
     turn: Option<Ticket>,
     around: Option<Ticket>,
     counting: Option<Ticket>,
+    asking: Option<Ticket>,
 }
 
 impl State {
@@ -53,7 +56,7 @@ impl State {
         owner: Owner,
         queues: &[QueueSettings],
     ) -> io::Result<Self> {
-        Ok(Self { desk: Desk::new(open)?, owner, kept: kept(queues), turn: None, around: None, counting: None })
+        Ok(Self { desk: Desk::new(open)?, owner, kept: kept(queues), turn: None, around: None, counting: None, asking: None })
     }
 
     /// From now on so many jobs of these queues are kept.
@@ -127,6 +130,13 @@ impl State {
         }
     }
 
+    /// Asks whether a job of these queues is ready or running, here or elsewhere.
+    pub fn ask_open(&mut self, wants: Vec<Want>, now: Timestamp) {
+        if self.asking.is_none() {
+            self.asking = Some(self.desk.ask(move |store| store.has_open_jobs(&wants, now).map(Answer::Open)));
+        }
+    }
+
     /// Gives jobs of dead workers free.
     pub fn free(&mut self, finishes: Vec<Finish>) {
         self.desk.ask(move |store| store.finish_jobs(&finishes).map(|_| Answer::Freed));
@@ -142,7 +152,7 @@ impl State {
     }
 
     fn answered(&mut self, ticket: Ticket, answer: Result<Answer, StoreError>) -> Result<Answer, StoreError> {
-        for open in [&mut self.turn, &mut self.around, &mut self.counting] {
+        for open in [&mut self.turn, &mut self.around, &mut self.counting, &mut self.asking] {
             open.take_if(|open| *open == ticket);
         }
         answer

@@ -26,6 +26,7 @@ pub(crate) fn turn_of(owner: &Owner, queue: &str, places: u32, seconds: i64) -> 
         renew: false,
         wants: vec![Want { queue: queue.into(), order: PriorityOrder::Descending, places }],
         places,
+        plenty: false,
         token: format!("{}-{number:08}", owner.pid),
         again: false,
     }
@@ -56,13 +57,15 @@ fn state(store: &mut dyn Store, id: i64, now: Timestamp) -> JobState {
 
 pub(crate) fn jobs_fulfil_the_contract(store: &mut dyn Store) {
     what_is_added_is_there(store);
-    jobs_are_taken_in_order(store);
+    jobs_are_taken_in_order(store, "order", false);
+    jobs_are_taken_in_order(store, "plenty", true);
     a_lost_answer_is_given_again(store);
     results_and_repetitions_are_one(store);
     a_worker_that_has_lost_a_job_changes_nothing(store);
     equal_jobs(store);
     cancelled_and_begun_anew(store);
     old_jobs_are_forgotten(store);
+    jobs_are_counted(store);
 }
 
 fn what_is_added_is_there(store: &mut dyn Store) {
@@ -105,29 +108,31 @@ fn what_is_added_is_there(store: &mut dyn Store) {
     assert!(store.job(i64::MAX).unwrap().is_none());
 }
 
-fn jobs_are_taken_in_order(store: &mut dyn Store) {
-    let me = owner("order");
-    let job = |priority, due| NewJob { priority, due: Some(at(due)), ..new_job("order", "t") };
+/// With `plenty` the first look takes at once; what is taken is the same.
+fn jobs_are_taken_in_order(store: &mut dyn Store, queue: &str, plenty: bool) {
+    let me = owner(queue);
+    let turn_of = |owner: &Owner, queue: &str, places, seconds| Turn { plenty, ..turn_of(owner, queue, places, seconds) };
+    let job = |priority, due| NewJob { priority, due: Some(at(due)), ..new_job(queue, "t") };
     let added = store.enqueue(&[job(0, 5), job(0, 1), job(7, 3), job(7, 3), job(9, 50), job(-1, 0)], at(0)).unwrap();
     let place = |numbers: &[usize]| numbers.iter().map(|number| added[*number]).collect::<Vec<_>>();
-    let first = store.turn(&turn_of(&me, "order", 2, 10)).unwrap();
+    let first = store.turn(&turn_of(&me, queue, 2, 10)).unwrap();
     assert_eq!(ids(&first), place(&[2, 3]), "the highest priority that is due, then due time, then number");
-    let mut low = turn_of(&me, "order", 1, 10);
+    let mut low = turn_of(&me, queue, 1, 10);
     low.wants[0].order = PriorityOrder::Ascending;
     assert_eq!(ids(&store.turn(&low).unwrap()), place(&[5]), "niceness");
-    let rest = store.turn(&turn_of(&me, "order", 9, 10)).unwrap();
+    let rest = store.turn(&turn_of(&me, queue, 9, 10)).unwrap();
     assert_eq!((ids(&rest), rest.next_due), (place(&[1, 0]), Some(at(50))));
-    let none = store.turn(&turn_of(&me, "order", 9, 10)).unwrap();
+    let none = store.turn(&turn_of(&me, queue, 9, 10)).unwrap();
     assert_eq!((none.jobs.len(), none.next_due), (0, Some(at(50))));
     let job = &first.jobs[0];
     assert_eq!((job.attempts, job.state.as_str(), job.owner().map(|owner| owner.pid)), (1, "running", Some(me.pid)));
     assert_eq!((job.lease_until, job.began), (Some(at(70)), Some(at(10))));
-    let mine: Vec<_> = store.running_jobs().unwrap().into_iter().filter(|job| job.queue == "order").collect();
+    let mine: Vec<_> = store.running_jobs().unwrap().into_iter().filter(|job| job.queue == queue).collect();
     assert_eq!(mine.len(), 5);
-    let renewed = store.turn(&Turn { renew: true, wants: Vec::new(), ..turn_of(&me, "order", 0, 30) }).unwrap();
+    let renewed = store.turn(&Turn { renew: true, wants: Vec::new(), ..turn_of(&me, queue, 0, 30) }).unwrap();
     assert_eq!(renewed.held.map(|held| held.len()), Some(5));
     assert_eq!(store.job(job.id).unwrap().unwrap().lease_until, Some(at(90)));
-    let two = [Want { queue: "none".into(), order: PriorityOrder::Descending, places: 5 }, turn_of(&me, "order", 5, 60).wants[0].clone()];
+    let two = [Want { queue: "none".into(), order: PriorityOrder::Descending, places: 5 }, turn_of(&me, queue, 5, 60).wants[0].clone()];
     assert_eq!(ids(&store.turn(&Turn { wants: two.into(), places: 1, ..turn_of(&me, "", 0, 60) }).unwrap()), place(&[4]));
 }
 
@@ -255,4 +260,37 @@ fn old_jobs_are_forgotten(store: &mut dyn Store) {
     assert_eq!(store.prune_jobs(&kept(Some(0), 1000), at(100), 99).unwrap(), 2);
     let query = JobQuery { queue: Some("old".into()), state: None, limit: 99, now: at(100) };
     assert_eq!(store.jobs(&query).unwrap().len(), 4, "what failed, runs or waits stays");
+}
+
+fn jobs_are_counted(store: &mut dyn Store) {
+    let me = owner("count");
+    let counted = |store: &mut dyn Store, seconds| -> Vec<_> {
+        let counts = store.count_jobs(at(seconds)).unwrap().into_iter().filter(|count| count.queue.starts_with("count"));
+        counts.map(|count| (count.queue, count.state, count.count, count.first_due)).collect()
+    };
+    let is_open = |store: &mut dyn Store, seconds| store.has_open_jobs(&turn_of(&me, "count", 1, 0).wants, at(seconds)).unwrap();
+    let queue = || "count".to_owned();
+    assert!(counted(store, 0).is_empty() && !is_open(store, 0));
+    let due = |priority, due| NewJob { due: Some(at(due)), priority, ..new_job("count", "t") };
+    store.enqueue(&[due(0, 20), due(-1, 30), due(2, 40), due(0, 20)], at(0)).unwrap();
+    store.enqueue(&[new_job("counter", "t")], at(5)).unwrap();
+    let other = ("counter".to_owned(), JobState::Ready, 1, Some(at(5)));
+    assert_eq!(counted(store, 10), [(queue(), JobState::Scheduled, 4, Some(at(20))), other.clone()]);
+    assert!(!is_open(store, 10), "of another queue, or later");
+    let at_30 = [(queue(), JobState::Scheduled, 1, Some(at(40))), (queue(), JobState::Ready, 3, Some(at(20))), other.clone()];
+    assert_eq!(counted(store, 30), at_30);
+    assert!(is_open(store, 20), "ready");
+    let jobs = store.turn(&turn_of(&me, "count", 9, 40)).unwrap().jobs;
+    assert_eq!(counted(store, 40), [(queue(), JobState::Running, 4, Some(at(20))), other.clone()]);
+    assert!(is_open(store, 0), "running");
+    let next = [Next::Done(false), Next::Failed, Next::Done(true), Next::Again(at(60))];
+    let finishes: Vec<_> = jobs.iter().zip(next).map(|(job, next)| finish_of(job, next, 50)).collect();
+    store.finish_jobs(&finishes).unwrap();
+    let ended = [(queue(), JobState::Done, 2, None), (queue(), JobState::Failed, 1, None)];
+    let later = (queue(), JobState::Scheduled, 1, Some(at(60)));
+    assert_eq!(counted(store, 50), [&[later], &ended[..], std::slice::from_ref(&other)].concat());
+    assert!(!is_open(store, 50) && is_open(store, 60));
+    let waiting = jobs[3].id;
+    store.cancel_jobs(&[waiting], at(50)).unwrap();
+    assert_eq!(counted(store, 50), [&ended[..], &[(queue(), JobState::Cancelled, 1, None), other]].concat());
 }

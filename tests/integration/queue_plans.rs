@@ -91,6 +91,10 @@ const FILL: &str = "INSERT INTO jobs (queue, task, priority, due, job_key) SELEC
     SELECT 'r' || n, 'c' || (n % 10), 'now', 'h', 'b', 1, 1, n, n, 'done', CASE WHEN n % 3 = 0 THEN 1 ELSE 0 END FROM numbers; \
     ANALYZE;";
 
+/// The numbers that an SQLite file is filled from.
+const NUMBERS: &str =
+    "CREATE TEMP TABLE numbers AS WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 50000) SELECT n FROM n;";
+
 /// Does all that is done often.
 fn do_everything(store: &mut dyn Store) {
     let me = owner("crowd");
@@ -99,6 +103,9 @@ fn do_everything(store: &mut dyn Store) {
     let finishes = taken[..3].iter().map(|job| finish_of(job, Next::Done(false), 2)).collect();
     let turn = Turn { finishes, renew: true, ..turn_of(&me, "crowd", 3, 2) };
     assert_eq!(store.turn(&turn).unwrap().jobs.len(), 3);
+    let plenty = Turn { plenty: true, renew: true, ..turn_of(&me, "crowd", 2, 2) };
+    let more: Vec<_> = store.turn(&plenty).unwrap().jobs.iter().map(|job| finish_of(job, Next::Back, 2)).collect();
+    assert_eq!((more.len(), store.finish_jobs(&more).unwrap()), (2, 2));
     assert_eq!(store.turn(&Turn { again: true, ..turn }).unwrap().jobs.len(), 3);
     // All priorities are walked through, and nothing is there to be taken.
     let early = Turn { now: Timestamp::from_millisecond(-1).unwrap(), ..turn_of(&me, "crowd", 3, 2) };
@@ -106,6 +113,9 @@ fn do_everything(store: &mut dyn Store) {
     let other = Want { queue: "none".into(), ..turn_of(&me, "crowd", 3, 2).wants[0].clone() };
     store.turn(&Turn { wants: vec![other], ..turn_of(&me, "crowd", 3, 2) }).unwrap();
     assert_eq!(store.running_jobs().unwrap().len(), 5);
+    let wanted = |queue: &str| [Want { queue: queue.into(), ..turn_of(&me, "crowd", 1, 2).wants[0].clone() }];
+    assert!(store.has_open_jobs(&wanted("crowd"), at(0)).unwrap());
+    assert!(!store.has_open_jobs(&wanted("none"), at(0)).unwrap());
     for existing in [Existing::Keep, Existing::Reschedule, Existing::Replace] {
         store.enqueue(&[NewJob { key: Some("k77".into()), existing, ..new_job("crowd", "t") }], at(0)).unwrap();
     }
@@ -121,6 +131,28 @@ fn do_everything(store: &mut dyn Store) {
     assert!(store.run("r77").unwrap().is_some());
     store.open_runs("h").unwrap();
     store.prune_runs(Retention { runs: 1000, age: std::time::Duration::MAX }, at(0), 10).unwrap();
+}
+
+/// To count is to walk, but through an index alone, and in its order: the rows themselves are ten times as many pages.
+#[test]
+fn jobs_are_counted_in_their_indexes() {
+    let scene = Scene::new();
+    let file = scene.path("runner.db");
+    let engine = Sqlite::open(&file).unwrap();
+    let mut explained = Explained { engine, word: "EXPLAIN QUERY PLAN", plans: Vec::new() };
+    for filled in [false, true] {
+        if filled {
+            rusqlite::Connection::open(&file).unwrap().execute_batch(&format!("{NUMBERS} BEGIN; {FILL} COMMIT")).unwrap();
+        }
+        explained.count_jobs(at(0)).unwrap();
+    }
+    for (sql, plan) in explained.plans.iter().filter(|(sql, _)| !sql.contains("'running'")) {
+        assert!(plan.contains("USING COVERING INDEX") && !plan.contains("TEMP B-TREE"), "{sql}:\n{plan}");
+    }
+    for (sql, plan) in explained.plans.iter().filter(|(sql, _)| sql.contains("'running'")) {
+        assert!(plan.contains("USING INDEX jobs_running"), "{sql}:\n{plan}");
+    }
+    assert_eq!(explained.plans.len(), 6);
 }
 
 /// What a plan that looks at all rows says, or at all in order to sort them.
@@ -142,9 +174,7 @@ fn no_step_walks_through_a_file() {
     let scene = Scene::new();
     let file = scene.path("runner.db");
     let engine = Sqlite::open(&file).unwrap();
-    let numbers =
-        "CREATE TEMP TABLE numbers AS WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 50000) SELECT n FROM n;";
-    rusqlite::Connection::open(&file).unwrap().execute_batch(&format!("{numbers} BEGIN; {FILL} COMMIT")).unwrap();
+    rusqlite::Connection::open(&file).unwrap().execute_batch(&format!("{NUMBERS} BEGIN; {FILL} COMMIT")).unwrap();
     let mut explained = Explained { engine, word: "EXPLAIN QUERY PLAN", plans: Vec::new() };
     do_everything(&mut explained);
     nothing_walks_through_all(&explained.plans);
