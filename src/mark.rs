@@ -2,8 +2,8 @@
 //! chain, which is locked while its run goes on; the kernel gives it back when the process ends, however it ends.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -38,8 +38,12 @@ pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId) -> Result<Mark, 
 }
 
 fn take_in(dir: &Path, chain: &str, run: &RunId) -> io::Result<Result<File, String>> {
-    fs::create_dir_all(dir)?;
-    let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(dir.join(chain))?;
+    let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).open(dir.join(chain));
+    let mut file = match open() {
+        // Only the first one has to make it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir).and_then(|()| open())?,
+        opened => opened?,
+    };
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -52,9 +56,8 @@ fn take_in(dir: &Path, chain: &str, run: &RunId) -> io::Result<Result<File, Stri
     let mut text = line(run.as_str());
     text.push_str(&format!(" of process {}\n", std::process::id()));
     text.extend(had.lines().take(REMEMBERED - 1).flat_map(|line| [line, "\n"]));
-    file.rewind()?;
     // In one piece, and cut afterwards: whoever is killed here leaves the run in it or not, but nothing else.
-    file.write_all(text.as_bytes())?;
+    file.write_all_at(text.as_bytes(), 0)?;
     file.set_len(text.len() as u64)?;
     Ok(Ok(file))
 }
@@ -64,7 +67,7 @@ fn line(run: &str) -> String {
 }
 
 fn read(file: &mut File) -> io::Result<String> {
-    let mut had = Vec::new();
+    let mut had = Vec::with_capacity(1024);
     file.take(LONGEST).read_to_end(&mut had)?;
     Ok(String::from_utf8_lossy(&had).into_owned())
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::DaemonSettings;
 use crate::config::{Config, Finding, chains};
 use crate::daemon::book::{Booked, read_schedules};
-use crate::daemon::{Outside, Refused, TickAnswer, View};
+use crate::daemon::{Kept, Outside, Refused, TickAnswer, View};
 use crate::event::RunRef;
 use crate::hook::HookRun;
 #[cfg(feature = "http")]
@@ -66,7 +66,9 @@ pub struct Surroundings<'a> {
 }
 
 /// What the files of a configuration look like.
-type Stamp = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
+type Stamp = Vec<(PathBuf, Option<Seen>)>;
+/// What a file or directory looks like: its number, its size, when it was changed last.
+type Seen = (u64, u64, i64, i64);
 
 impl<'a> Surroundings<'a> {
     /// Those of this configuration. `managed` is whether a service manager listens.
@@ -120,25 +122,34 @@ fn has_paths_of(stamp: &Stamp, config: &Config) -> bool {
 
 fn stamp(config: &Config) -> Stamp {
     let look = |path: PathBuf| {
-        let seen = fs::metadata(&path).ok().map(|found| (found.ino(), found.size(), found.mtime(), found.mtime_nsec()));
+        let seen = seen_of(&path);
         (path, seen)
     };
     paths(config).map(look).collect()
 }
 
+fn seen_of(path: &Path) -> Option<Seen> {
+    fs::metadata(path).ok().map(|found| (found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
+}
+
 impl Outside for Surroundings<'_> {
     fn prepare(&mut self, chain: &Booked) -> Result<Ready, String> {
-        let settings = chain.named.chain.clone();
-        let dir = find_task_dir(None, &settings).map_err(|failure| failure.to_string())?;
-        let Prepared { setup, findings, lock, .. } = prepare(&self.config, settings, Vec::new(), &dir);
-        let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
-        if !errors.is_empty() {
-            return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
-        }
+        let (ready, told) = self.make_ready(chain)?;
         tell_findings(&told);
-        let mut setup = setup.ok_or_else(|| format!("{} cannot be used", dir.display()))?;
-        setup.beside_others = true;
-        Ok(Ready { setup: Rc::new(setup), variables: program_variables(self.settings, &dir), lock })
+        Ok(ready)
+    }
+
+    fn prepare_ahead(&mut self, chain: &Booked) -> Option<Kept> {
+        let dir = find_task_dir(None, &chain.named.chain).ok()?;
+        let seen = seen_of(&dir);
+        let (ready, told) = self.make_ready(chain).ok()?;
+        Some(Box::new(move || {
+            let same = seen.is_some() && seen_of(&dir) == seen;
+            same.then(|| {
+                tell_findings(&told);
+                ready
+            })
+        }))
     }
 
     fn refused(&mut self, chain: &Booked, run: &RunRef, why: Refused<'_>, driver: &mut Driver<'_>) -> Option<HookRun> {
@@ -248,6 +259,20 @@ impl Outside for Surroundings<'_> {
 }
 
 impl Surroundings<'_> {
+    /// A chain as it is now, and what is to be told of it.
+    fn make_ready(&self, chain: &Booked) -> Result<(Ready, Vec<Finding>), String> {
+        let settings = chain.named.chain.clone();
+        let dir = find_task_dir(None, &settings).map_err(|failure| failure.to_string())?;
+        let Prepared { setup, findings, lock, .. } = prepare(&self.config, settings, Vec::new(), &dir);
+        let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
+        if !errors.is_empty() {
+            return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+        }
+        let mut setup = setup.ok_or_else(|| format!("{} cannot be used", dir.display()))?;
+        setup.beside_others = true;
+        Ok((Ready { setup: Rc::new(setup), variables: program_variables(self.settings, &dir), lock }, told))
+    }
+
     fn read_again(&mut self) -> Result<Vec<Booked>, String> {
         // Whatever comes of it: the same files are not read twice. What they look like is asked before they are read: what
         // changes meanwhile is seen the next time.

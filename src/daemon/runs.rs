@@ -105,7 +105,8 @@ impl Daemon<'_> {
 
     pub(super) fn begin(&mut self, offer: Offer) {
         let Some(chain) = self.chain_of(&offer) else { return };
-        let ready = match self.parts.outside.prepare(&chain) {
+        let kept = self.kept.remove(&offer.run).and_then(|kept| kept());
+        let ready = match kept.map_or_else(|| self.parts.outside.prepare(&chain), Ok) {
             Ok(ready) => ready,
             Err(why) => return self.refuse(&chain, &offer, &why),
         };
@@ -121,7 +122,7 @@ impl Daemon<'_> {
                     self.rounds.ended(&run);
                     self.go_round();
                 }
-                self.tell();
+                self.untold = true;
             }
         }
     }
@@ -141,7 +142,7 @@ impl Daemon<'_> {
         for ended in self.parts.fleet.take_ended() {
             self.ended(&ended);
         }
-        self.tell();
+        self.untold = true;
     }
 
     /// Hears what came of asking for locks.
@@ -254,7 +255,7 @@ impl Daemon<'_> {
             self.outcomes.push((of.clone(), outcome.clone()));
         }
         self.after(&of.id, &of.chain);
-        self.tell();
+        self.untold = true;
     }
 
     /// A place is free: whoever waited for the chain, or for the round, has its turn.

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::book::{Book, Booked};
 use super::state::{Answer, Loaded, begun_for_nothing};
-use super::{Daemon, Mode, Offer, TickAnswer};
+use super::{Daemon, LEAD, Mode, Offer, TickAnswer};
 use crate::config::keys::Missed;
 use crate::names::{RunId, counted};
 use crate::schedule::agenda::{Decision, GivenUp, Why, believe, why_unwanted};
@@ -15,24 +15,58 @@ use crate::store::Slot;
 use crate::trigger::{Trigger, TriggerKind};
 
 impl Daemon<'_> {
-    /// Takes what is due and asks for its slots; arms the alarm for what comes next.
+    /// Lets begin what is due, asks for the slots of what will be in a moment, and arms the alarm for what comes next.
     pub(super) fn fire(&mut self) {
         if self.mode != Mode::Daemon {
             return;
         }
         let now = self.parts.fleet.wall();
+        self.release(now);
+        let ask_at = self.ask_ahead(now);
+        let wakes = [ask_at, self.parts.state.claims_due().filter(|due| *due > now), self.held.keys().next().copied()];
+        self.parts.alarm.arm(wakes.into_iter().flatten().min());
+    }
+
+    /// Slots that are ours and due now go their way.
+    fn release(&mut self, now: Timestamp) {
+        if self.held.keys().next().is_none_or(|due| *due > now) {
+            return;
+        }
+        // They were asked for by the configuration of a moment ago, and begin by the one that is there now.
+        if self.parts.outside.has_changed() {
+            self.reload();
+        }
+        while let Some(held) = self.held.first_entry().filter(|held| *held.key() <= now) {
+            let mut offers = held.remove();
+            offers.iter_mut().for_each(|offer| self.judge_again(offer, now));
+            self.send_off(offers);
+        }
+    }
+
+    /// While it was held the clock was set, or the machine slept: the rules of what was missed hold for it, too.
+    fn judge_again(&self, offer: &mut Offer, now: Timestamp) {
+        if now.duration_since(offer.due) <= LEAD {
+            return;
+        }
+        let chain = self.booked(&offer.chain).and_then(|chain| Some((chain, chain.schedule.as_ref()?, offer.slot.time()?)));
+        if let Some((chain, schedule, at)) = chain {
+            offer.unwanted = why_unwanted(schedule, &chain.policy(self.parts.state.machine()), at, now).map(reason);
+            offer.trigger.kind = TriggerKind::Missed;
+        }
+    }
+
+    /// Asks for the slots of the next moment, if that is near. Tells when to look again.
+    fn ask_ahead(&mut self, now: Timestamp) -> Option<Timestamp> {
         if self.parts.state.is_claiming() {
             // One after the other: what comes due meanwhile is asked for together, and by the rules of what was missed when
             // the state was away for long. The answer wakes us.
-            self.parts.alarm.arm(None);
-            return;
+            return None;
         }
-        if self.book.as_ref().and_then(Book::next_deadline).is_some_and(|due| due <= now) && self.parts.outside.has_changed() {
+        let near = now.saturating_add(LEAD).unwrap_or(now);
+        if self.book.as_ref().and_then(Book::next_deadline).is_some_and(|due| due <= near) && self.parts.outside.has_changed() {
             self.reload();
         }
-        if self.book.is_none() {
-            return;
-        }
+        self.book.as_ref()?;
         if let Err(why) = believe(now, self.newest, self.parts.built) {
             let why = why.to_string();
             if self.trouble.no_clock.as_ref() != Some(&why) {
@@ -40,17 +74,18 @@ impl Daemon<'_> {
             }
             self.trouble.no_clock = Some(why);
             // It is set one day, which rings the alarm; or it gets there by itself.
-            self.parts.alarm.arm(self.newest.max(Some(self.parts.built)));
-            return;
+            return self.newest.max(Some(self.parts.built));
         }
         self.trouble.no_clock = None;
         self.take_over_lost(now);
-        let Some(book) = &mut self.book else { return };
-        let due: Vec<(Booked, Decision)> = book.take_due(now).into_iter().map(|(chain, decision)| (chain.clone(), decision)).collect();
-        self.parts.alarm.arm(book.next_deadline());
-        if !due.is_empty() {
-            self.offer_all(&due, TriggerKind::Schedule, now, None);
+        let book = self.book.as_mut()?;
+        if let Some(next) = book.next_deadline().filter(|next| *next <= near) {
+            // What is due at one moment is asked for together; what comes after it, a moment later.
+            let at = next.max(now);
+            let due: Vec<(Booked, Decision)> = book.take_due(at).into_iter().map(|(chain, decision)| (chain.clone(), decision)).collect();
+            self.offer_all(&due, TriggerKind::Schedule, at, None);
         }
+        self.book.as_ref()?.next_deadline()?.checked_sub(LEAD).ok()
     }
 
     /// Somebody outside asks for a tick: the slots of this minute that nobody has used. The answer names the runs when it
@@ -63,16 +98,17 @@ impl Daemon<'_> {
         self.offer_all(&due, TriggerKind::Tick, now, Some(answer));
     }
 
-    /// Asks the store for the slots of what is due.
-    fn offer_all(&mut self, due: &[(Booked, Decision)], kind: TriggerKind, now: Timestamp, answer: Option<TickAnswer>) {
+    /// Asks the store for the slots of what is due by `at`, which lies ahead by a moment at most.
+    fn offer_all(&mut self, due: &[(Booked, Decision)], kind: TriggerKind, at: Timestamp, answer: Option<TickAnswer>) {
+        let now = self.parts.fleet.wall();
         let (mut offers, mut marks) = (Vec::new(), Vec::new());
         for (chain, decision) in due {
             decision.given_up.iter().for_each(|given_up| tell_given_up(chain, given_up));
-            for (at, slot) in decision.run.iter().enumerate() {
+            for (place, slot) in decision.run.iter().enumerate() {
                 let kind = if slot.late { TriggerKind::Missed } else { kind };
                 let missed = slot.late || slot.at <= self.since;
-                let follows = at > 0 || (missed && chain.named.missed == Missed::All);
-                offers.push(self.new_offer(chain, Slot::At(slot.at), kind, follows));
+                let follows = place > 0 || (missed && chain.named.missed == Missed::All);
+                offers.push(Offer { due: at, ..self.new_offer(chain, Slot::At(slot.at), kind, follows) });
             }
             if !decision.run.is_empty() || !decision.given_up.is_empty() {
                 marks.push((chain.slots_of(self.parts.state.machine()).to_owned(), chain.name().to_owned(), decision.watermark));
@@ -83,6 +119,7 @@ impl Daemon<'_> {
         self.parts.state.mark(marks, now);
     }
 
+    /// A slot on its way, due at once.
     pub(super) fn new_offer(&mut self, chain: &Booked, slot: Slot, kind: TriggerKind, follows: bool) -> Offer {
         let zone = chain.schedule.as_ref().map(|schedule| schedule.zone().clone());
         let scheduled_at = slot.time().zip(zone).map(|(at, zone)| at.to_zoned(zone));
@@ -92,6 +129,7 @@ impl Daemon<'_> {
             slot,
             trigger: Trigger { kind, scheduled_at, window_ends: None },
             run: self.parts.ids.fresh(),
+            due: Timestamp::MIN,
             follows,
             begun: false,
             unwanted: None,
@@ -110,7 +148,22 @@ impl Daemon<'_> {
             let busy = self.is_running(&offer.chain) || others.contains(offer.chain.as_str());
             offer.begun = !idle && !busy && asked.insert(offer.chain.clone());
         }
+        let soon: Vec<Offer> = offers.iter().filter(|offer| offer.begun && offer.due > now).cloned().collect();
         self.parts.state.claim(offers, now, answer);
+        self.prepare_ahead(&soon);
+    }
+
+    /// Makes chains ready while the disk is at work, as long as nothing is due.
+    fn prepare_ahead(&mut self, soon: &[Offer]) {
+        for offer in soon {
+            if self.parts.fleet.wall() >= offer.due {
+                return;
+            }
+            let Some(chain) = self.book.as_ref().and_then(|book| book.chain(&offer.chain)) else { continue };
+            if let Some(kept) = self.parts.outside.prepare_ahead(chain) {
+                self.kept.insert(offer.run.clone(), kept);
+            }
+        }
     }
 
     pub(super) fn reload(&mut self) {
@@ -118,6 +171,7 @@ impl Daemon<'_> {
             Ok(chains) => {
                 log::info!("the configuration was read again: {}", counted(chains.len(), "chain"));
                 self.trouble.refused_config = None;
+                self.kept.clear();
                 let now = self.parts.fleet.wall();
                 match &self.book {
                     Some(book) => {
@@ -136,7 +190,7 @@ impl Daemon<'_> {
                 self.trouble.refused_config = Some(why);
             }
         }
-        self.tell();
+        self.untold = true;
     }
 
     fn save_marks(&mut self, now: Timestamp) {
@@ -182,7 +236,7 @@ impl Daemon<'_> {
                     && !self.is_stopping()
                 {
                     log::warn!("chain {}: its slot {} was claimed by a process that is gone", offer.chain, offer.slot);
-                    self.offer(offer);
+                    if offer.due > self.parts.fleet.wall() { self.hold(offer) } else { self.offer(offer) }
                 }
             }
             Answer::Begun(offer) if self.is_stopping() => self.parts.state.give_back(vec![offer.run.as_str().to_owned()]),
@@ -253,7 +307,7 @@ impl Daemon<'_> {
         let slot = Slot::Boot(self.parts.state.boot_id().to_owned());
         let offers: Vec<Offer> = boot.iter().map(|chain| self.new_offer(chain, slot.clone(), TriggerKind::Boot, false)).collect();
         self.claim(offers, now, None);
-        self.tell();
+        self.untold = true;
     }
 
     /// Writes down that somebody looks at chains that are seen for the first time and not due: what passes from now on was
@@ -272,9 +326,9 @@ impl Daemon<'_> {
     fn take_over_lost(&mut self, now: Timestamp) {
         for lost in std::mem::take(&mut self.lost) {
             let Some(chain) = self.booked(&lost.key.chain).filter(|chain| chain.named.enabled).cloned() else { continue };
-            let machine = self.parts.state.machine();
+            let machine = self.parts.state.machine().to_owned();
             let unwanted = match (&lost.key.slot, &chain.schedule) {
-                (Slot::At(at), Some(schedule)) => why_unwanted(schedule, &chain.policy(machine), *at, now).map(reason),
+                (Slot::At(at), Some(schedule)) => why_unwanted(schedule, &chain.policy(&machine), *at, now).map(reason),
                 (Slot::At(_), None) => Some("the chain has no schedule any more"),
                 (Slot::Boot(id), _) => (id != self.parts.state.boot_id()).then_some("it was for an earlier boot"),
             };
@@ -282,26 +336,45 @@ impl Daemon<'_> {
             let mut offer = self.new_offer(&chain, lost.key.slot.clone(), kind, chain.named.missed == Missed::All);
             offer.machine.clone_from(&lost.key.machine);
             offer.unwanted = unwanted;
+            // It may have been claimed a moment before it was due. A tick waits for nobody: it takes its whole minute.
+            if let Some(at) = lost.key.slot.time().filter(|_| self.mode == Mode::Daemon) {
+                offer.due = at.saturating_add(chain.policy(&machine).delay).unwrap_or(at);
+            }
             self.parts.state.take_over(lost, offer, now);
         }
     }
 
-    /// Slots were asked for: those that are ours go their way together.
+    /// Slots were asked for: those that are ours are held until they are due.
     fn claimed(&mut self, offers: Vec<(Offer, bool)>, answer: Option<TickAnswer>) {
         if self.is_stopping() {
             // Whoever comes next takes them over.
             return self.parts.state.give_back(begun_for_nothing(&offers));
         }
+        offers.iter().filter(|(_, ours)| !ours).for_each(|(offer, _)| drop(self.kept.remove(&offer.run)));
         let ours: Vec<Offer> = offers.into_iter().filter_map(|(offer, ours)| ours.then_some(offer)).collect();
         if let Some(answer) = answer {
             answer(&ours.iter().map(Offer::run_ref).collect::<Vec<_>>());
         }
         let now = self.parts.fleet.wall();
+        let (later, due): (Vec<_>, Vec<_>) = ours.into_iter().partition(|offer| offer.due > now);
+        later.into_iter().for_each(|offer| self.hold(offer));
+        self.send_off(due);
+    }
+
+    fn hold(&mut self, offer: Offer) {
+        self.held.entry(offer.due).or_default().push(offer);
+    }
+
+    /// Slots that are ours and due go their way together.
+    fn send_off(&mut self, ours: Vec<Offer>) {
+        let now = self.parts.fleet.wall();
         let (idle, first): (Vec<_>, Vec<_>) =
             ours.into_iter().partition(|offer| self.booked(&offer.chain).is_some_and(|chain| chain.named.idle));
         let going: Vec<RunId> = first.iter().map(|offer| offer.run.clone()).collect();
         for offer in first {
+            let run = offer.run.clone();
             self.offer(offer);
+            self.kept.remove(&run);
         }
         let idle = idle.into_iter().map(|mut offer| {
             let minute = offer.slot.time().filter(|_| offer.trigger.kind != TriggerKind::Missed).unwrap_or(now);
