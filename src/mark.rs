@@ -37,13 +37,25 @@ pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId) -> Result<Mark, 
     }
 }
 
-fn take_in(dir: &Path, chain: &str, run: &RunId) -> io::Result<Result<File, String>> {
+/// Makes the file of a chain's mark, if there is none: without one nobody can tell of a run that it never had it. What fails here
+/// is told when the mark is taken.
+pub fn make_place(state_dir: Option<&Path>, chain: &str) {
+    if let Some(dir) = state_dir.map(|dir| dir.join(DIR_NAME)) {
+        let _ = open_in(&dir, chain);
+    }
+}
+
+/// Only the first one has to make the directory.
+fn open_in(dir: &Path, chain: &str) -> io::Result<File> {
     let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).open(dir.join(chain));
-    let mut file = match open() {
-        // Only the first one has to make it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir).and_then(|()| open())?,
-        opened => opened?,
-    };
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir).and_then(|()| open()),
+        opened => opened,
+    }
+}
+
+fn take_in(dir: &Path, chain: &str, run: &RunId) -> io::Result<Result<File, String>> {
+    let mut file = open_in(dir, chain)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -132,6 +144,10 @@ mod tests {
         assert!(take("a", 4).is_ok());
         assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()), "it is remembered");
         assert!(!never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "nobody knows");
+        make_place(Some(dir.path()), "c");
+        assert!(never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "nobody ever had it");
+        make_place(Some(dir.path()), "a");
+        assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()), "what is there stays");
         assert!(super::take(None, "a", &RunId::new("", 5, 0)).unwrap().is_none());
     }
 }
