@@ -50,7 +50,8 @@ impl Daemon<'_> {
         }
         let chain = self.booked(&offer.chain).and_then(|chain| Some((chain, chain.schedule.as_ref()?, offer.slot.time()?)));
         if let Some((chain, schedule, at)) = chain {
-            offer.unwanted = why_unwanted(schedule, &chain.policy(self.parts.state.machine()), at, now).map(reason);
+            let policy = chain.policy(self.parts.state.machine());
+            offer.unwanted = offer.unwanted.or_else(|| why_unwanted(schedule, &policy, at, now).map(reason));
             offer.trigger.kind = TriggerKind::Missed;
         }
     }
@@ -178,6 +179,7 @@ impl Daemon<'_> {
                         self.book = Some(book.renewed(chains, self.parts.state.machine(), now));
                         self.save_marks(now);
                         self.review_locks();
+                        self.review_held();
                     }
                     None => self.chains = chains,
                 }
@@ -191,6 +193,18 @@ impl Daemon<'_> {
             }
         }
         self.untold = true;
+    }
+
+    /// A new configuration is in force: what is held of a schedule that is another one now is not wanted.
+    fn review_held(&mut self) {
+        let Some(book) = &self.book else { return };
+        for offer in self.held.values_mut().flatten() {
+            let (Some(chain), Some(at)) = (book.chain(&offer.chain), offer.slot.time()) else { continue };
+            let before = at.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(at);
+            if chain.schedule.as_ref().is_none_or(|schedule| schedule.newest(before, at, 1).is_empty()) {
+                offer.unwanted = Some("the chain has another schedule now");
+            }
+        }
     }
 
     fn save_marks(&mut self, now: Timestamp) {
