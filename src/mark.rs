@@ -70,7 +70,9 @@ fn take_in(dir: &Path, chain: &str, run: &RunId) -> io::Result<Result<File, Stri
     text.extend(had.lines().take(REMEMBERED - 1).flat_map(|line| [line, "\n"]));
     // In one piece, and cut afterwards: whoever is killed here leaves the run in it or not, but nothing else.
     file.write_all_at(text.as_bytes(), 0)?;
-    file.set_len(text.len() as u64)?;
+    if had.len() > text.len() {
+        file.set_len(text.len() as u64)?;
+    }
     Ok(Ok(file))
 }
 

@@ -1,6 +1,7 @@
 //! What becomes of a slot that is ours: its run begins, waits for the one before it, follows as an idle one, or is given up.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::book::Booked;
 use super::overlap::{Fate, fate};
@@ -61,7 +62,7 @@ impl Daemon<'_> {
     }
 
     /// The chain of a slot, if it is still there and enabled; otherwise the slot is given up, and told so.
-    fn chain_of(&mut self, offer: &Offer) -> Option<Booked> {
+    fn chain_of(&mut self, offer: &Offer) -> Option<Rc<Booked>> {
         let found = self.booked(&offer.chain).filter(|chain| chain.named.enabled).cloned();
         if found.is_none() {
             let why = "the chain is not in the configuration any more, or not enabled";

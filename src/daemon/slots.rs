@@ -1,6 +1,7 @@
 //! Which slots are due, whose they are, and what a new configuration makes of them. Starts nothing: what is ours goes to `runs`.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -83,7 +84,7 @@ impl Daemon<'_> {
         if let Some(next) = book.next_deadline().filter(|next| *next <= near) {
             // What is due at one moment is asked for together; what comes after it, a moment later.
             let at = next.max(now);
-            let due: Vec<(Booked, Decision)> = book.take_due(at).into_iter().map(|(chain, decision)| (chain.clone(), decision)).collect();
+            let due = book.take_due(at);
             self.offer_all(&due, TriggerKind::Schedule, at, None);
         }
         self.book.as_ref()?.next_deadline()?.checked_sub(LEAD).ok()
@@ -95,12 +96,12 @@ impl Daemon<'_> {
         let now = self.parts.fleet.wall();
         let believed = believe(now, self.newest, self.parts.built).is_ok();
         let Some(book) = self.book.as_ref().filter(|_| believed && self.mode == Mode::Daemon) else { return answer(&[]) };
-        let due: Vec<(Booked, Decision)> = book.due_for_tick(now).into_iter().map(|(chain, decision)| (chain.clone(), decision)).collect();
+        let due = book.due_for_tick(now);
         self.offer_all(&due, TriggerKind::Tick, now, Some(answer));
     }
 
     /// Asks the store for the slots of what is due by `at`, which lies ahead by a moment at most.
-    fn offer_all(&mut self, due: &[(Booked, Decision)], kind: TriggerKind, at: Timestamp, answer: Option<TickAnswer>) {
+    fn offer_all(&mut self, due: &[(Rc<Booked>, Decision)], kind: TriggerKind, at: Timestamp, answer: Option<TickAnswer>) {
         let now = self.parts.fleet.wall();
         let (mut offers, mut marks) = (Vec::new(), Vec::new());
         for (chain, decision) in due {
@@ -211,12 +212,12 @@ impl Daemon<'_> {
         let Some(book) = &self.book else { return };
         let stored = book.marks();
         let machine = self.parts.state.machine();
-        let of = |chain: &Booked| Some((chain.slots_of(machine).to_owned(), chain.name().to_owned(), *stored.get(chain.name())?));
+        let of = |chain: &Rc<Booked>| Some((chain.slots_of(machine).to_owned(), chain.name().to_owned(), *stored.get(chain.name())?));
         let marks: Vec<_> = book.chains().iter().filter_map(of).collect();
         self.parts.state.mark(marks, now);
     }
 
-    pub(super) fn booked(&self, chain: &str) -> Option<&Booked> {
+    pub(super) fn booked(&self, chain: &str) -> Option<&Rc<Booked>> {
         self.book.as_ref()?.chain(chain)
     }
 }
@@ -296,11 +297,11 @@ impl Daemon<'_> {
         let chains = std::mem::take(&mut self.chains);
         let book = self.book.insert(Book::new(chains, &loaded.marks, self.parts.state.machine(), now));
         let believed = believe(now, self.newest, self.parts.built).is_ok();
-        let due: Vec<(Booked, Decision)> = match self.mode {
-            Mode::Tick if believed => book.due_in_minute(now).into_iter().map(|(chain, decision)| (chain.clone(), decision)).collect(),
+        let due = match self.mode {
+            Mode::Tick if believed => book.due_in_minute(now),
             Mode::Tick | Mode::Daemon | Mode::Stopping(_) => Vec::new(),
         };
-        let boot: Vec<Booked> = book.at_boot().cloned().collect();
+        let boot: Vec<Rc<Booked>> = book.at_boot().cloned().collect();
         match self.mode {
             Mode::Tick => {
                 if believed {
@@ -326,10 +327,11 @@ impl Daemon<'_> {
 
     /// Writes down that somebody looks at chains that are seen for the first time and not due: what passes from now on was
     /// missed, and `runner why` does not say that nobody looks. Later ticks write of them only when they are due.
-    fn mark_first_seen(&mut self, looked_at: &[(Booked, Decision)], known: &HashMap<String, Timestamp>, now: Timestamp) {
+    fn mark_first_seen(&mut self, looked_at: &[(Rc<Booked>, Decision)], known: &HashMap<String, Timestamp>, now: Timestamp) {
         let is_due = |decision: &Decision| !decision.run.is_empty() || !decision.given_up.is_empty();
         let machine = self.parts.state.machine();
-        let of = |(chain, decision): &(Booked, Decision)| (chain.slots_of(machine).to_owned(), chain.name().to_owned(), decision.watermark);
+        let of =
+            |(chain, decision): &(Rc<Booked>, Decision)| (chain.slots_of(machine).to_owned(), chain.name().to_owned(), decision.watermark);
         let new = looked_at.iter().filter(|(chain, decision)| !known.contains_key(chain.name()) && !is_due(decision));
         let marks = new.map(of).collect();
         self.parts.state.mark(marks, now);
