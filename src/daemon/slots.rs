@@ -11,7 +11,7 @@ use super::state::{Answer, Loaded, begun_for_nothing};
 use super::{Daemon, LEAD, Mode, Offer, TickAnswer};
 use crate::config::keys::Missed;
 use crate::names::{RunId, counted};
-use crate::schedule::agenda::{Decision, GivenUp, Why, believe, why_unwanted};
+use crate::schedule::agenda::{Decision, GivenUp, MINUTE, Why, believe, why_unwanted};
 use crate::store::Slot;
 use crate::trigger::{Trigger, TriggerKind};
 
@@ -46,14 +46,17 @@ impl Daemon<'_> {
 
     /// While it was held the clock was set, or the machine slept: the rules of what was missed hold for it, too.
     fn judge_again(&self, offer: &mut Offer, now: Timestamp) {
-        if now.duration_since(offer.due) <= LEAD {
+        let late = now.duration_since(offer.due);
+        if late <= LEAD {
             return;
         }
         let chain = self.booked(&offer.chain).and_then(|chain| Some((chain, chain.schedule.as_ref()?, offer.slot.time()?)));
         if let Some((chain, schedule, at)) = chain {
             let policy = chain.policy(self.parts.state.machine());
             offer.unwanted = offer.unwanted.or_else(|| why_unwanted(schedule, &policy, at, now).map(reason));
-            offer.trigger.kind = TriggerKind::Missed;
+            if late > MINUTE {
+                offer.trigger.kind = TriggerKind::Missed;
+            }
         }
     }
 

@@ -420,6 +420,16 @@ fn a_slot_is_ours_before_it_is_due_and_begins_when_it_is() {
     assert_eq!(machine.history("a"), [(at("2026-05-04T12:10:00Z"), "done".to_owned())]);
 }
 
+#[test]
+fn a_loop_that_comes_a_second_late_does_not_call_it_missed() {
+    let machine = Machine::new("2026-05-04T12:05:00Z", EVERY_TEN);
+    let mut play = hold(&machine, machine.daemon());
+    play.pass(LEAD + SignedDuration::from_secs(1));
+    play.wake();
+    play.settle();
+    assert_eq!(play.fired(), ["a schedule 2026-05-04T12:10:00+00:00"]);
+}
+
 #[rstest]
 #[case::killed(false)]
 #[case::stopped(true)]
