@@ -2,8 +2,8 @@
 //! chain, which is locked while its run goes on; the kernel gives it back when the process ends, however it ends.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf, absolute};
 
 use jiff::Timestamp;
@@ -43,9 +43,25 @@ pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId, user: Option<(&P
     }
 }
 
+/// Makes the file of a chain's mark, if there is none: without one nobody can tell of a run that it never had it. What fails here
+/// is told when the mark is taken.
+pub fn make_place(state_dir: Option<&Path>, chain: &str) {
+    if let Some(dir) = state_dir.map(|dir| dir.join(DIR_NAME)) {
+        let _ = open_in(&dir, chain);
+    }
+}
+
+/// Only the first one has to make the directory.
+fn open_in(dir: &Path, chain: &str) -> io::Result<File> {
+    let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).open(dir.join(chain));
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir).and_then(|()| open()),
+        opened => opened,
+    }
+}
+
 fn take_in(dir: &Path, chain: &str, run: &RunId, user: Option<(&Path, &str)>) -> io::Result<Result<File, String>> {
-    fs::create_dir_all(dir)?;
-    let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(dir.join(chain))?;
+    let mut file = open_in(dir, chain)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -63,10 +79,11 @@ fn take_in(dir: &Path, chain: &str, run: &RunId, user: Option<(&Path, &str)>) ->
     text.extend(new.as_deref().into_iter().chain(known).take(REMEMBERED).flat_map(|line| [line, "\n"]));
     let runs = had.lines().filter(|line| !line.starts_with(USED_BY));
     text.extend(runs.take(REMEMBERED - 1).flat_map(|line| [line, "\n"]));
-    file.rewind()?;
     // In one piece, and cut afterwards: whoever is killed here leaves the run in it or not, but nothing else.
-    file.write_all(text.as_bytes())?;
-    file.set_len(text.len() as u64)?;
+    file.write_all_at(text.as_bytes(), 0)?;
+    if had.len() > text.len() {
+        file.set_len(text.len() as u64)?;
+    }
     Ok(Ok(file))
 }
 
@@ -75,7 +92,7 @@ fn line(run: &str) -> String {
 }
 
 fn read(file: &mut File) -> io::Result<String> {
-    let mut had = Vec::new();
+    let mut had = Vec::with_capacity(1024);
     file.take(LONGEST).read_to_end(&mut had)?;
     Ok(String::from_utf8_lossy(&had).into_owned())
 }
@@ -150,6 +167,10 @@ mod tests {
         assert!(take("a", 4).is_ok());
         assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()), "it is remembered");
         assert!(!never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "nobody knows");
+        make_place(Some(dir.path()), "c");
+        assert!(never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "nobody ever had it");
+        make_place(Some(dir.path()), "a");
+        assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()), "what is there stays");
         assert!(super::take(None, "a", &RunId::new("", 5, 0), None).unwrap().is_none());
     }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::audience::Audience;
 use super::exit::{Exit, Failure};
-use super::outside::{Surroundings, book_of, judge_daemon, local_zone};
+use super::outside::{Stamp, Surroundings, book_of, judge_daemon, load_first, local_zone};
 use super::print;
 use super::record::Record;
 use super::run::tell_findings;
@@ -42,7 +42,8 @@ pub(super) const LAST_WORDS: Duration = Duration::from_secs(5);
 /// # Errors
 /// The configuration is wrong; what a daemon stands on cannot be had.
 pub fn daemon(settings: &Settings, signals: Signals) -> Result<Exit, Failure> {
-    let ready = Ready::new(settings)?;
+    let (loaded, stamp) = load_first(settings)?;
+    let ready = Ready::new(settings, loaded, stamp)?;
     let without_schedule = ready.chains.iter().all(|chain| chain.schedule.is_none() || !chain.named.enabled);
     if without_schedule && queues::of_daemon(&ready.config, &mut Vec::new()).is_empty() {
         log::warn!("no chain has a schedule, and [daemon] names no queues: nothing will happen until the configuration says so");
@@ -62,7 +63,8 @@ pub fn daemon(settings: &Settings, signals: Signals) -> Result<Exit, Failure> {
 /// # Errors
 /// The configuration is wrong, or there is no state: nothing was started.
 pub fn tick(settings: &Settings) -> Result<Exit, Failure> {
-    let ready = Ready::new(settings)?;
+    // It does not ask whether its configuration has changed.
+    let ready = Ready::new(settings, settings.load()?, Stamp::new())?;
     let place = own_place(&ready.state);
     // A tick without a state would fire slots twice: it says so at once.
     let mut store = Some(place.open(now()).map_err(failure)?);
@@ -111,6 +113,7 @@ fn now() -> Timestamp {
 /// A configuration that can be used.
 struct Ready {
     config: Config,
+    stamp: Stamp,
     state: StateSettings,
     chains: Vec<Booked>,
     daemon: DaemonSettings,
@@ -118,8 +121,8 @@ struct Ready {
 }
 
 impl Ready {
-    fn new(settings: &Settings) -> Result<Self, Failure> {
-        let Loaded { config, state, mut findings, push, .. } = settings.load()?;
+    fn new(settings: &Settings, loaded: Loaded, stamp: Stamp) -> Result<Self, Failure> {
+        let Loaded { config, state, mut findings, push, .. } = loaded;
         let chains = book_of(&config, &mut findings);
         let daemon = judge_daemon(&config, &mut findings);
         let (errors, told) = part_findings(without_repeats(findings), settings.strict);
@@ -127,7 +130,7 @@ impl Ready {
             return Err(Failure::Config(errors));
         }
         tell_findings(&told);
-        Ok(Self { config, state, chains, daemon, push })
+        Ok(Self { config, stamp, state, chains, daemon, push })
     }
 
     fn drive(
@@ -159,7 +162,7 @@ impl Ready {
         let state = state.with_marks(place.state_dir.clone());
         let mut alarm = ClockAlarm::new().context("the kernel gives no timer")?;
         let built = BUILT.parse().context("the build date")?;
-        let mut surroundings = Surroundings::new(settings, self.config, place, managed, audience);
+        let mut surroundings = Surroundings::new(settings, (self.config, self.stamp), place, managed, audience);
         let parts = Parts { fleet: Fleet::new(driver), ids, state, alarm: &mut alarm, outside: &mut surroundings, built };
         systemd::ready(managed);
         let mut daemon = Daemon::new(parts, self.chains);

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 
 use super::audience::Audience;
 use super::daemon::LAST_WORDS;
+use super::exit::Failure;
 #[cfg(feature = "http")]
 use super::lock_view;
 use super::prepare::{Prepared, prepare};
@@ -24,14 +25,13 @@ use super::web::{Web, answer_tick};
 use super::work::{TaskFinder, telling};
 use crate::chain::Driver;
 use crate::chain::fleet::Ready;
-use crate::chain::run::Run;
 use crate::clock::{Clock, SystemClock};
 use crate::config::load::include_dir;
 use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::DaemonSettings;
 use crate::config::{Config, Finding, chains};
 use crate::daemon::book::{Booked, read_schedules};
-use crate::daemon::{Outside, Refused, TickAnswer, View};
+use crate::daemon::{Kept, Outside, Refused, TickAnswer, View};
 use crate::event::RunRef;
 use crate::hook::HookRun;
 #[cfg(feature = "http")]
@@ -44,7 +44,8 @@ use crate::notify::systemd;
 use crate::store::Owner;
 use crate::store::open::Place;
 use crate::store::wake::Alarm;
-use crate::worker::{self, Orders};
+
+use crate::worker::{self, Orders, Worker};
 use crate::zone;
 
 /// Files, variables, the configuration in force, and those who look at us.
@@ -66,14 +67,16 @@ pub struct Surroundings<'a> {
 }
 
 /// What the files of a configuration look like.
-type Stamp = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
+pub type Stamp = Vec<(PathBuf, Option<Seen>)>;
+/// What a file or directory looks like: its number, its size, when it was changed last.
+type Seen = (u64, u64, i64, i64);
 
 impl<'a> Surroundings<'a> {
-    /// Those of this configuration. `managed` is whether a service manager listens.
-    pub fn new(settings: &'a Settings, config: Config, place: Place, managed: bool, audience: Audience) -> Self {
+    /// Those of this configuration, which has looked like `stamp`. `managed` is whether a service manager listens.
+    pub fn new(settings: &'a Settings, (config, stamp): (Config, Stamp), place: Place, managed: bool, audience: Audience) -> Self {
         let stop_time = DaemonSettings::new(&config, &mut Vec::new()).stop_time;
         Self {
-            stamp: stamp(&config),
+            stamp,
             settings,
             config,
             place,
@@ -118,27 +121,60 @@ fn has_paths_of(stamp: &Stamp, config: &Config) -> bool {
     stamp.iter().map(|(path, _)| path).eq(paths(config).collect::<Vec<_>>().iter())
 }
 
-fn stamp(config: &Config) -> Stamp {
+fn stamp(paths: impl Iterator<Item = PathBuf>) -> Stamp {
     let look = |path: PathBuf| {
-        let seen = fs::metadata(&path).ok().map(|found| (found.ino(), found.size(), found.mtime(), found.mtime_nsec()));
+        let seen = seen_of(&path);
         (path, seen)
     };
-    paths(config).map(look).collect()
+    paths.map(look).collect()
+}
+
+/// Reads the configuration, and what its files looked like before they were read: what changes meanwhile is seen the next
+/// time. `known` are the paths that it is believed to have; where it has others, it is read again.
+///
+/// # Errors
+/// It cannot be read.
+fn load_seen(settings: &Settings, known: Stamp) -> Result<(Loaded, Stamp), Failure> {
+    let loaded = settings.load()?;
+    if has_paths_of(&known, &loaded.config) {
+        return Ok((loaded, known));
+    }
+    let seen = stamp(paths(&loaded.config));
+    Ok((settings.load()?, seen))
+}
+
+/// The same for the first time.
+///
+/// # Errors
+/// It cannot be read.
+pub fn load_first(settings: &Settings) -> Result<(Loaded, Stamp), Failure> {
+    let file = settings.config_file.iter().filter_map(|file| std::path::absolute(file).ok());
+    load_seen(settings, stamp(file))
+}
+
+fn seen_of(path: &Path) -> Option<Seen> {
+    fs::metadata(path).ok().map(|found| (found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
 }
 
 impl Outside for Surroundings<'_> {
     fn prepare(&mut self, chain: &Booked) -> Result<Ready, String> {
-        let settings = chain.named.chain.clone();
-        let dir = find_task_dir(None, &settings).map_err(|failure| failure.to_string())?;
-        let Prepared { setup, findings, lock, .. } = prepare(&self.config, settings, Vec::new(), &dir);
-        let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
-        if !errors.is_empty() {
-            return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
-        }
+        let (ready, told) = self.make_ready(chain)?;
         tell_findings(&told);
-        let mut setup = setup.ok_or_else(|| format!("{} cannot be used", dir.display()))?;
-        setup.beside_others = true;
-        Ok(Ready { setup: Rc::new(setup), variables: program_variables(self.settings, &dir), lock })
+        Ok(ready)
+    }
+
+    fn prepare_ahead(&mut self, chain: &Booked) -> Option<Kept> {
+        let dir = find_task_dir(None, &chain.named.chain).ok()?;
+        mark::make_place(self.place.state_dir.as_deref(), chain.name());
+        let seen = seen_of(&dir);
+        let (ready, told) = self.make_ready(chain).ok()?;
+        Some(Box::new(move || {
+            let same = seen.is_some() && seen_of(&dir) == seen;
+            same.then(|| {
+                tell_findings(&told);
+                ready
+            })
+        }))
     }
 
     fn refused(&mut self, chain: &Booked, run: &RunRef, why: Refused<'_>, driver: &mut Driver<'_>) -> Option<HookRun> {
@@ -164,7 +200,7 @@ impl Outside for Surroundings<'_> {
     }
 
     fn has_changed(&mut self) -> bool {
-        stamp(&self.config) != self.stamp
+        stamp(paths(&self.config)) != self.stamp
     }
 
     fn reload(&mut self) -> Result<Vec<Booked>, String> {
@@ -239,7 +275,7 @@ impl Outside for Surroundings<'_> {
         self.audience.note(view);
         if view.stopping && !self.told_stopping {
             self.told_stopping = true;
-            systemd::stopping_within(self.managed, longest_stop(self.stop_time, view.runs));
+            systemd::stopping_within(self.managed, longest_stop(self.stop_time, view));
         }
         let text = summary(view);
         if text != self.shown {
@@ -250,16 +286,24 @@ impl Outside for Surroundings<'_> {
 }
 
 impl Surroundings<'_> {
-    fn read_again(&mut self) -> Result<Vec<Booked>, String> {
-        // Whatever comes of it: the same files are not read twice. What they look like is asked before they are read: what
-        // changes meanwhile is seen the next time.
-        self.stamp = stamp(&self.config);
-        let load = || self.settings.load().map_err(|failure| failure.to_string());
-        let (mut loaded, mut seen) = (load()?, self.stamp.clone());
-        if !has_paths_of(&seen, &loaded.config) {
-            seen = stamp(&loaded.config);
-            loaded = load()?;
+    /// A chain as it is now, and what is to be told of it.
+    fn make_ready(&self, chain: &Booked) -> Result<(Ready, Vec<Finding>), String> {
+        let settings = chain.named.chain.clone();
+        let dir = find_task_dir(None, &settings).map_err(|failure| failure.to_string())?;
+        let Prepared { setup, findings, lock, .. } = prepare(&self.config, settings, Vec::new(), &dir);
+        let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
+        if !errors.is_empty() {
+            return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
         }
+        let mut setup = setup.ok_or_else(|| format!("{} cannot be used", dir.display()))?;
+        setup.beside_others = true;
+        Ok((Ready { setup: Rc::new(setup), variables: program_variables(self.settings, &dir), lock }, told))
+    }
+
+    fn read_again(&mut self) -> Result<Vec<Booked>, String> {
+        // Whatever comes of it: the same files are not read twice.
+        self.stamp = stamp(paths(&self.config));
+        let (loaded, seen) = load_seen(self.settings, self.stamp.clone()).map_err(|failure| failure.to_string())?;
         let Loaded { config, mut findings, push, .. } = loaded;
         let chains = book_of(&config, &mut findings);
         let daemon = judge_daemon(&config, &mut findings);
@@ -281,9 +325,11 @@ impl Surroundings<'_> {
     }
 }
 
-/// How long a stop may take: what runs may go on for, is then ended, and is written down.
-fn longest_stop(stop_time: Duration, runs: &[Run]) -> Duration {
-    let ending = runs.iter().map(|run| run.setup().longest_stop()).max();
+/// How long a stop may take: what runs, chains and jobs, may go on for, is then ended, and is written down.
+fn longest_stop(stop_time: Duration, view: &View<'_>) -> Duration {
+    let runs = view.runs.iter().map(|run| run.setup().longest_stop());
+    let jobs = view.crew.worker().into_iter().flat_map(Worker::jobs).map(|job| job.longest_stop());
+    let ending = runs.chain(jobs).max();
     ending.map_or(LAST_WORDS, |ending| LAST_WORDS.saturating_add(stop_time).saturating_add(ending))
 }
 

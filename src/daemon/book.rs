@@ -2,6 +2,7 @@
 //! the zone and the stored watermarks are handed in.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -25,7 +26,8 @@ pub struct Booked {
 /// All of them, and what is due.
 #[derive(Debug, Default)]
 pub struct Book {
-    chains: Vec<Booked>,
+    /// Shared with whoever acts on one: a chain has dozens of settings, and fifty may be due in one moment.
+    chains: Vec<Rc<Booked>>,
     agenda: Agenda,
     by_name: HashMap<String, usize>,
     /// For each entry of the agenda its place in `chains`.
@@ -104,6 +106,7 @@ impl Book {
         }
         let stored = entries.iter().map(|entry: &Entry| entry.watermark).collect();
         let by_name = chains.iter().enumerate().map(|(place, chain)| (chain.name().to_owned(), place)).collect();
+        let chains = chains.into_iter().map(Rc::new).collect();
         Self { agenda: Agenda::new(entries, now), chains, by_name, places, stored }
     }
 
@@ -120,12 +123,12 @@ impl Book {
     }
 
     /// The chains, in the order of the configuration.
-    pub fn chains(&self) -> &[Booked] {
+    pub fn chains(&self) -> &[Rc<Booked>] {
         &self.chains
     }
 
     /// The chain of this name.
-    pub fn chain(&self, name: &str) -> Option<&Booked> {
+    pub fn chain(&self, name: &str) -> Option<&Rc<Booked>> {
         self.by_name.get(name).map(|place| &self.chains[*place])
     }
 
@@ -135,25 +138,25 @@ impl Book {
     }
 
     /// What is due by now, by chain.
-    pub fn take_due(&mut self, now: Timestamp) -> Vec<(&Booked, Decision)> {
+    pub fn take_due(&mut self, now: Timestamp) -> Vec<(Rc<Booked>, Decision)> {
         let (places, chains) = (&self.places, &self.chains);
-        self.agenda.take_due(now).into_iter().map(|(entry, decision)| (&chains[places[entry]], decision)).collect()
+        self.agenda.take_due(now).into_iter().map(|(entry, decision)| (chains[places[entry]].clone(), decision)).collect()
     }
 
     /// What is due in the minute of `now`, for a tick: by the stored watermarks, which it leaves as they are.
-    pub fn due_in_minute(&self, now: Timestamp) -> Vec<(&Booked, Decision)> {
+    pub fn due_in_minute(&self, now: Timestamp) -> Vec<(Rc<Booked>, Decision)> {
         let due = self.agenda.entries().iter().zip(&self.places).zip(&self.stored);
-        due.map(|((entry, place), stored)| (&self.chains[*place], tick(&entry.schedule, &entry.policy, *stored, now))).collect()
+        due.map(|((entry, place), stored)| (self.chains[*place].clone(), tick(&entry.schedule, &entry.policy, *stored, now))).collect()
     }
 
     /// What has come by `now`, for somebody who asks while the book is open; what was decided stays so.
-    pub fn due_for_tick(&self, now: Timestamp) -> Vec<(&Booked, Decision)> {
+    pub fn due_for_tick(&self, now: Timestamp) -> Vec<(Rc<Booked>, Decision)> {
         let due = self.agenda.entries().iter().zip(&self.places);
-        due.map(|(entry, place)| (&self.chains[*place], decide(&entry.schedule, &entry.policy, entry.watermark, now))).collect()
+        due.map(|(entry, place)| (self.chains[*place].clone(), decide(&entry.schedule, &entry.policy, entry.watermark, now))).collect()
     }
 
     /// The enabled chains that want a run at each start of the machine.
-    pub fn at_boot(&self) -> impl Iterator<Item = &Booked> {
+    pub fn at_boot(&self) -> impl Iterator<Item = &Rc<Booked>> {
         self.agenda.at_boot().map(|entry| &self.chains[self.places[entry]])
     }
 

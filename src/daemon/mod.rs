@@ -1,9 +1,9 @@
 //! Fires chains on their schedules: the daemon until it is told to stop, a tick for one minute. One loop, which sleeps until
 //! the next deadline, a change of the clock, the end of a task, a signal, an answer of the store or a word from outside.
 //!
-//! The way of a slot: `book` says that it is due; the store is asked to claim it, once whoever asks; `overlap` says what
-//! becomes of it when its chain still runs; a run begins, `rounds` lets idle chains follow. The store has its own thread
-//! (`store::desk`): a slow database holds nobody up who must be ended in time.
+//! The way of a slot: `book` says that it is due in a moment ([`LEAD`]); the store is asked to claim it, once whoever asks;
+//! it is held until it is due; `overlap` says what becomes of it when its chain still runs; a run begins, `rounds` lets idle
+//! chains follow. The store has its own thread (`store::desk`): a slow database holds nobody up who must be ended in time.
 
 pub mod book;
 pub mod crew;
@@ -14,11 +14,11 @@ mod runs;
 mod slots;
 mod state;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::alarm::Alarm;
 use crate::chain::Driver;
@@ -42,6 +42,9 @@ use depths::Depths;
 use rounds::Rounds;
 pub use state::{Outbox, State};
 
+/// So long before it is due a slot is asked for, and its chain made ready: when the moment comes, it is ours on disk, and
+/// nothing has to be done but to start it. Longer than a disk needs for a sync, and so short that hardly anybody is killed in it.
+pub const LEAD: SignedDuration = SignedDuration::from_millis(50);
 /// So long a tick waits for a state that does not answer, when there is nothing else to wait for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The signal by which a run is stopped for a newer slot.
@@ -56,6 +59,12 @@ pub trait Outside {
     /// # Errors
     /// Why it cannot be run, in words.
     fn prepare(&mut self, chain: &Booked) -> Result<Ready, String>;
+
+    /// Makes a chain ready a moment before its slot is due: what is kept stands in for [`Outside::prepare`] then. `None` where
+    /// that cannot be; it is tried again, and told, when the run begins.
+    fn prepare_ahead(&mut self, _: &Booked) -> Option<Kept> {
+        None
+    }
 
     /// Starts the chain's hook for a run that does not begin.
     fn refused(&mut self, chain: &Booked, run: &RunRef, why: Refused<'_>, driver: &mut Driver<'_>) -> Option<HookRun>;
@@ -120,6 +129,9 @@ pub struct Refused<'a> {
     pub message: &'a str,
 }
 
+/// A chain that was made ready a moment ago; nothing if its task directory looks different by now.
+pub type Kept = Box<dyn FnOnce() -> Option<Ready>>;
+
 /// Hears which runs a tick has begun.
 pub type TickAnswer = Box<dyn FnOnce(&[RunRef])>;
 
@@ -151,6 +163,8 @@ struct Offer {
     machine: String,
     trigger: Trigger,
     run: RunId,
+    /// It is not to begin before.
+    due: Timestamp,
     /// It was missed together with one before it.
     follows: bool,
     /// The store knows that its run has begun.
@@ -204,6 +218,10 @@ pub struct Daemon<'a> {
     marks: HashMap<RunId, Mark>,
     /// Runs whose beginning is being written down.
     starting: HashSet<String>,
+    /// Slots that are ours and not due yet, by the time at which they are.
+    held: BTreeMap<Timestamp, Vec<Offer>>,
+    /// What was made ready for runs that have not begun yet.
+    kept: HashMap<RunId, Kept>,
     backlog: HashMap<String, VecDeque<Offer>>,
     /// Runs that are to begin when their lock is ours.
     awaiting: HashMap<RunId, (Offer, Ready)>,
@@ -227,6 +245,8 @@ pub struct Daemon<'a> {
     waits_since: Option<Moment>,
     crew: Crew,
     depths: Depths,
+    /// Something has changed since it was last told how things stand.
+    untold: bool,
 }
 
 /// What keeps us from what we are to do.
@@ -260,6 +280,8 @@ impl<'a> Daemon<'a> {
             newest: None,
             marks: HashMap::new(),
             starting: HashSet::new(),
+            held: BTreeMap::new(),
+            kept: HashMap::new(),
             backlog: HashMap::new(),
             awaiting: HashMap::new(),
             handed_on: HashSet::new(),
@@ -275,6 +297,7 @@ impl<'a> Daemon<'a> {
             waits_since: None,
             crew: Crew::default(),
             depths: Depths::default(),
+            untold: true,
         }
     }
 
@@ -330,8 +353,8 @@ impl<'a> Daemon<'a> {
 
     /// How many runs something is remembered of: those that go on or wait, when all is well.
     pub fn remembered(&self) -> usize {
-        let waiting: usize = self.backlog.values().map(VecDeque::len).sum();
-        waiting + self.awaiting.len() + self.marks.len() + self.starting.len() + self.replaced.len() + self.outcomes.len()
+        let waiting: usize = self.backlog.values().map(VecDeque::len).chain(self.held.values().map(Vec::len)).sum();
+        waiting + self.kept.len() + self.awaiting.len() + self.marks.len() + self.starting.len() + self.replaced.len() + self.outcomes.len()
     }
 
     /// Waits until the newest records are written, but not longer than `limit`.
@@ -357,6 +380,7 @@ impl<'a> Daemon<'a> {
         }
         let Parts { fleet, ids, outside, .. } = &mut self.parts;
         self.crew.ask(&mut **outside, ids, &fleet.driver().world);
+        self.tell();
         // What is kept between runs is given back before we go.
         if self.is_done() && self.parts.fleet.close() {
             let outcomes = std::mem::take(&mut self.outcomes);
@@ -465,18 +489,20 @@ impl<'a> Daemon<'a> {
                 self.crew.hurry(&self.parts.fleet.driver().world);
             }
         }
-        self.tell();
+        self.untold = true;
     }
 
     /// Slots that wait for their turn are left to whoever comes next.
     fn leave_the_rest(&mut self) {
-        let waiting = std::mem::take(&mut self.backlog).into_values().flatten();
+        let held = std::mem::take(&mut self.held).into_values().flatten();
+        let waiting = std::mem::take(&mut self.backlog).into_values().flatten().chain(held);
         let for_locks = std::mem::take(&mut self.awaiting).into_values().map(|(offer, _)| offer);
         let for_locks = for_locks.inspect(|offer| self.parts.fleet.withdraw(&offer.run));
         let begun = waiting.chain(for_locks).filter(|offer| offer.begun).map(|offer| offer.run.as_str().to_owned()).collect();
         self.parts.state.give_back(begun);
         self.rounds = Rounds::default();
         self.starting.clear();
+        self.kept.clear();
     }
 
     /// Somebody outside asks for something. Jobs are counted first, if that was not done just now: the answer, or its
@@ -502,7 +528,11 @@ impl<'a> Daemon<'a> {
         }
     }
 
+    /// Tells how things stand, once for all that has changed: fifty runs that begin together are one change.
     fn tell(&mut self) {
+        if !std::mem::take(&mut self.untold) {
+            return;
+        }
         let empty = Book::default();
         let book = self.book.as_ref().unwrap_or(&empty);
         let view = view(book, &self.parts.fleet, (&self.crew, &self.depths), &self.trouble, self.mode);

@@ -1,6 +1,7 @@
 //! What becomes of a slot that is ours: its run begins, waits for the one before it, follows as an idle one, or is given up.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::book::Booked;
 use super::overlap::{Fate, fate};
@@ -61,7 +62,7 @@ impl Daemon<'_> {
     }
 
     /// The chain of a slot, if it is still there and enabled; otherwise the slot is given up, and told so.
-    fn chain_of(&mut self, offer: &Offer) -> Option<Booked> {
+    fn chain_of(&mut self, offer: &Offer) -> Option<Rc<Booked>> {
         let found = self.booked(&offer.chain).filter(|chain| chain.named.enabled).cloned();
         if found.is_none() {
             let why = "the chain is not in the configuration any more, or not enabled";
@@ -105,7 +106,8 @@ impl Daemon<'_> {
 
     pub(super) fn begin(&mut self, offer: Offer) {
         let Some(chain) = self.chain_of(&offer) else { return };
-        let ready = match self.parts.outside.prepare(&chain) {
+        let kept = self.kept.remove(&offer.run).and_then(|kept| kept());
+        let ready = match kept.map_or_else(|| self.parts.outside.prepare(&chain), Ok) {
             Ok(ready) => ready,
             Err(why) => return self.refuse(&chain, &offer, &why),
         };
@@ -121,7 +123,7 @@ impl Daemon<'_> {
                     self.rounds.ended(&run);
                     self.go_round();
                 }
-                self.tell();
+                self.untold = true;
             }
         }
     }
@@ -141,7 +143,7 @@ impl Daemon<'_> {
         for ended in self.parts.fleet.take_ended() {
             self.ended(&ended);
         }
-        self.tell();
+        self.untold = true;
     }
 
     /// Hears what came of asking for locks.
@@ -254,7 +256,7 @@ impl Daemon<'_> {
             self.outcomes.push((of.clone(), outcome.clone()));
         }
         self.after(&of.id, &of.chain);
-        self.tell();
+        self.untold = true;
     }
 
     /// A place is free: whoever waited for the chain, or for the round, has its turn.

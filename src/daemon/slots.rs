@@ -1,38 +1,77 @@
 //! Which slots are due, whose they are, and what a new configuration makes of them. Starts nothing: what is ours goes to `runs`.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::book::{Book, Booked};
 use super::state::{Answer, Loaded, begun_for_nothing};
-use super::{Daemon, Mode, Offer, TickAnswer};
+use super::{Daemon, LEAD, Mode, Offer, TickAnswer};
 use crate::config::keys::Missed;
 use crate::names::{RunId, counted};
-use crate::schedule::agenda::{Decision, GivenUp, Why, believe, why_unwanted};
+use crate::schedule::agenda::{Decision, GivenUp, MINUTE, Why, believe, why_unwanted};
 use crate::store::Slot;
 use crate::trigger::{Trigger, TriggerKind};
 
 impl Daemon<'_> {
-    /// Takes what is due and asks for its slots; arms the alarm for what comes next.
+    /// Lets begin what is due, asks for the slots of what will be in a moment, and arms the alarm for what comes next.
     pub(super) fn fire(&mut self) {
         if self.mode != Mode::Daemon {
             return;
         }
         let now = self.parts.fleet.wall();
+        self.release(now);
+        let ask_at = self.ask_ahead(now);
+        let wakes = [ask_at, self.parts.state.claims_due().filter(|due| *due > now), self.held.keys().next().copied()];
+        self.parts.alarm.arm(wakes.into_iter().flatten().min());
+    }
+
+    /// Slots that are ours and due now go their way.
+    fn release(&mut self, now: Timestamp) {
+        if self.held.keys().next().is_none_or(|due| *due > now) {
+            return;
+        }
+        // They were asked for by the configuration of a moment ago, and begin by the one that is there now.
+        if self.parts.outside.has_changed() {
+            self.reload();
+        }
+        while let Some(held) = self.held.first_entry().filter(|held| *held.key() <= now) {
+            let mut offers = held.remove();
+            offers.iter_mut().for_each(|offer| self.judge_again(offer, now));
+            self.send_off(offers);
+        }
+    }
+
+    /// While it was held the clock was set, or the machine slept: the rules of what was missed hold for it, too.
+    fn judge_again(&self, offer: &mut Offer, now: Timestamp) {
+        let late = now.duration_since(offer.due);
+        if late <= LEAD {
+            return;
+        }
+        let chain = self.booked(&offer.chain).and_then(|chain| Some((chain, chain.schedule.as_ref()?, offer.slot.time()?)));
+        if let Some((chain, schedule, at)) = chain {
+            let policy = chain.policy(self.parts.state.machine());
+            offer.unwanted = offer.unwanted.or_else(|| why_unwanted(schedule, &policy, at, now).map(reason));
+            if late > MINUTE {
+                offer.trigger.kind = TriggerKind::Missed;
+            }
+        }
+    }
+
+    /// Asks for the slots of the next moment, if that is near. Tells when to look again.
+    fn ask_ahead(&mut self, now: Timestamp) -> Option<Timestamp> {
         if self.parts.state.is_claiming() {
             // One after the other: what comes due meanwhile is asked for together, and by the rules of what was missed when
             // the state was away for long. The answer wakes us.
-            self.parts.alarm.arm(None);
-            return;
+            return None;
         }
-        if self.book.as_ref().and_then(Book::next_deadline).is_some_and(|due| due <= now) && self.parts.outside.has_changed() {
+        let near = now.saturating_add(LEAD).unwrap_or(now);
+        if self.book.as_ref().and_then(Book::next_deadline).is_some_and(|due| due <= near) && self.parts.outside.has_changed() {
             self.reload();
         }
-        if self.book.is_none() {
-            return;
-        }
+        self.book.as_ref()?;
         if let Err(why) = believe(now, self.newest, self.parts.built) {
             let why = why.to_string();
             if self.trouble.no_clock.as_ref() != Some(&why) {
@@ -40,17 +79,18 @@ impl Daemon<'_> {
             }
             self.trouble.no_clock = Some(why);
             // It is set one day, which rings the alarm; or it gets there by itself.
-            self.parts.alarm.arm(self.newest.max(Some(self.parts.built)));
-            return;
+            return self.newest.max(Some(self.parts.built));
         }
         self.trouble.no_clock = None;
         self.take_over_lost(now);
-        let Some(book) = &mut self.book else { return };
-        let due: Vec<(Booked, Decision)> = book.take_due(now).into_iter().map(|(chain, decision)| (chain.clone(), decision)).collect();
-        self.parts.alarm.arm(book.next_deadline());
-        if !due.is_empty() {
-            self.offer_all(&due, TriggerKind::Schedule, now, None);
+        let book = self.book.as_mut()?;
+        if let Some(next) = book.next_deadline().filter(|next| *next <= near) {
+            // What is due at one moment is asked for together; what comes after it, a moment later.
+            let at = next.max(now);
+            let due = book.take_due(at);
+            self.offer_all(&due, TriggerKind::Schedule, at, None);
         }
+        self.book.as_ref()?.next_deadline()?.checked_sub(LEAD).ok()
     }
 
     /// Somebody outside asks for a tick: the slots that have come and that nobody has used. Those still to come in this minute
@@ -59,20 +99,21 @@ impl Daemon<'_> {
         let now = self.parts.fleet.wall();
         let believed = believe(now, self.newest, self.parts.built).is_ok();
         let Some(book) = self.book.as_ref().filter(|_| believed && self.mode == Mode::Daemon) else { return answer(&[]) };
-        let due: Vec<(Booked, Decision)> = book.due_for_tick(now).into_iter().map(|(chain, decision)| (chain.clone(), decision)).collect();
+        let due = book.due_for_tick(now);
         self.offer_all(&due, TriggerKind::Tick, now, Some(answer));
     }
 
-    /// Asks the store for the slots of what is due.
-    fn offer_all(&mut self, due: &[(Booked, Decision)], kind: TriggerKind, now: Timestamp, answer: Option<TickAnswer>) {
+    /// Asks the store for the slots of what is due by `at`, which lies ahead by a moment at most.
+    fn offer_all(&mut self, due: &[(Rc<Booked>, Decision)], kind: TriggerKind, at: Timestamp, answer: Option<TickAnswer>) {
+        let now = self.parts.fleet.wall();
         let (mut offers, mut marks) = (Vec::new(), Vec::new());
         for (chain, decision) in due {
             decision.given_up.iter().for_each(|given_up| tell_given_up(chain, given_up));
-            for (at, slot) in decision.run.iter().enumerate() {
+            for (place, slot) in decision.run.iter().enumerate() {
                 let kind = if slot.late { TriggerKind::Missed } else { kind };
                 let missed = slot.late || slot.at <= self.since;
-                let follows = at > 0 || (missed && chain.named.missed == Missed::All);
-                offers.push(self.new_offer(chain, Slot::At(slot.at), kind, follows));
+                let follows = place > 0 || (missed && chain.named.missed == Missed::All);
+                offers.push(Offer { due: at, ..self.new_offer(chain, Slot::At(slot.at), kind, follows) });
             }
             if !decision.run.is_empty() || !decision.given_up.is_empty() {
                 marks.push((chain.slots_of(self.parts.state.machine()).to_owned(), chain.name().to_owned(), decision.watermark));
@@ -83,6 +124,7 @@ impl Daemon<'_> {
         self.parts.state.mark(marks, now);
     }
 
+    /// A slot on its way, due at once.
     pub(super) fn new_offer(&mut self, chain: &Booked, slot: Slot, kind: TriggerKind, follows: bool) -> Offer {
         let zone = chain.schedule.as_ref().map(|schedule| schedule.zone().clone());
         let scheduled_at = slot.time().zip(zone).map(|(at, zone)| at.to_zoned(zone));
@@ -92,6 +134,7 @@ impl Daemon<'_> {
             slot,
             trigger: Trigger { kind, scheduled_at, window_ends: None },
             run: self.parts.ids.fresh(),
+            due: Timestamp::MIN,
             follows,
             begun: false,
             unwanted: None,
@@ -110,7 +153,22 @@ impl Daemon<'_> {
             let busy = self.is_running(&offer.chain) || others.contains(offer.chain.as_str());
             offer.begun = !idle && !busy && asked.insert(offer.chain.clone());
         }
+        let soon: Vec<Offer> = offers.iter().filter(|offer| offer.begun && offer.due > now).cloned().collect();
         self.parts.state.claim(offers, now, answer);
+        self.prepare_ahead(&soon);
+    }
+
+    /// Makes chains ready while the disk is at work, as long as nothing is due.
+    fn prepare_ahead(&mut self, soon: &[Offer]) {
+        for offer in soon {
+            if self.parts.fleet.wall() >= offer.due {
+                return;
+            }
+            let Some(chain) = self.book.as_ref().and_then(|book| book.chain(&offer.chain)) else { continue };
+            if let Some(kept) = self.parts.outside.prepare_ahead(chain) {
+                self.kept.insert(offer.run.clone(), kept);
+            }
+        }
     }
 
     pub(super) fn reload(&mut self) {
@@ -118,12 +176,14 @@ impl Daemon<'_> {
             Ok(chains) => {
                 log::info!("the configuration was read again: {}", counted(chains.len(), "chain"));
                 self.trouble.refused_config = None;
+                self.kept.clear();
                 let now = self.parts.fleet.wall();
                 match &self.book {
                     Some(book) => {
                         self.book = Some(book.renewed(chains, self.parts.state.machine(), now));
                         self.save_marks(now);
                         self.review_locks();
+                        self.review_held();
                     }
                     None => self.chains = chains,
                 }
@@ -136,19 +196,31 @@ impl Daemon<'_> {
                 self.trouble.refused_config = Some(why);
             }
         }
-        self.tell();
+        self.untold = true;
+    }
+
+    /// A new configuration is in force: what is held of a schedule that is another one now is not wanted.
+    fn review_held(&mut self) {
+        let Some(book) = &self.book else { return };
+        for offer in self.held.values_mut().flatten() {
+            let (Some(chain), Some(at)) = (book.chain(&offer.chain), offer.slot.time()) else { continue };
+            let before = at.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(at);
+            if chain.schedule.as_ref().is_none_or(|schedule| schedule.newest(before, at, 1).is_empty()) {
+                offer.unwanted = Some("the chain has another schedule now");
+            }
+        }
     }
 
     fn save_marks(&mut self, now: Timestamp) {
         let Some(book) = &self.book else { return };
         let stored = book.marks();
         let machine = self.parts.state.machine();
-        let of = |chain: &Booked| Some((chain.slots_of(machine).to_owned(), chain.name().to_owned(), *stored.get(chain.name())?));
+        let of = |chain: &Rc<Booked>| Some((chain.slots_of(machine).to_owned(), chain.name().to_owned(), *stored.get(chain.name())?));
         let marks: Vec<_> = book.chains().iter().filter_map(of).collect();
         self.parts.state.mark(marks, now);
     }
 
-    pub(super) fn booked(&self, chain: &str) -> Option<&Booked> {
+    pub(super) fn booked(&self, chain: &str) -> Option<&Rc<Booked>> {
         self.book.as_ref()?.chain(chain)
     }
 }
@@ -182,7 +254,7 @@ impl Daemon<'_> {
                     && !self.is_stopping()
                 {
                     log::warn!("chain {}: its slot {} was claimed by a process that is gone", offer.chain, offer.slot);
-                    self.offer(offer);
+                    if offer.due > self.parts.fleet.wall() { self.hold(offer) } else { self.offer(offer) }
                 }
             }
             Answer::Begun(offer) if self.is_stopping() => self.parts.state.give_back(vec![offer.run.as_str().to_owned()]),
@@ -228,11 +300,11 @@ impl Daemon<'_> {
         let chains = std::mem::take(&mut self.chains);
         let book = self.book.insert(Book::new(chains, &loaded.marks, self.parts.state.machine(), now));
         let believed = believe(now, self.newest, self.parts.built).is_ok();
-        let due: Vec<(Booked, Decision)> = match self.mode {
-            Mode::Tick if believed => book.due_in_minute(now).into_iter().map(|(chain, decision)| (chain.clone(), decision)).collect(),
+        let due = match self.mode {
+            Mode::Tick if believed => book.due_in_minute(now),
             Mode::Tick | Mode::Daemon | Mode::Stopping(_) => Vec::new(),
         };
-        let boot: Vec<Booked> = book.at_boot().cloned().collect();
+        let boot: Vec<Rc<Booked>> = book.at_boot().cloned().collect();
         match self.mode {
             Mode::Tick => {
                 if believed {
@@ -253,15 +325,16 @@ impl Daemon<'_> {
         let slot = Slot::Boot(self.parts.state.boot_id().to_owned());
         let offers: Vec<Offer> = boot.iter().map(|chain| self.new_offer(chain, slot.clone(), TriggerKind::Boot, false)).collect();
         self.claim(offers, now, None);
-        self.tell();
+        self.untold = true;
     }
 
     /// Writes down that somebody looks at chains that are seen for the first time and not due: what passes from now on was
     /// missed, and `runner why` does not say that nobody looks. Later ticks write of them only when they are due.
-    fn mark_first_seen(&mut self, looked_at: &[(Booked, Decision)], known: &HashMap<String, Timestamp>, now: Timestamp) {
+    fn mark_first_seen(&mut self, looked_at: &[(Rc<Booked>, Decision)], known: &HashMap<String, Timestamp>, now: Timestamp) {
         let is_due = |decision: &Decision| !decision.run.is_empty() || !decision.given_up.is_empty();
         let machine = self.parts.state.machine();
-        let of = |(chain, decision): &(Booked, Decision)| (chain.slots_of(machine).to_owned(), chain.name().to_owned(), decision.watermark);
+        let of =
+            |(chain, decision): &(Rc<Booked>, Decision)| (chain.slots_of(machine).to_owned(), chain.name().to_owned(), decision.watermark);
         let new = looked_at.iter().filter(|(chain, decision)| !known.contains_key(chain.name()) && !is_due(decision));
         let marks = new.map(of).collect();
         self.parts.state.mark(marks, now);
@@ -272,9 +345,9 @@ impl Daemon<'_> {
     fn take_over_lost(&mut self, now: Timestamp) {
         for lost in std::mem::take(&mut self.lost) {
             let Some(chain) = self.booked(&lost.key.chain).filter(|chain| chain.named.enabled).cloned() else { continue };
-            let machine = self.parts.state.machine();
+            let machine = self.parts.state.machine().to_owned();
             let unwanted = match (&lost.key.slot, &chain.schedule) {
-                (Slot::At(at), Some(schedule)) => why_unwanted(schedule, &chain.policy(machine), *at, now).map(reason),
+                (Slot::At(at), Some(schedule)) => why_unwanted(schedule, &chain.policy(&machine), *at, now).map(reason),
                 (Slot::At(_), None) => Some("the chain has no schedule any more"),
                 (Slot::Boot(id), _) => (id != self.parts.state.boot_id()).then_some("it was for an earlier boot"),
             };
@@ -282,26 +355,45 @@ impl Daemon<'_> {
             let mut offer = self.new_offer(&chain, lost.key.slot.clone(), kind, chain.named.missed == Missed::All);
             offer.machine.clone_from(&lost.key.machine);
             offer.unwanted = unwanted;
+            // It may have been claimed a moment before it was due. A tick waits for nobody: it takes its whole minute.
+            if let Some(at) = lost.key.slot.time().filter(|_| self.mode == Mode::Daemon) {
+                offer.due = at.saturating_add(chain.policy(&machine).delay).unwrap_or(at);
+            }
             self.parts.state.take_over(lost, offer, now);
         }
     }
 
-    /// Slots were asked for: those that are ours go their way together.
+    /// Slots were asked for: those that are ours are held until they are due.
     fn claimed(&mut self, offers: Vec<(Offer, bool)>, answer: Option<TickAnswer>) {
         if self.is_stopping() {
             // Whoever comes next takes them over.
             return self.parts.state.give_back(begun_for_nothing(&offers));
         }
+        offers.iter().filter(|(_, ours)| !ours).for_each(|(offer, _)| drop(self.kept.remove(&offer.run)));
         let ours: Vec<Offer> = offers.into_iter().filter_map(|(offer, ours)| ours.then_some(offer)).collect();
         if let Some(answer) = answer {
             answer(&ours.iter().map(Offer::run_ref).collect::<Vec<_>>());
         }
         let now = self.parts.fleet.wall();
+        let (later, due): (Vec<_>, Vec<_>) = ours.into_iter().partition(|offer| offer.due > now);
+        later.into_iter().for_each(|offer| self.hold(offer));
+        self.send_off(due);
+    }
+
+    fn hold(&mut self, offer: Offer) {
+        self.held.entry(offer.due).or_default().push(offer);
+    }
+
+    /// Slots that are ours and due go their way together.
+    fn send_off(&mut self, ours: Vec<Offer>) {
+        let now = self.parts.fleet.wall();
         let (idle, first): (Vec<_>, Vec<_>) =
             ours.into_iter().partition(|offer| self.booked(&offer.chain).is_some_and(|chain| chain.named.idle));
         let going: Vec<RunId> = first.iter().map(|offer| offer.run.clone()).collect();
         for offer in first {
+            let run = offer.run.clone();
             self.offer(offer);
+            self.kept.remove(&run);
         }
         let idle = idle.into_iter().map(|mut offer| {
             let minute = offer.slot.time().filter(|_| offer.trigger.kind != TriggerKind::Missed).unwrap_or(now);

@@ -105,7 +105,8 @@ impl Offer {
 
     fn record(&self, owner: &Owner, now: Timestamp) -> RunRecord {
         let occasion = Occasion { trigger: self.trigger.kind.word().to_owned(), scheduled_at: self.slot.time() };
-        RunRecord::begun(self.run.as_str(), &self.chain, occasion, owner, now)
+        // Written down a moment before it begins.
+        RunRecord::begun(self.run.as_str(), &self.chain, occasion, owner, now.max(self.due))
     }
 }
 
@@ -177,6 +178,15 @@ impl State {
             Pending::Claim(..) | Pending::TakeOver(_) => true,
             Pending::Nothing | Pending::Load | Pending::Count | Pending::Begin(_) => false,
         })
+    }
+
+    /// When the slots that were asked for are due.
+    pub(super) fn claims_due(&self) -> Option<Timestamp> {
+        let due = self.pending.values().filter_map(|pending| match pending {
+            Pending::Claim(offers, _) => offers.iter().map(|offer| offer.due).max(),
+            Pending::Nothing | Pending::Load | Pending::Count | Pending::TakeOver(_) | Pending::Begin(_) => None,
+        });
+        due.max()
     }
 
     /// The chains whose slots are being taken over.

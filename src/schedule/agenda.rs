@@ -17,7 +17,7 @@ use crate::config::keys::Missed;
 /// The most slots that `missed = all` runs at once.
 pub const MOST_CAUGHT_UP: usize = 100;
 /// A slot of this age is on time; a tick looks so far.
-const MINUTE: SignedDuration = SignedDuration::from_secs(60);
+pub const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 /// Slots that are given up are counted so far: there may be millions, and ten thousand chains wake from one sleep.
 const COUNTED: usize = 100;
 

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
@@ -91,6 +92,11 @@ impl Job {
     /// The job.
     pub fn record(&self) -> &JobRecord {
         &self.record
+    }
+
+    /// The longest time its end may take when it is told to stop.
+    pub fn longest_stop(&self) -> Duration {
+        self.frame.setup.longest_stop()
     }
 
     /// What its task has said of itself.

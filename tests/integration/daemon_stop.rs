@@ -132,6 +132,21 @@ fn its_manager_is_asked_for_the_time_that_a_stop_may_take() {
 }
 
 #[test]
+fn a_job_that_takes_its_time_counts_as_well() {
+    let scene = scene("schedule = 0 0 29 2 *\n[queue:q]\ntask_dir = jobs\nkill_after = 9\n[daemon]\nqueues = q\nstop_time = 2h");
+    let scene = scene.dir("jobs").task_at("jobs/1-job.sh", STUBBORN);
+    let socket = manager(&scene.path("notify"));
+    let path = scene.path("notify");
+    let scene = scene.env("NOTIFY_SOCKET", path);
+    scene.run(&["enqueue", "-Q", "q", "job"]).exits(0);
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_file("begun");
+    assert_eq!(asked_for(&socket, &mut running), 7200 + 9 + 5 + 5);
+    running.insist(Signal::TERM);
+    running.finish().exits(0).nothing_alive();
+}
+
+#[test]
 fn where_nothing_runs_it_asks_for_little() {
     let scene = scene("schedule = 0 0 29 2 *\n[daemon]\nstop_time = infinity");
     let socket = manager(&scene.path("notify"));

@@ -21,10 +21,11 @@ impl Moments {
         (self.0 >> 33) % most
     }
 
-    /// Any moment of the next second; every other one is just behind the slots, where there is most to break.
+    /// Any moment of the next second; every other one is around the slots, where there is most to break: from the moment before, in
+    /// which they are claimed, to the first in which their tasks run.
     fn pass(&mut self, round: u32) {
         let into_second = u64::try_from(Timestamp::now().subsec_millisecond()).unwrap();
-        let wait = if round.is_multiple_of(2) { self.next(1000) } else { 1000 - into_second + self.next(40) };
+        let wait = if round.is_multiple_of(2) { self.next(1000) } else { 1000 - into_second.min(940) + self.next(100) - 60 };
         // Not a wait for something: the moment is what is tried.
         std::thread::sleep(Duration::from_millis(wait));
     }

@@ -36,6 +36,8 @@ mod daemon;
 mod daemon_changes;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
 mod daemon_http;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod daemon_order;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
 mod daemon_queue;
 #[cfg(all(feature = "schedule", feature = "http", feature = "postgres"))]
