@@ -272,3 +272,34 @@ fn what_is_doubtful_in_a_schedule_is_told_with_the_line_of_its_rule() {
         good().tasks_at("a", ["1-x.sh"]).config("[chain:a]\ntask_dir = a\nschedule = @daily\n  61 * * * *\n").run(&["check", "--json"]);
     assert_told(&run.exits(78), &["4 error schedule: minute `61`"]);
 }
+
+// ---- check of the daemon -----------------------------------------------------------------------
+
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+#[rstest]
+#[case("listen = 7780", "5 error listen: `7780` is no address with a port")]
+#[case("listen = localhost:778000", "5 error listen: `localhost:778000` is no address with a port")]
+#[case("listen = 127.0.0.1", "5 error listen: `127.0.0.1` is no address with a port")]
+#[case("listen = 0.0.0.0:17780", "5 error listen: 0.0.0.0:17780 can be reached from other machines, and that needs a token_file")]
+#[case("allow = 10.0.0.0/99\nlisten = 127.0.0.1:0", "5 error allow: ")]
+#[case("listen = 127.0.0.1:0\ntoken_file = gone", "6 error token_file: ")]
+#[case("listen = 127.0.0.1:0\ntoken_file = empty", "6 error token_file: ")]
+fn what_the_daemon_refuses_is_an_error_of_check_and_both_name_the_line(#[case] lines: &str, #[case] expected: &str) {
+    let config = format!("[chain:a]\ntask_dir = a\nschedule = @daily\n[daemon]\n{lines}\n");
+    let scene = Scene::new().tasks_at("a", ["1-a.sh"]).file("empty", "\n").raw_config(config);
+    let run = scene.run(&["check", "--json"]).exits(78);
+    assert_told(&run, &[expected]);
+    let (line, message) = expected.split_once(" error ").unwrap();
+    scene.run(&["daemon"]).exits(78).says(&format!("runner.cfg:{line}: {message}"));
+}
+
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+#[test]
+fn a_token_that_is_a_poor_secret_is_a_warning_with_its_line() {
+    let config = "[chain:a]\ntask_dir = a\n[daemon]\nlisten = 127.0.0.1:0\ntoken_file = token\n";
+    let run = Scene::new().tasks_at("a", ["1-a.sh"]).file("token", "short\n").raw_config(config).run(&["check", "--json"]).exits(0);
+    assert_told(&run, &["5 warning token_file: ", "which can be guessed"]);
+    // A token that nobody asks for may be missing.
+    let config = "[chain:a]\ntask_dir = a\n[daemon]\ntoken_file = gone\n";
+    Scene::new().tasks_at("a", ["1-a.sh"]).raw_config(config).run(&["check"]).exits(0);
+}
