@@ -9,9 +9,9 @@ use super::check_schedule::named_chains;
 use super::exit::{Exit, Failure};
 use super::prepare::prepare;
 use super::print;
-use super::settings::{Loaded, Settings, find_task_dir, is_error, program_search, without_repeats};
+use super::settings::{Loaded, Settings, find_main_dir, has_only_main, is_error, program_search, without_repeats};
 use crate::chain::setup::Setup;
-use crate::config::sections::Sections;
+use crate::config::sections::{QUEUE_PREFIX, Sections};
 use crate::config::settings::ChainSettings;
 #[cfg(not(all(feature = "schedule", feature = "store")))]
 use crate::config::settings::StateSettings;
@@ -26,26 +26,35 @@ use crate::process::find_program;
 /// # Errors
 /// The configuration cannot be read, or the result not be written.
 pub fn check(settings: &Settings) -> Result<Exit, Failure> {
-    let Loaded { config, chain: main, state, mut findings, .. } = settings.load()?;
+    let Loaded { config, chain: main, state, mut findings, whole, .. } = settings.load()?;
+    if !whole {
+        // What stands in a file that could not be read is not missing: everything else would be wrong for this reason.
+        return report(settings, &without_repeats(findings));
+    }
     let named = named_chains(&config, &state, &mut findings);
-    queues::read_all(&config, &mut findings);
-    // Whoever only has named chains needs no task_dir in [runner].
-    let has_main = main.task_dir.is_some() || named.is_empty();
+    let queues = queues::read_all(&config, &mut findings);
+    // Whoever only has named chains or queues needs no task_dir in [runner].
+    let has_main = main.task_dir.is_some() || has_only_main(&config);
     let (mut told, mut setups) = (Vec::new(), Vec::new());
     let chains = has_main.then_some(main).into_iter().chain(named.into_iter().map(|named| named.chain));
-    for chain in chains {
+    for chain in chains.chain(queues.into_iter().map(|queue| queue.chain)) {
         told.extend(notes(&config, &chain));
         told.extend(of_programs(&config, &chain));
-        match find_task_dir(None, &chain) {
-            // A named chain without one was told already, with its line.
-            Err(Failure::Config(errors)) => findings.extend(errors.into_iter().filter(|_| chain.name == MAIN_CHAIN)),
-            Err(failure) => return Err(failure),
-            Ok(dir) => {
-                let prepared = prepare(&config, chain, Vec::new(), &dir);
-                findings.extend(prepared.findings);
-                setups.push(prepared.setup);
-            }
+        if chain.task_dir.is_none() && chain.name != MAIN_CHAIN {
+            // That was told already, with its line.
+            continue;
         }
+        let dir = match find_main_dir(&config, None, &chain) {
+            Ok(dir) => dir,
+            Err(Failure::Config(errors)) => {
+                findings.extend(errors);
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
+        let prepared = prepare(&config, chain, Vec::new(), &dir);
+        findings.extend(prepared.findings);
+        setups.push(prepared.setup);
     }
     findings.extend(of_task_sections(&config, &setups));
     findings.extend(setups.iter().flatten().flat_map(left_out));
@@ -61,7 +70,8 @@ fn named_chains(config: &Config, _: &StateSettings, findings: &mut Vec<Finding>)
 /// Sections that speak of a task which no chain has, or of a chain that is none. A chain alone cannot tell: the task may be
 /// another's.
 fn of_task_sections(config: &Config, setups: &[Option<Setup>]) -> Vec<Finding> {
-    let chains: Vec<&str> = chains::names(config).chain([MAIN_CHAIN]).collect();
+    let queues: Vec<String> = queues::names(config).map(|name| format!("{QUEUE_PREFIX}{name}")).collect();
+    let chains: Vec<&str> = chains::names(config).chain([MAIN_CHAIN]).chain(queues.iter().map(String::as_str)).collect();
     // With one chain, or one whose tasks nobody knows, this is not the place.
     if chains.len() == 1 || setups.iter().any(Option::is_none) {
         return Vec::new();
@@ -128,7 +138,8 @@ fn notes(config: &Config, chain: &ChainSettings) -> Vec<Finding> {
     let sections = Sections::for_chain(config, &chain.name);
     let path = sections.of_chain();
     let verdict = |code| chain.task.codes.verdict(&ExitKind::Ended(ProcessEnd::Code(code)));
-    if verdict(2) == Verdict::Halt {
+    // A job that ends so has failed for good, which is what its queue is for.
+    if verdict(2) == Verdict::Halt && !chain.name.starts_with(QUEUE_PREFIX) {
         let message = "a task that exits with 2 halts the chain; grep, ls, make and argparse exit with 2 as well: set halt_codes to another code if tasks end with one of them";
         notes.push(Finding::new(Severity::Note, &path.explain(&keys::HALT_CODES.info).1, message));
     }

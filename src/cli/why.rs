@@ -66,8 +66,11 @@ impl Fact {
 /// # Errors
 /// The chain is not known; the state cannot be read; the result cannot be written.
 pub fn why(settings: &Settings, word: &str) -> Result<Exit, Failure> {
-    let Loaded { config, chain: main, mut findings, .. } = settings.load()?;
-    let chain = if word == MAIN_CHAIN { main } else { find_chain(&config, word, &mut Vec::new())?.chain };
+    let loaded = settings.load()?;
+    let named = (word != MAIN_CHAIN).then(|| find_chain(&loaded.config, word, &mut Vec::new())).transpose();
+    let named = named.map_err(|failure| loaded.cause_of(failure))?.map(|named| named.chain);
+    let Loaded { config, chain: main, mut findings, .. } = loaded;
+    let chain = named.unwrap_or(main);
     let booked = book_of(&config, &mut findings).into_iter().find(|booked| booked.name() == word);
     let (told, zone) = (going::look(), local_zone());
     let mut reading = Reading::open(settings)?;

@@ -303,3 +303,59 @@ fn a_token_that_is_a_poor_secret_is_a_warning_with_its_line() {
     let config = "[chain:a]\ntask_dir = a\n[daemon]\ntoken_file = gone\n";
     Scene::new().tasks_at("a", ["1-a.sh"]).raw_config(config).run(&["check"]).exits(0);
 }
+
+// ---- who has no main chain ---------------------------------------------------------------------
+
+#[test]
+fn a_queue_alone_is_a_whole_configuration() {
+    let config = "[queue:default]\ntask_dir = q.d\n[task:mail]\nmax_time = 5\n[task:gone]\nmax_time = 5\n";
+    let scene = Scene::new().tasks_at("q.d", ["mail.sh"]).raw_config(config);
+    let run = scene.run(&["check", "--json"]).exits(78);
+    assert_told(&run, &["5 error [task:gone]: no chain has a task that is called `gone`"]);
+    assert_eq!(run.json()["errors"], 1, "{run}");
+    Scene::new()
+        .raw_config("[queue:default]\ntask_dir = q.d\n")
+        .run(&["check"])
+        .exits(78)
+        .prints("runner.cfg:2: error: the task directory");
+    // A task of a queue is no slip of the main chain, which is not the only one that has tasks.
+    let scene = good().config("[queue:default]\ntask_dir = q.d\n[task:mail]\nmax_time = 5\n").tasks_at("q.d", ["mail.sh"]);
+    scene.run(&["check"]).exits(0);
+    scene.run(&["--strict"]).exits(0);
+}
+
+#[rstest]
+#[case(&["list"])]
+#[case(&["--dry-run"])]
+#[case(&[])]
+fn who_asks_for_a_main_chain_is_told_of_the_others(#[case] args: &[&str]) {
+    let scene = Scene::new().raw_config("[chain:a]\ntask_dir = a\n[chain:b]\ntask_dir = b\n[queue:q]\ntask_dir = c\n");
+    let run = scene.run(args).exits(78).says("there is no main chain, [runner] has no task_dir; chains: a, b (");
+    run.says("runner list a)").says("queues: q (");
+    Scene::new().raw_config("[runner]\n").run(args).exits(78).says("there is no task directory: name one");
+}
+
+// ---- the cause, and not what follows from it ---------------------------------------------------
+
+#[rstest]
+#[case("[runner\ntask_dir = tasks.d\n")]
+#[case("[runner]\nwhat\ntask_dir = tasks.d\n")]
+fn of_a_file_that_cannot_be_read_only_the_line_is_told(#[case] config: &str) {
+    let scene = good().raw_config(config);
+    let run = scene.run(&["check", "--json"]).exits(78);
+    let errors: Vec<Value> = findings(&run).into_iter().filter(|f| f["severity"] == "error").collect();
+    assert!(!errors.is_empty() && errors.iter().all(|error| error["line"].is_u64()), "{run}");
+    scene.run(&["list"]).exits(78).never_says("no task directory").says("runner.cfg:");
+    scene.run(&["list", "night"]).exits(78).never_says("no chain is called").says("runner.cfg:");
+}
+
+#[test]
+fn of_a_task_directory_that_is_not_there_only_that_is_told() {
+    let scene = Scene::new().raw_config("[runner]\ntask_dir = nowhere.d\nhalt_task = stop.sh\n");
+    let run = scene.run(&["check", "--json"]).exits(78);
+    assert_told(&run, &["2 error the task directory"]);
+    assert!(!told(&run).iter().any(|line| line.contains("halt task")), "{run}");
+    // One that stands elsewhere is missing for a reason of its own.
+    let scene = Scene::new().raw_config("[runner]\ntask_dir = nowhere.d\nhalt_task = /nowhere/stop.sh\n");
+    assert_told(&scene.run(&["check", "--json"]).exits(78), &["2 error the task directory", "3 error the halt task /nowhere/stop.sh"]);
+}
