@@ -104,6 +104,14 @@ pub fn judge_daemon(config: &Config, findings: &mut Vec<Finding>) -> DaemonSetti
     settings
 }
 
+/// What is wrong anywhere in the configuration, as a daemon or a worker would find it, apart from files that it names.
+pub fn judge_all(config: &Config, findings: &mut Vec<Finding>) -> Vec<Booked> {
+    let chains = book_of(config, findings);
+    judge_daemon(config, findings);
+    queues::read_all(config, findings);
+    chains
+}
+
 /// What is wrong with the files that `[daemon]` names. `unreadable` is how grave it is that this user may not read one.
 #[cfg_attr(not(feature = "http"), expect(unused_variables, reason = "nobody reads a token in this program"))]
 pub fn judge_daemon_files(settings: &DaemonSettings, unreadable: Severity, findings: &mut Vec<Finding>) {

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::daemon::BUILT;
 use super::exit::{Exit, Failure};
 use super::lock_view::{holder_in_words, look, needed, waits_for};
-use super::outside::{book_of, local_zone};
+use super::outside::{judge_all, local_zone};
 use super::prepare::prepare;
-use super::settings::{Loaded, Settings, find_chain, find_task_dir, part_findings, without_repeats};
+use super::settings::{Loaded, Settings, find_chain, find_task_dir, is_error, part_findings, without_repeats};
 use super::state::Reading;
 use super::status::ended;
 use super::table;
@@ -71,7 +71,7 @@ pub fn why(settings: &Settings, word: &str) -> Result<Exit, Failure> {
     let named = named.map_err(|failure| loaded.cause_of(failure))?.map(|named| named.chain);
     let Loaded { config, chain: main, mut findings, .. } = loaded;
     let chain = named.unwrap_or(main);
-    let booked = book_of(&config, &mut findings).into_iter().find(|booked| booked.name() == word);
+    let booked = judge_all(&config, &mut findings).into_iter().find(|booked| booked.name() == word);
     let (told, zone) = (going::look(), local_zone());
     let mut reading = Reading::open(settings)?;
     let told = going::of_state(told, reading.state_dir.as_deref(), &zone).into_iter().find(|going| going.chain == word);
@@ -190,7 +190,9 @@ impl Case<'_> {
 
     fn of_configuration(&self, findings: Vec<Finding>) -> Vec<Fact> {
         let mut facts = Vec::new();
-        let (errors, _) = part_findings(without_repeats(findings), self.settings.strict);
+        let (errors, others) = part_findings(without_repeats(findings), self.settings.strict);
+        let suspects = others.iter().filter(|other| is_error(other, true));
+        facts.extend(suspects.map(|suspect| Fact::new("suspect", suspect.to_string()).advice("nothing comes of it; runner check")));
         facts.extend(
             errors.iter().map(|error| Fact::new("wrong", error.to_string()).advice("put it right; runner check shows all there is")),
         );
