@@ -8,18 +8,16 @@ use serde_json::json;
 use super::check_schedule::named_chains;
 use super::exit::{Exit, Failure};
 use super::prepare::prepare;
-use super::print;
-use super::settings::{Loaded, Settings, find_main_dir, has_only_main, is_error, program_search, without_repeats};
+use super::settings::{Loaded, Settings, find_main_dir, has_only_main, is_error, without_repeats};
+use super::{check_programs, print};
 use crate::chain::setup::Setup;
 use crate::config::sections::{QUEUE_PREFIX, Sections};
 use crate::config::settings::ChainSettings;
 #[cfg(not(all(feature = "schedule", feature = "store")))]
 use crate::config::settings::StateSettings;
-use crate::config::value::CommandLine;
 use crate::config::{Config, Finding, Origin, Severity, chains, keys, queues};
 use crate::names::{MAIN_CHAIN, counted, printable, suggestion};
 use crate::outcome::{ExitKind, ProcessEnd, Verdict};
-use crate::process::find_program;
 
 /// Judges the configuration and the task directories; what looks wrong is an error here.
 ///
@@ -39,7 +37,7 @@ pub fn check(settings: &Settings) -> Result<Exit, Failure> {
     let chains = has_main.then_some(main).into_iter().chain(named.into_iter().map(|named| named.chain));
     for chain in chains.chain(queues.into_iter().map(|queue| queue.chain)) {
         told.extend(notes(&config, &chain));
-        told.extend(of_programs(&config, &chain));
+        told.extend(check_programs::of_chain(&config, &chain));
         if chain.task_dir.is_none() && chain.name != MAIN_CHAIN {
             // That was told already, with its line.
             continue;
@@ -53,6 +51,7 @@ pub fn check(settings: &Settings) -> Result<Exit, Failure> {
             Err(failure) => return Err(failure),
         };
         let prepared = prepare(&config, chain, Vec::new(), &dir);
+        told.extend(prepared.setup.as_ref().map(|setup| check_programs::of_tasks(&config, setup)).unwrap_or_default());
         findings.extend(prepared.findings);
         setups.push(prepared.setup);
     }
@@ -150,24 +149,6 @@ fn notes(config: &Config, chain: &ChainSettings) -> Vec<Finding> {
         ));
     }
     notes
-}
-
-/// Hooks and interpreters that are not there.
-fn of_programs(config: &Config, chain: &ChainSettings) -> Vec<Finding> {
-    let sections = Sections::for_chain(config, &chain.name);
-    let search = program_search(config);
-    let programs = [
-        (&keys::TASK_HOOK.info, &chain.task_hook),
-        (&keys::CHAIN_HOOK.info, &chain.chain_hook),
-        (&keys::INTERPRETER.info, &chain.task.interpreter),
-    ];
-    let missing = |(key, command): (&keys::KeyInfo, &Option<CommandLine>)| {
-        let command = command.as_ref()?;
-        let is_there = find_program(command.program().as_ref(), search.as_deref()).is_some_and(|path| path.is_file());
-        let message = || format!("{} = {}: there is no such program", key.name, command.program());
-        (!is_there).then(|| Finding::new(Severity::Suspect, &sections.of_chain().explain(key).1, message()))
-    };
-    programs.into_iter().filter_map(missing).collect()
 }
 
 fn left_out(setup: &Setup) -> Vec<Finding> {

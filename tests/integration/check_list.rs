@@ -359,3 +359,68 @@ fn of_a_task_directory_that_is_not_there_only_that_is_told() {
     let scene = Scene::new().raw_config("[runner]\ntask_dir = nowhere.d\nhalt_task = /nowhere/stop.sh\n");
     assert_told(&scene.run(&["check", "--json"]).exits(78), &["2 error the task directory", "3 error the halt task /nowhere/stop.sh"]);
 }
+
+// ---- programs that would not start -------------------------------------------------------------
+
+#[test]
+fn an_interpreter_of_one_task_has_to_be_there_as_that_of_all() {
+    let config = "[task:a]\ninterpreter = bshx -e\n[chain:n]\ntask_dir = n\n[task:x]\ninterpreter = ./gone\n[queue:q]\ntask_dir = q\n[task:y]\ninterpreter = zshx\n";
+    let scene = good().tasks_at("n", ["1-x.sh"]).tasks_at("q", ["y.sh"]).config(config);
+    let run = scene.run(&["check", "--json"]).exits(78).ran_nothing();
+    let line = config.lines().position(|line| line.contains("bshx")).unwrap() + 1;
+    assert_told(&run, &[&format!("{line} error interpreter = bshx: there is no such program")]);
+    assert_told(&run, &["6 error interpreter = ", "/gone: there is no such program", "10 error interpreter = zshx"]);
+    assert_eq!(run.json()["errors"], 3, "{run}");
+}
+
+#[rstest]
+#[case("#!/usr/bin/pithon3\nx\n", "the interpreter `/usr/bin/pithon3` in the first line of")]
+#[case("", "is empty: begin it with a line such as #!/bin/sh")]
+#[case("#!/bin/sh\r\nexit 0\r\n", "the interpreter `/bin/sh\\r` in the first line of")]
+#[case("#!/bin/sh -e\r\nexit 0\r\n", "ends with a carriage return, which `/bin/sh` takes for a part of its argument")]
+#[case("#!/usr/bin/env pithon3\n", "`pithon3`, which the first line of")]
+#[case("#!/usr/bin/env -S pithon3 -u\n", "`pithon3`, which the first line of")]
+#[case("echo hello\n", "is no program: begin it with a line such as #!/bin/sh")]
+#[case("#!\n", "has a first line that names no interpreter")]
+#[case("#!/etc\n", "the interpreter `/etc` in the first line of")]
+#[case("\u{feff}#!/bin/sh\n", "begins with a byte order mark")]
+fn a_first_line_that_starts_nothing_is_a_warning(#[case] content: &str, #[case] expected: &str) {
+    let config = "[runner]\ntask_hook = ./hook\n[chain:n]\ntask_dir = n\n[queue:q]\ntask_dir = q\n";
+    let mut scene = good().config(config);
+    for path in ["tasks.d/3-x", "n/1-x", "q/x", "hook"] {
+        scene = scene.file(path, content).mode(path, 0o755);
+    }
+    let run = scene.run(&["check", "--json"]).exits(0);
+    let found: Vec<String> = told(&run).into_iter().filter(|line| line.contains(expected)).collect();
+    assert_eq!(found.len(), 4, "{run}");
+    assert!(found.iter().all(|line| line.contains("warning") && line.contains("cannot start: ")), "{found:?}");
+    // And so it is when it runs.
+    let run = good().file("tasks.d/3-x", content).mode("tasks.d/3-x", 0o755).run(&["--only", "3-x", "-s", "runner.max_tries=1"]);
+    // What a shell makes of an option it does not know is its own affair.
+    if !content.contains("sh -e") {
+        run.exits(1);
+    }
+}
+
+#[rstest]
+#[case("#!/bin/sh\nexit 0\n")]
+#[case("#! /bin/sh -e\n")]
+#[case("#!/usr/bin/env -S A=1 sh -e\n")]
+#[case("#!/usr/bin/env -i sh\n")]
+#[case("MZ\0binary of another system")]
+fn a_first_line_that_may_start_is_no_finding(#[case] content: &str) {
+    let scene = good().file("tasks.d/3-x", content).mode("tasks.d/3-x", 0o755);
+    let run = scene.run(&["check", "--json"]).exits(0);
+    assert_eq!(run.json()["warnings"], 0, "{run}");
+    // What an interpreter reads needs no such line.
+    let scene = good().file("tasks.d/3-x", "echo hello\n").config("[runner]\ninterpreter = sh\n");
+    assert_eq!(scene.run(&["check", "--json"]).exits(0).json()["warnings"], 0);
+}
+
+#[test]
+fn a_hook_and_a_halt_task_that_nobody_may_execute_are_warnings() {
+    let config = "[runner]\nchain_hook = ./hook\nhalt_task = stop\n";
+    let scene = good().config(config).file("hook", "#!/bin/sh\n").mode("hook", 0o644).file("tasks.d/stop", "#!/bin/sh\n");
+    let run = scene.run(&["check", "--json"]).exits(0);
+    assert_told(&run, &["warning chain_hook cannot start: ", "/hook may not be executed", "the halt task cannot start: "]);
+}
