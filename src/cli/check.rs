@@ -11,11 +11,11 @@ use super::prepare::prepare;
 use super::settings::{Loaded, Settings, find_main_dir, has_only_main, is_error, without_repeats};
 use super::{check_programs, print};
 use crate::chain::setup::Setup;
-use crate::config::sections::{QUEUE_PREFIX, Sections};
+use crate::config::sections::{QUEUE_PREFIX, Sections, near_miss};
 use crate::config::settings::ChainSettings;
 #[cfg(not(all(feature = "schedule", feature = "store")))]
 use crate::config::settings::StateSettings;
-use crate::config::{Config, Finding, Origin, Severity, chains, keys, queues};
+use crate::config::{Config, Finding, Origin, Section, Severity, chains, keys, queues};
 use crate::names::{MAIN_CHAIN, counted, printable, suggestion};
 use crate::outcome::{ExitKind, ProcessEnd, Verdict};
 
@@ -56,6 +56,7 @@ pub fn check(settings: &Settings) -> Result<Exit, Failure> {
         setups.push(prepared.setup);
     }
     findings.extend(of_task_sections(&config, &setups));
+    findings.extend(of_near_misses(&config, &setups));
     findings.extend(setups.iter().flatten().flat_map(left_out));
     told.extend(findings);
     report(settings, &without_repeats(told))
@@ -90,6 +91,17 @@ fn of_task_sections(config: &Config, setups: &[Option<Setup>]) -> Vec<Finding> {
         findings.push(Finding::new(Severity::Suspect, &section.origin, format!("[{}]: {wrong}", section.name)));
     }
     findings
+}
+
+/// Sections of the user's that nearly are ones of runner's. A task's old section is none.
+fn of_near_misses(config: &Config, setups: &[Option<Setup>]) -> Vec<Finding> {
+    let is_task = |word: &str| setups.iter().flatten().flat_map(|setup| &setup.tasks).any(|task| task.name.answers_to(word));
+    let near = |section: &Section| {
+        let meant = near_miss(&section.name).filter(|_| !is_task(&section.name))?;
+        let message = format!("nothing is read from [{}], it is the user's own section; did you mean [{meant}]?", section.name);
+        Some(Finding::new(Severity::Note, &section.origin, message))
+    };
+    config.sections().filter_map(near).collect()
 }
 
 fn report(settings: &Settings, findings: &[Finding]) -> Result<Exit, Failure> {

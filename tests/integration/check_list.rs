@@ -424,3 +424,22 @@ fn a_hook_and_a_halt_task_that_nobody_may_execute_are_warnings() {
     let run = scene.run(&["check", "--json"]).exits(0);
     assert_told(&run, &["warning chain_hook cannot start: ", "/hook may not be executed", "the halt task cannot start: "]);
 }
+
+// ---- slips in the name of a section ------------------------------------------------------------
+
+#[test]
+fn a_section_that_is_nearly_one_of_ours_is_a_note() {
+    let config = "[tasks:a]\nmax_time = 1\n[Chain:n]\ntask_dir = n\n[runer]\nmax_tries = 2\n[hg]\nremote = x\n[demon]\nmax_time = 1\n";
+    let scene = good().task("4-demon.sh", "exit 0").config(config);
+    let run = scene.run(&["check", "--json", "-s", "Runner.max_tries=1"]).exits(0);
+    assert_told(
+        &run,
+        &[
+            "1 note nothing is read from [tasks:a], it is the user's own section; did you mean [task:a]?",
+            "3 note nothing is read from [Chain:n], it is the user's own section; did you mean [chain:n]?",
+            "5 note nothing is read from [runer], it is the user's own section; did you mean [runner]?",
+            "- note nothing is read from [Runner], it is the user's own section; did you mean [runner]?",
+        ],
+    );
+    assert!(!told(&run).iter().any(|line| line.contains("[hg]") || line.contains("[demon]")), "{run}");
+}
