@@ -13,7 +13,7 @@ use crate::config::settings::{ChainSettings, TaskSettings};
 use crate::config::value::CommandLine;
 use crate::config::{Config, Finding, Origin, Severity, chains, keys, queues};
 use crate::environment::{Environment, Variables};
-use crate::names::{MAIN_CHAIN, TaskName, suggestion};
+use crate::names::{MAIN_CHAIN, TaskName, counted, suggestion};
 use crate::process::state::UNKILLABLE_AFTER;
 use crate::process::user::Identity;
 use crate::task::graph::{Plan, Resolver};
@@ -92,7 +92,7 @@ impl Setup {
         };
         findings.extend(of_halt);
         if found.tasks.is_empty() {
-            findings.push(Finding::about(Severity::Warning, format!("there is no task in {}", dir.display())));
+            findings.push(Finding::about(Severity::Warning, format!("there is no task in {}{}", dir.display(), why_none(&found.left_out))));
         }
         let mut setup = Self {
             variables: Rc::new(environment.variables(sections.variables(None), &[])),
@@ -201,6 +201,9 @@ impl Setup {
         match called.as_slice() {
             [index] => Ok(*index),
             [] => {
+                if let Some((name, reason)) = self.left_out.iter().find(|(name, _)| name.answers_to(word)) {
+                    return Err(format!("`{word}` is no task: {name} is left out, {reason}"));
+                }
                 let names = self.tasks.iter().flat_map(|task| [task.name.short(), task.name.text()]);
                 Err(format!("no task is called `{word}`{}", suggestion(word, names)))
             }
@@ -227,6 +230,17 @@ impl Halt {
         let own = chain.of_task(sections, &name, findings).0;
         let settings = Rc::new(TaskSettings { interpreter: chain.task.interpreter.clone(), ..TaskSettings::clone(&own) });
         Some(Self { path, settings })
+    }
+}
+
+/// Why a directory that is not empty has no task: the tail of a message.
+fn why_none(left_out: &[(TaskName, LeftOut)]) -> String {
+    let Some(((name, reason), others)) = left_out.split_first() else { return String::new() };
+    let files = counted(left_out.len(), "file");
+    if others.iter().all(|(_, other)| other == reason) {
+        format!("; {files} left out: {reason}")
+    } else {
+        format!("; {files} left out, such as {name}: {reason} (runner check names all)")
     }
 }
 
