@@ -11,6 +11,7 @@ use serde_json::json;
 use super::exit::{Exit, Failure};
 use super::lock_view::{holder_in_words, look, needed, waits_for};
 use super::outside::{judge_all, local_zone};
+use super::prepare::refuse_errors;
 use super::queue_status;
 use super::schedule::rules;
 use super::settings::{Loaded, Settings, is_error, without_repeats};
@@ -181,9 +182,12 @@ fn add_signs_of_life(settings: &Settings, status: &mut Status) -> Result<(), Fai
 // ---- what is known ---------------------------------------------------------------------------------
 
 fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
-    let Loaded { config, chain: main, mut findings, .. } = settings.load()?;
+    let Loaded { config, chain: main, mut findings, whole, .. } = settings.load()?;
     let booked = judge_all(&config, &mut findings);
     if let Some(word) = words.iter().find(|word| *word != MAIN_CHAIN && booked.iter().all(|chain| chain.name() != word.as_str())) {
+        if !whole {
+            refuse_errors(settings, findings)?;
+        }
         let near = suggestion(word, booked.iter().map(Booked::name).chain([MAIN_CHAIN]));
         return Err(Failure::Usage(format!("no chain is called `{word}`{near}")));
     }

@@ -349,6 +349,17 @@ fn of_a_file_that_cannot_be_read_only_the_line_is_told(#[case] config: &str) {
     scene.run(&["list", "night"]).exits(78).never_says("no chain is called").says("runner.cfg:");
 }
 
+#[cfg(all(feature = "schedule", feature = "store"))]
+#[rstest]
+#[case("now")]
+#[case("schedule")]
+#[case("status")]
+#[case("why")]
+fn nobody_misses_a_chain_in_a_file_that_cannot_be_read(#[case] command: &str) {
+    let scene = Scene::new().raw_config("[chain:a]\ntask_dir = a\n[my\n");
+    scene.run(&[command, "a"]).exits(78).never_says("no chain is called").says("runner.cfg:3:");
+}
+
 #[test]
 fn of_a_task_directory_that_is_not_there_only_that_is_told() {
     let scene = Scene::new().raw_config("[runner]\ntask_dir = nowhere.d\nhalt_task = stop.sh\n");
