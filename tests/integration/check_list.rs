@@ -4,6 +4,8 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::scene::{Outcome, Scene};
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+use crate::scene::{is_root_or_skipped, set_mode};
 
 fn good() -> Scene {
     Scene::new().tasks(["1-a.sh", "2-b.sh", "halt.sh"])
@@ -302,6 +304,21 @@ fn a_token_that_is_a_poor_secret_is_a_warning_with_its_line() {
     // A token that nobody asks for may be missing.
     let config = "[chain:a]\ntask_dir = a\n[daemon]\ntoken_file = gone\n";
     Scene::new().tasks_at("a", ["1-a.sh"]).raw_config(config).run(&["check"]).exits(0);
+}
+
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+#[test]
+fn a_token_that_only_the_user_of_the_daemon_may_read_is_no_error_of_check() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let config = "[chain:a]\ntask_dir = a\n[daemon]\nlisten = 127.0.0.1:0\ntoken_file = token\n";
+    let scene = Scene::new().tasks_at("a", ["1-a.sh"]).file("token", "0123456789abcdef\n").mode("token", 0o600).raw_config(config);
+    assert_eq!(scene.run(&["check", "--json"]).exits(0).json()["warnings"], 0);
+    set_mode(scene.root(), 0o755);
+    let scene = scene.under(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    assert_told(&scene.run(&["check", "--json"]).exits(0), &["5 warning token_file: ", "Permission denied"]);
+    scene.run(&["daemon"]).exits(78).says("runner.cfg:5: token_file: ");
 }
 
 // ---- who has no main chain ---------------------------------------------------------------------
