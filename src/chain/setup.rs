@@ -11,9 +11,9 @@ use crate::config::keys::Output;
 use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, TaskSettings};
 use crate::config::value::CommandLine;
-use crate::config::{Config, Finding, Origin, Severity, chains, keys};
+use crate::config::{Config, Finding, Origin, Severity, chains, keys, queues};
 use crate::environment::{Environment, Variables};
-use crate::names::{MAIN_CHAIN, TaskName, suggestion};
+use crate::names::{MAIN_CHAIN, TaskName, counted, suggestion};
 use crate::process::state::UNKILLABLE_AFTER;
 use crate::process::user::Identity;
 use crate::task::graph::{Plan, Resolver};
@@ -73,7 +73,8 @@ impl Setup {
     /// Makes the main chain ready. What is wrong goes to `findings`; `None` when the directory itself cannot be used.
     pub fn new(config: &Config, chain: ChainSettings, dir: &Path, environment: &Environment, findings: &mut Vec<Finding>) -> Option<Self> {
         let sections = Sections::new(config, &chain.name);
-        let halt = Halt::new(&sections, &chain, dir, findings);
+        let mut of_halt = Vec::new();
+        let halt = Halt::new(&sections, &chain, dir, &mut of_halt);
         let halt_path = halt.as_ref().map(|halt| halt.path.as_path());
         let has_interpreter = |name: &TaskName| !sections.of_task(name).explain(&keys::INTERPRETER.info).0.is_empty();
         let found = match TaskDir::read(dir, halt_path, has_interpreter) {
@@ -84,11 +85,14 @@ impl Setup {
                     chain.task_dir.as_ref().is_some_and(|configured| std::path::absolute(configured).is_ok_and(|path| path == dir));
                 let origin = if configured { sections.of_chain().explain(&keys::TASK_DIR.info).1 } else { Origin::CommandLine };
                 findings.push(Finding::error(&origin, error.to_string()));
+                // In a directory that is not there, nothing is.
+                findings.extend(of_halt.into_iter().filter(|_| halt_path.is_some_and(|path| !path.starts_with(dir))));
                 return None;
             }
         };
+        findings.extend(of_halt);
         if found.tasks.is_empty() {
-            findings.push(Finding::about(Severity::Warning, format!("there is no task in {}", dir.display())));
+            findings.push(Finding::about(Severity::Warning, format!("there is no task in {}{}", dir.display(), why_none(&found.left_out))));
         }
         let mut setup = Self {
             variables: Rc::new(environment.variables(sections.variables(None), &[])),
@@ -197,6 +201,9 @@ impl Setup {
         match called.as_slice() {
             [index] => Ok(*index),
             [] => {
+                if let Some((name, reason)) = self.left_out.iter().find(|(name, _)| name.answers_to(word)) {
+                    return Err(format!("`{word}` is no task: {name} is left out, {reason}"));
+                }
                 let names = self.tasks.iter().flat_map(|task| [task.name.short(), task.name.text()]);
                 Err(format!("no task is called `{word}`{}", suggestion(word, names)))
             }
@@ -226,6 +233,17 @@ impl Halt {
     }
 }
 
+/// Why a directory that is not empty has no task: the tail of a message.
+fn why_none(left_out: &[(TaskName, LeftOut)]) -> String {
+    let Some(((name, reason), others)) = left_out.split_first() else { return String::new() };
+    let files = counted(left_out.len(), "file");
+    if others.iter().all(|(_, other)| other == reason) {
+        format!("; {files} left out: {reason}")
+    } else {
+        format!("; {files} left out, such as {name}: {reason} (runner check names all)")
+    }
+}
+
 /// The path of a task, in one allocation: a join makes two, and there may be thousands.
 fn file_in(dir: &Path, name: &TaskName) -> PathBuf {
     let mut path = PathBuf::with_capacity(dir.as_os_str().len() + name.file().len() + 1);
@@ -250,7 +268,7 @@ fn judge_sections(config: &Config, setup: &Setup, findings: &mut Vec<Finding>) {
     let names: LazyCell<HashSet<&str>, _> =
         LazyCell::new(|| setup.tasks.iter().flat_map(|task| [task.name.text(), task.name.short()]).collect());
     let left_out: HashSet<&str> = setup.left_out.iter().flat_map(|(name, _)| [name.text(), name.short()]).collect();
-    let several = setup.chain.name != MAIN_CHAIN || chains::names(config).next().is_some();
+    let several = setup.chain.name != MAIN_CHAIN || chains::names(config).chain(queues::names(config)).next().is_some();
     for section in config.sections() {
         let word = match section.name.split_once(':') {
             Some(("task", word)) => word.strip_prefix(&format!("{}/", setup.chain.name)).unwrap_or(word),

@@ -8,46 +8,55 @@ use serde_json::json;
 use super::check_schedule::named_chains;
 use super::exit::{Exit, Failure};
 use super::prepare::prepare;
-use super::print;
-use super::settings::{Loaded, Settings, find_task_dir, is_error, program_search, without_repeats};
+use super::settings::{Loaded, Settings, find_main_dir, has_only_main, is_error, without_repeats};
+use super::{check_programs, print};
 use crate::chain::setup::Setup;
-use crate::config::sections::Sections;
+use crate::config::sections::{QUEUE_PREFIX, Sections, near_miss};
 use crate::config::settings::ChainSettings;
 #[cfg(not(all(feature = "schedule", feature = "store")))]
 use crate::config::settings::StateSettings;
-use crate::config::value::CommandLine;
-use crate::config::{Config, Finding, Origin, Severity, chains, keys, queues};
+use crate::config::{Config, Finding, Origin, Section, Severity, chains, keys, queues};
 use crate::names::{MAIN_CHAIN, counted, printable, suggestion};
 use crate::outcome::{ExitKind, ProcessEnd, Verdict};
-use crate::process::find_program;
 
 /// Judges the configuration and the task directories; what looks wrong is an error here.
 ///
 /// # Errors
 /// The configuration cannot be read, or the result not be written.
 pub fn check(settings: &Settings) -> Result<Exit, Failure> {
-    let Loaded { config, chain: main, state, mut findings, .. } = settings.load()?;
+    let Loaded { config, chain: main, state, mut findings, whole, .. } = settings.load()?;
+    if !whole {
+        // What stands in a file that could not be read is not missing: everything else would be wrong for this reason.
+        return report(settings, &without_repeats(findings));
+    }
     let named = named_chains(&config, &state, &mut findings);
-    queues::read_all(&config, &mut findings);
-    // Whoever only has named chains needs no task_dir in [runner].
-    let has_main = main.task_dir.is_some() || named.is_empty();
+    let queues = queues::read_all(&config, &mut findings);
+    // Whoever only has named chains or queues needs no task_dir in [runner].
+    let has_main = main.task_dir.is_some() || has_only_main(&config);
     let (mut told, mut setups) = (Vec::new(), Vec::new());
     let chains = has_main.then_some(main).into_iter().chain(named.into_iter().map(|named| named.chain));
-    for chain in chains {
+    for chain in chains.chain(queues.into_iter().map(|queue| queue.chain)) {
         told.extend(notes(&config, &chain));
-        told.extend(of_programs(&config, &chain));
-        match find_task_dir(None, &chain) {
-            // A named chain without one was told already, with its line.
-            Err(Failure::Config(errors)) => findings.extend(errors.into_iter().filter(|_| chain.name == MAIN_CHAIN)),
-            Err(failure) => return Err(failure),
-            Ok(dir) => {
-                let prepared = prepare(&config, chain, Vec::new(), &dir);
-                findings.extend(prepared.findings);
-                setups.push(prepared.setup);
-            }
+        told.extend(check_programs::of_chain(&config, &chain));
+        if chain.task_dir.is_none() && chain.name != MAIN_CHAIN {
+            // That was told already, with its line.
+            continue;
         }
+        let dir = match find_main_dir(&config, None, &chain) {
+            Ok(dir) => dir,
+            Err(Failure::Config(errors)) => {
+                findings.extend(errors);
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
+        let prepared = prepare(&config, chain, Vec::new(), &dir);
+        told.extend(prepared.setup.as_ref().map(|setup| check_programs::of_tasks(&config, setup)).unwrap_or_default());
+        findings.extend(prepared.findings);
+        setups.push(prepared.setup);
     }
     findings.extend(of_task_sections(&config, &setups));
+    findings.extend(of_near_misses(&config, &setups));
     findings.extend(setups.iter().flatten().flat_map(left_out));
     told.extend(findings);
     report(settings, &without_repeats(told))
@@ -61,7 +70,8 @@ fn named_chains(config: &Config, _: &StateSettings, findings: &mut Vec<Finding>)
 /// Sections that speak of a task which no chain has, or of a chain that is none. A chain alone cannot tell: the task may be
 /// another's.
 fn of_task_sections(config: &Config, setups: &[Option<Setup>]) -> Vec<Finding> {
-    let chains: Vec<&str> = chains::names(config).chain([MAIN_CHAIN]).collect();
+    let queues: Vec<String> = queues::names(config).map(|name| format!("{QUEUE_PREFIX}{name}")).collect();
+    let chains: Vec<&str> = chains::names(config).chain([MAIN_CHAIN]).chain(queues.iter().map(String::as_str)).collect();
     // With one chain, or one whose tasks nobody knows, this is not the place.
     if chains.len() == 1 || setups.iter().any(Option::is_none) {
         return Vec::new();
@@ -81,6 +91,17 @@ fn of_task_sections(config: &Config, setups: &[Option<Setup>]) -> Vec<Finding> {
         findings.push(Finding::new(Severity::Suspect, &section.origin, format!("[{}]: {wrong}", section.name)));
     }
     findings
+}
+
+/// Sections of the user's that nearly are ones of runner's. A task's old section is none.
+fn of_near_misses(config: &Config, setups: &[Option<Setup>]) -> Vec<Finding> {
+    let is_task = |word: &str| setups.iter().flatten().flat_map(|setup| &setup.tasks).any(|task| task.name.answers_to(word));
+    let near = |section: &Section| {
+        let meant = near_miss(&section.name).filter(|_| !is_task(&section.name))?;
+        let message = format!("nothing is read from [{}], it is the user's own section; did you mean [{meant}]?", section.name);
+        Some(Finding::new(Severity::Note, &section.origin, message))
+    };
+    config.sections().filter_map(near).collect()
 }
 
 fn report(settings: &Settings, findings: &[Finding]) -> Result<Exit, Failure> {
@@ -128,7 +149,8 @@ fn notes(config: &Config, chain: &ChainSettings) -> Vec<Finding> {
     let sections = Sections::for_chain(config, &chain.name);
     let path = sections.of_chain();
     let verdict = |code| chain.task.codes.verdict(&ExitKind::Ended(ProcessEnd::Code(code)));
-    if verdict(2) == Verdict::Halt {
+    // A job that ends so has failed for good, which is what its queue is for.
+    if verdict(2) == Verdict::Halt && !chain.name.starts_with(QUEUE_PREFIX) {
         let message = "a task that exits with 2 halts the chain; grep, ls, make and argparse exit with 2 as well: set halt_codes to another code if tasks end with one of them";
         notes.push(Finding::new(Severity::Note, &path.explain(&keys::HALT_CODES.info).1, message));
     }
@@ -139,24 +161,6 @@ fn notes(config: &Config, chain: &ChainSettings) -> Vec<Finding> {
         ));
     }
     notes
-}
-
-/// Hooks and interpreters that are not there.
-fn of_programs(config: &Config, chain: &ChainSettings) -> Vec<Finding> {
-    let sections = Sections::for_chain(config, &chain.name);
-    let search = program_search(config);
-    let programs = [
-        (&keys::TASK_HOOK.info, &chain.task_hook),
-        (&keys::CHAIN_HOOK.info, &chain.chain_hook),
-        (&keys::INTERPRETER.info, &chain.task.interpreter),
-    ];
-    let missing = |(key, command): (&keys::KeyInfo, &Option<CommandLine>)| {
-        let command = command.as_ref()?;
-        let is_there = find_program(command.program().as_ref(), search.as_deref()).is_some_and(|path| path.is_file());
-        let message = || format!("{} = {}: there is no such program", key.name, command.program());
-        (!is_there).then(|| Finding::new(Severity::Suspect, &sections.of_chain().explain(key).1, message()))
-    };
-    programs.into_iter().filter_map(missing).collect()
 }
 
 fn left_out(setup: &Setup) -> Vec<Finding> {

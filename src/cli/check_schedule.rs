@@ -1,11 +1,11 @@
-//! What `runner check` finds wrong or remarkable in the schedules of chains, with the line of the rule. Reads nothing but the
-//! configuration.
+//! What `runner check` finds wrong or remarkable in the schedules of chains, with the line of the rule, and in `[daemon]`. Reads
+//! nothing but the configuration, and the token that `[daemon]` names.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::outside::book_of;
+use super::outside::{book_of, judge_daemon, judge_daemon_files};
 use super::table;
 use crate::clock::{Clock, SystemClock};
 use crate::config::chains::NamedChain;
@@ -28,13 +28,17 @@ pub fn named_chains(config: &Config, state: &StateSettings, findings: &mut Vec<F
     for chain in &booked {
         judge(config, state, chain, now, findings);
     }
-    of_queues(config, findings);
+    of_daemon(config, findings);
     booked.into_iter().map(|chain| chain.named).collect()
 }
 
-/// Which queues the daemon works, and what is wrong with that.
-fn of_queues(config: &Config, findings: &mut Vec<Finding>) {
-    let queues = queues::of_daemon(config, findings);
+/// What a daemon would refuse or complain of, and which queues it works.
+fn of_daemon(config: &Config, findings: &mut Vec<Finding>) {
+    let settings = judge_daemon(config, findings);
+    // Whoever checks need not be the user of the daemon; root may read everything.
+    let unreadable = if rustix::process::geteuid().is_root() { Severity::Error } else { Severity::Warning };
+    judge_daemon_files(&settings, unreadable, findings);
+    let queues = queues::of_daemon(config, &mut Vec::new());
     if !queues.is_empty() {
         let place = Sections::for_daemon(config).of_chain().explain(&keys::QUEUES.info).1;
         let names: Vec<String> = queues.iter().map(|queue| format!("{} ({})", queue.name, counted(queue.jobs, "job"))).collect();

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::audience::Audience;
 use super::exit::{Exit, Failure};
-use super::outside::{Stamp, Surroundings, book_of, judge_daemon, load_first, local_zone};
+use super::outside::{Stamp, Surroundings, book_of, judge_daemon, judge_daemon_files, load_first, local_zone};
 use super::print;
 use super::record::Record;
 use super::run::tell_findings;
@@ -18,10 +18,10 @@ use crate::alarm::ClockAlarm;
 use crate::board::Board;
 use crate::chain::fleet::Fleet;
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
 use crate::config::push::PushSettings;
 use crate::config::queues;
 use crate::config::settings::{DaemonSettings, StateSettings};
+use crate::config::{Config, Severity};
 use crate::daemon::book::Booked;
 use crate::daemon::{Daemon, Ended, Outbox, Parts, State};
 use crate::mark;
@@ -43,7 +43,7 @@ pub(super) const LAST_WORDS: Duration = Duration::from_secs(5);
 /// The configuration is wrong; what a daemon stands on cannot be had.
 pub fn daemon(settings: &Settings, signals: Signals) -> Result<Exit, Failure> {
     let (loaded, stamp) = load_first(settings)?;
-    let ready = Ready::new(settings, loaded, stamp)?;
+    let ready = Ready::new(settings, loaded, stamp, true)?;
     let without_schedule = ready.chains.iter().all(|chain| chain.schedule.is_none() || !chain.named.enabled);
     if without_schedule && queues::of_daemon(&ready.config, &mut Vec::new()).is_empty() {
         log::warn!("no chain has a schedule, and [daemon] names no queues: nothing will happen until the configuration says so");
@@ -64,7 +64,7 @@ pub fn daemon(settings: &Settings, signals: Signals) -> Result<Exit, Failure> {
 /// The configuration is wrong, or there is no state: nothing was started.
 pub fn tick(settings: &Settings) -> Result<Exit, Failure> {
     // It does not ask whether its configuration has changed.
-    let ready = Ready::new(settings, settings.load()?, Stamp::new())?;
+    let ready = Ready::new(settings, settings.load()?, Stamp::new(), false)?;
     let place = own_place(&ready.state);
     // A tick without a state would fire slots twice: it says so at once.
     let mut store = Some(place.open(now()).map_err(failure)?);
@@ -121,10 +121,14 @@ struct Ready {
 }
 
 impl Ready {
-    fn new(settings: &Settings, loaded: Loaded, stamp: Stamp) -> Result<Self, Failure> {
+    /// `listens` is whether it answers HTTP; a tick does not, and needs no token.
+    fn new(settings: &Settings, loaded: Loaded, stamp: Stamp, listens: bool) -> Result<Self, Failure> {
         let Loaded { config, state, mut findings, push, .. } = loaded;
         let chains = book_of(&config, &mut findings);
         let daemon = judge_daemon(&config, &mut findings);
+        if listens {
+            judge_daemon_files(&daemon, Severity::Error, &mut findings);
+        }
         let (errors, told) = part_findings(without_repeats(findings), settings.strict);
         if !errors.is_empty() {
             return Err(Failure::Config(errors));

@@ -1,7 +1,10 @@
 //! `runner enqueue`: adds jobs to a queue and prints their ids. What was printed is durable.
 
 use std::cell::LazyCell;
+use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,11 +21,12 @@ use super::state::{failure, own_place};
 use crate::clock::{Clock, SystemClock};
 use crate::config::queues::QueueSettings;
 use crate::config::value;
-use crate::names::suggestion;
+use crate::names::{TaskName, counted, suggestion};
 use crate::queue::judge_task;
 use crate::schedule::when;
 use crate::store::job::{Existing, NewJob};
 use crate::store::wake;
+use crate::task::left_over;
 use crate::zone;
 
 /// Adds jobs.
@@ -53,7 +57,42 @@ pub fn enqueue(settings: &Settings, args: EnqueueArgs) -> Result<Exit, Failure> 
     } else {
         print::text(&ids.iter().map(|id| format!("{id}\n")).collect::<String>())?;
     }
+    warn_of_missing(&queues, &jobs);
     Ok(Exit::Done)
+}
+
+/// Tells of jobs whose task is not there. The worker may well be on another machine, or the task still to come: nothing is
+/// refused for it, and where the directory cannot be read here nothing is said. A job that gives its task's file name costs
+/// one look; only where that is not there the names of the directory are read.
+fn warn_of_missing(queues: &[QueueSettings], jobs: &[Line]) {
+    /// A list may hold thousands.
+    const TOLD: usize = 3;
+    let (mut seen, mut names, mut missing) = (HashSet::new(), HashMap::new(), 0_usize);
+    for job in jobs.iter().filter(|job| seen.insert((job.queue(), job.task.as_str()))) {
+        let queue = queues.iter().find(|queue| queue.name == job.queue());
+        let Some(dir) = queue.and_then(|queue| queue.chain.task_dir.as_deref()) else { continue };
+        if dir.join(&job.task).is_file() {
+            continue;
+        }
+        let known: &Option<Vec<TaskName>> = names.entry(dir).or_insert_with(|| names_in(dir));
+        let Some(known) = known.as_ref().filter(|known| known.iter().all(|name| !name.answers_to(&job.task))) else { continue };
+        missing += 1;
+        if missing <= TOLD {
+            let near = suggestion(&job.task, known.iter().flat_map(|name| [name.short(), name.text()]));
+            let dir = dir.display();
+            log::warn!("no task in {dir} is called `{}`: its job fails where the worker has none either{near}", job.task);
+        }
+    }
+    if missing > TOLD {
+        log::warn!("so it is with {} more", counted(missing - TOLD, "task"));
+    }
+}
+
+/// The names of a directory that may be tasks; `None` where it cannot be read.
+fn names_in(dir: &Path) -> Option<Vec<TaskName>> {
+    let names = fs::read_dir(dir).ok()?.map(|entry| entry.map(|entry| TaskName::parse(entry.file_name())));
+    let names = names.collect::<Result<Vec<_>, _>>().ok()?;
+    Some(names.into_iter().filter(|name| !name.text().starts_with('.') && left_over(name.text()).is_none()).collect())
 }
 
 fn refuse_unknown(queues: &[QueueSettings], name: &str) -> Result<(), Failure> {

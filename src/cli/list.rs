@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 use super::exit::{Exit, Failure};
 use super::prepare::{prepare, refuse_errors};
 use super::print;
-use super::settings::{Loaded, Settings, find_chain, find_task_dir};
+use super::settings::{Loaded, Settings, find_chain, find_main_dir};
 use crate::chain::setup::{Setup, Task};
 use crate::config::keys::{self, KeyInfo, Scope};
 use crate::config::queues::{self, QueueSettings};
@@ -20,9 +20,14 @@ use crate::names::{MAIN_CHAIN, counted, printable};
 /// # Errors
 /// There is no such chain; the configuration or the directory is wrong; the result cannot be written.
 pub fn list(settings: &Settings, chain: &str) -> Result<Exit, Failure> {
-    let Loaded { config, chain: main, mut findings, .. } = settings.load()?;
-    let chain_settings = if chain == MAIN_CHAIN { main } else { find_chain(&config, chain, &mut findings)?.chain };
-    let dir = find_task_dir(None, &chain_settings)?;
+    let loaded = settings.load()?;
+    let mut told = Vec::new();
+    let own =
+        if chain == MAIN_CHAIN { Ok(loaded.chain.clone()) } else { find_chain(&loaded.config, chain, &mut told).map(|own| own.chain) };
+    let chain_settings = own.map_err(|failure| loaded.cause_of(failure))?;
+    let dir = find_main_dir(&loaded.config, None, &chain_settings).map_err(|failure| loaded.cause_of(failure))?;
+    let Loaded { config, mut findings, .. } = loaded;
+    findings.extend(told);
     let prepared = prepare(&config, chain_settings, findings, &dir);
     for finding in refuse_errors(settings, prepared.findings)? {
         log::debug!("{finding}");

@@ -5,6 +5,7 @@ pub mod args;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod audience;
 mod check;
+mod check_programs;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod check_schedule;
 #[cfg(feature = "schedule")]

@@ -102,7 +102,10 @@ impl Ended {
 
 /// Makes all of them ready before the first begins: a person is there to put right what is wrong with one.
 fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Ready>, Config, StateSettings, PushSettings), Failure> {
-    let Loaded { config, chain: main, findings, state, push } = settings.load()?;
+    let Loaded { config, chain: main, findings, state, push, whole } = settings.load()?;
+    if !whole {
+        refuse_errors(settings, findings.clone())?;
+    }
     let mut told = findings.clone();
     let all = chains::read_all(&config, &mut told);
     let mut wanted = Vec::new();

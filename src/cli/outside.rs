@@ -29,7 +29,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::load::include_dir;
 use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::DaemonSettings;
-use crate::config::{Config, Finding, chains};
+use crate::config::{Config, Finding, Severity, chains};
 use crate::daemon::book::{Booked, read_schedules};
 use crate::daemon::{Kept, Outside, Refused, TickAnswer, View};
 use crate::event::RunRef;
@@ -98,13 +98,32 @@ pub fn book_of(config: &Config, findings: &mut Vec<Finding>) -> Vec<Booked> {
     read_schedules(chains, &local_zone(), findings)
 }
 
-/// What is wrong with `[daemon]`.
+/// What is wrong with `[daemon]`, as far as the configuration itself tells.
 pub fn judge_daemon(config: &Config, findings: &mut Vec<Finding>) -> DaemonSettings {
     let settings = DaemonSettings::new(config, findings);
     queues::of_daemon(config, findings);
     #[cfg(feature = "http")]
     super::web::judge(&settings, findings);
     settings
+}
+
+/// What is wrong anywhere in the configuration, as a daemon or a worker would find it, apart from files that it names.
+pub fn judge_all(config: &Config, findings: &mut Vec<Finding>) -> Vec<Booked> {
+    let chains = book_of(config, findings);
+    judge_daemon(config, findings);
+    queues::read_all(config, findings);
+    chains
+}
+
+/// What is wrong with the files that `[daemon]` names. `unreadable` is how grave it is that this user may not read one.
+#[cfg_attr(not(feature = "http"), expect(unused_variables, reason = "nobody reads a token in this program"))]
+pub fn judge_daemon_files(settings: &DaemonSettings, unreadable: Severity, findings: &mut Vec<Finding>) {
+    #[cfg(feature = "http")]
+    super::web::judge_token(settings, unreadable, findings);
+    #[cfg(not(feature = "http"))]
+    if let Some((_, origin)) = &settings.listen {
+        findings.push(Finding::error(origin, "listen: this program was built without the feature `http`"));
+    }
 }
 
 /// The zone of the machine.
@@ -307,6 +326,7 @@ impl Surroundings<'_> {
         let Loaded { config, mut findings, push, .. } = loaded;
         let chains = book_of(&config, &mut findings);
         let daemon = judge_daemon(&config, &mut findings);
+        judge_daemon_files(&daemon, Severity::Error, &mut findings);
         let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
         if !errors.is_empty() {
             return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));

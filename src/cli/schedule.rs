@@ -55,8 +55,9 @@ struct Shown {
 pub fn schedule(settings: &Settings, question: &Question) -> Result<Exit, Failure> {
     let Loaded { config, mut findings, .. } = settings.load()?;
     let all = book_of(&config, &mut findings);
+    let told = refuse_errors(settings, findings)?;
     let chains = choose(&all, &question.chains)?;
-    tell_findings(&refuse_errors(settings, findings)?);
+    tell_findings(&told);
     let (now, local) = (SystemClock::new().wall(), local_zone());
     let read = |option: &str, text: &Option<String>| match text {
         Some(text) => when(text, now, &local).map(Some).map_err(|error| Failure::Usage(format!("{option} {error}"))),

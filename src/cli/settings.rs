@@ -16,7 +16,7 @@ use crate::config::load::{DEFAULT_FILE, LoadError, Override, load};
 use crate::config::push::PushSettings;
 use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, StateSettings, judge_env, judge_keys};
-use crate::config::{Config, Finding, Origin, Severity, value};
+use crate::config::{Config, Finding, Origin, Severity, queues, value};
 use crate::environment::{Environment, variable};
 use crate::names::{MAIN_CHAIN, suggestion};
 use crate::outcome::RunOutcome;
@@ -72,12 +72,14 @@ impl Settings {
     pub fn load(&self) -> Result<Loaded, Failure> {
         let mut findings = Vec::new();
         let config = load(self.config_file.as_deref(), &self.overrides, &mut findings).map_err(unreadable)?;
+        // Of what is said in a file only its syntax is an error here, and then nothing of the file was taken in.
+        let whole = findings.iter().all(|finding| finding.severity != Severity::Error);
         judge_keys(&config, &mut findings);
         judge_env(&config, &mut findings);
         let chain = ChainSettings::of_chain(&config, MAIN_CHAIN, &mut findings);
         let state = StateSettings::new(&config, &mut findings);
         let push = PushSettings::new(&config, &mut findings);
-        Ok(Loaded { config, chain, state, push, findings })
+        Ok(Loaded { config, chain, state, push, whole, findings })
     }
 }
 
@@ -92,8 +94,20 @@ pub struct Loaded {
     pub state: StateSettings,
     /// Who is told of runs.
     pub push: PushSettings,
+    /// Whether every file could be read to its end: else what is missing may stand in one that could not.
+    pub whole: bool,
     /// What is wrong with them.
     pub findings: Vec<Finding>,
+}
+
+impl Loaded {
+    /// Why something was not found: where a file was not read to its end, it may well stand there, and that is the reason.
+    pub fn cause_of(&self, failure: Failure) -> Failure {
+        if self.whole {
+            return failure;
+        }
+        Failure::Config(self.findings.iter().filter(|finding| finding.severity == Severity::Error).cloned().collect())
+    }
 }
 
 /// Those who are told of runs. `waits` is who waits for them.
@@ -178,6 +192,31 @@ pub fn find_task_dir(typed: Option<&Path>, chain: &ChainSettings) -> Result<Path
         (None, None) => return Err(Failure::config("there is no task directory: name one, or write task_dir into [runner]")),
     };
     std::path::absolute(dir).map_err(|error| Failure::config(format!("{}: {error}", dir.display())))
+}
+
+/// The same for whoever means the main chain, who is told which others there are.
+///
+/// # Errors
+/// As for [`find_task_dir`].
+pub fn find_main_dir(config: &Config, typed: Option<&Path>, chain: &ChainSettings) -> Result<PathBuf, Failure> {
+    if typed.is_some() || chain.task_dir.is_some() || has_only_main(config) {
+        return find_task_dir(typed, chain);
+    }
+    let mut message = "there is no main chain, [runner] has no task_dir".to_owned();
+    let mut others = |kind: &str, names: Vec<&str>, way_out: &str| {
+        if let Some(first) = names.first() {
+            message.push_str(&format!("; {kind}: {} ({})", names.join(", "), way_out.replace("NAME", first)));
+        }
+    };
+    let of_chains = if cfg!(feature = "schedule") { "runner now NAME, runner list NAME" } else { "runner list NAME" };
+    others("chains", chains::names(config).collect(), of_chains);
+    others("queues", queues::names(config).collect(), "runner enqueue, runner work");
+    Err(Failure::config(message))
+}
+
+/// Whether there is neither a chain with a name nor a queue, not even one that is wrong.
+pub fn has_only_main(config: &Config) -> bool {
+    chains::names(config).chain(queues::names(config)).next().is_none()
 }
 
 /// The named chain that a word of the command line means.

@@ -10,7 +10,8 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure};
 use super::lock_view::{holder_in_words, look, needed, waits_for};
-use super::outside::{book_of, local_zone};
+use super::outside::{judge_all, local_zone};
+use super::prepare::refuse_errors;
 use super::queue_status;
 use super::schedule::rules;
 use super::settings::{Loaded, Settings, is_error, without_repeats};
@@ -65,7 +66,7 @@ pub fn status(settings: &Settings, question: &Question) -> Result<Exit, Failure>
     if settings.json {
         print::json(&as_json(&status))?;
     } else {
-        tell_refused(&status);
+        tell_wrong(settings, &status)?;
         print::text(&as_text(&status))?;
     }
     Ok(Exit::Done)
@@ -75,10 +76,18 @@ fn as_json(status: &Status) -> serde_json::Value {
     serde_json::to_value(status).unwrap_or_default()
 }
 
-fn tell_refused(status: &Status) {
+fn tell_wrong(settings: &Settings, status: &Status) -> Result<(), Failure> {
     if let Some(refused) = &status.configuration.refused {
         log::warn!("the configuration has errors, a daemon would not take it over: {}", refused.message.replace('\n', "; "));
+        return Ok(());
     }
+    // A daemon takes these as they are, and whoever wrote them believes that they count.
+    let findings = without_repeats(settings.load()?.findings);
+    let suspect: Vec<String> = findings.iter().filter(|one| is_error(one, true)).map(ToString::to_string).collect();
+    if !suspect.is_empty() {
+        log::warn!("the configuration looks wrong, see runner check: {}", suspect.join("; "));
+    }
+    Ok(())
 }
 
 // ---- again and again -------------------------------------------------------------------------------
@@ -173,9 +182,12 @@ fn add_signs_of_life(settings: &Settings, status: &mut Status) -> Result<(), Fai
 // ---- what is known ---------------------------------------------------------------------------------
 
 fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
-    let Loaded { config, chain: main, mut findings, .. } = settings.load()?;
-    let booked = book_of(&config, &mut findings);
+    let Loaded { config, chain: main, mut findings, whole, .. } = settings.load()?;
+    let booked = judge_all(&config, &mut findings);
     if let Some(word) = words.iter().find(|word| *word != MAIN_CHAIN && booked.iter().all(|chain| chain.name() != word.as_str())) {
+        if !whole {
+            refuse_errors(settings, findings)?;
+        }
         let near = suggestion(word, booked.iter().map(Booked::name).chain([MAIN_CHAIN]));
         return Err(Failure::Usage(format!("no chain is called `{word}`{near}")));
     }

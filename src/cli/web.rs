@@ -1,5 +1,7 @@
 //! The daemon's HTTP: who listens where, and the way of a question to the loop and back.
 
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::exit::Failure;
 use crate::config::settings::DaemonSettings;
-use crate::config::{Finding, Origin};
+use crate::config::{Finding, Origin, Severity};
 use crate::http::guard::{Allow, Guard};
 use crate::http::listen::{ListenAddress, Listener, missing_token};
 use crate::http::server::{Handler, Limits, Reply, Server};
@@ -31,7 +33,7 @@ struct Rules {
     guard: Guard,
 }
 
-/// What is wrong with what `[daemon]` says of HTTP.
+/// What is wrong with what `[daemon]` says of HTTP. Looks at no file.
 pub fn judge(settings: &DaemonSettings, findings: &mut Vec<Finding>) {
     let mut error = |(_, origin): &(String, Origin), key: &str, why: String| findings.push(Finding::error(origin, format!("{key}: {why}")));
     let addresses = settings.listen.as_ref().map(|said| (said, ListenAddress::parse_list(&said.0)));
@@ -51,6 +53,23 @@ pub fn judge(settings: &DaemonSettings, findings: &mut Vec<Finding>) {
     }
 }
 
+/// What is wrong with the token itself; its file is read only where somebody listens. How grave it is that this user may not
+/// read it is for the caller to say: whoever only checks need not be the user of the daemon.
+pub fn judge_token(settings: &DaemonSettings, unreadable: Severity, findings: &mut Vec<Finding>) {
+    let (Some(_), Some((path, origin))) = (&settings.listen, &settings.token_file) else { return };
+    match open_token(path) {
+        Ok((_, complaints)) => {
+            let told = complaints.iter().map(|complaint| Finding::new(Severity::Warning, origin, format!("token_file: {complaint}")));
+            findings.extend(told);
+        }
+        Err(why) => {
+            let denied = File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+            let severity = if denied { unreadable } else { Severity::Error };
+            findings.push(Finding::new(severity, origin, format!("token_file: {why}")));
+        }
+    }
+}
+
 impl Rules {
     /// `None` where nobody listens.
     fn of(settings: &DaemonSettings) -> Result<Option<Self>, Failure> {
@@ -60,17 +79,22 @@ impl Rules {
             None => return Ok(None),
         };
         let allow = settings.allow.as_ref().map(|(text, _)| Allow::parse(text)).transpose().map_err(wrong)?.unwrap_or_default();
-        let token = settings.token_file.as_deref().map(open_token).transpose()?;
+        // What makes it a poor secret was told when the configuration was judged.
+        let token = settings.token_file.as_ref().map(|(path, _)| open_token(path)).transpose();
+        let token = token.map_err(|why| wrong(format!("token_file: {why}")))?.map(|(file, _)| file);
         Ok((!addresses.is_empty()).then(|| Self { addresses, guard: Guard::new(allow, token) }))
     }
 }
 
-/// Whoever can write the file can let himself in; who can read it, too.
-fn open_token(path: &Path) -> Result<TokenFile, Failure> {
-    let file = TokenFile::open(path).map_err(failure)?;
-    file.complaints().iter().for_each(|complaint| log::warn!("[daemon] token_file: {complaint}"));
+/// The tokens, and what makes them poor secrets. Whoever can write the file can let himself in; who can read it, too.
+fn open_token(path: &Path) -> Result<(TokenFile, Vec<String>), String> {
+    let file = TokenFile::open(path).map_err(|error| match error {
+        Error::Token { path, why } => format!("{} {why}", path.display()),
+        other @ (Error::Listen { .. } | Error::Restart { .. } | Error::Start(_) | Error::Ended) => other.to_string(),
+    })?;
     let wrong: Vec<String> = TrustCheck::for_root().map(|mut check| check.check(path)).into_iter().flatten().collect();
-    if wrong.is_empty() { Ok(file) } else { Err(Failure::config(format!("[daemon] token_file: not trusted: {}", wrong.join("; ")))) }
+    let complaints = file.complaints();
+    if wrong.is_empty() { Ok((file, complaints)) } else { Err(format!("not trusted: {}", wrong.join("; "))) }
 }
 
 /// A port that is taken is a resource that is not there (74); a token that cannot be read is the configuration's fault.

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::daemon::BUILT;
 use super::exit::{Exit, Failure};
 use super::lock_view::{holder_in_words, look, needed, waits_for};
-use super::outside::{book_of, local_zone};
+use super::outside::{judge_all, local_zone};
 use super::prepare::prepare;
-use super::settings::{Loaded, Settings, find_chain, find_task_dir, part_findings, without_repeats};
+use super::settings::{Loaded, Settings, find_chain, find_task_dir, is_error, part_findings, without_repeats};
 use super::state::Reading;
 use super::status::ended;
 use super::table;
@@ -69,9 +69,12 @@ impl Fact {
 /// # Errors
 /// The chain is not known; the state cannot be read; the result cannot be written.
 pub fn why(settings: &Settings, word: &str) -> Result<Exit, Failure> {
-    let Loaded { config, chain: main, mut findings, .. } = settings.load()?;
-    let chain = if word == MAIN_CHAIN { main } else { find_chain(&config, word, &mut Vec::new())?.chain };
-    let booked = book_of(&config, &mut findings).into_iter().find(|booked| booked.name() == word);
+    let loaded = settings.load()?;
+    let named = (word != MAIN_CHAIN).then(|| find_chain(&loaded.config, word, &mut Vec::new())).transpose();
+    let named = named.map_err(|failure| loaded.cause_of(failure))?.map(|named| named.chain);
+    let Loaded { config, chain: main, mut findings, .. } = loaded;
+    let chain = named.unwrap_or(main);
+    let booked = judge_all(&config, &mut findings).into_iter().find(|booked| booked.name() == word);
     let (told, zone) = (going::look(), local_zone());
     let mut reading = Reading::open(settings)?;
     let told = going::of_state(told, reading.state_dir.as_deref(), &zone).into_iter().find(|going| going.chain == word);
@@ -191,7 +194,9 @@ impl Case<'_> {
 
     fn of_configuration(&self, findings: Vec<Finding>) -> Vec<Fact> {
         let mut facts = Vec::new();
-        let (errors, _) = part_findings(without_repeats(findings), self.settings.strict);
+        let (errors, others) = part_findings(without_repeats(findings), self.settings.strict);
+        let suspects = others.iter().filter(|other| is_error(other, true));
+        facts.extend(suspects.map(|suspect| Fact::new("suspect", suspect.to_string()).advice("nothing comes of it; runner check")));
         facts.extend(
             errors.iter().map(|error| Fact::new("wrong", error.to_string()).advice("put it right; runner check shows all there is")),
         );

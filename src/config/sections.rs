@@ -27,9 +27,39 @@ pub const ENV_SECTION: &str = "env";
 
 /// Whether runner owns the section: its keys are judged, and it is no plain section of a task.
 pub fn is_owned(section: &str) -> bool {
-    const KINDS: [&str; 4] = ["task:", "env:", "chain:", "queue:"];
-    const NAMES: [&str; 6] = [RUNNER_SECTION, ENV_SECTION, DEFAULT_SECTION, DAEMON_SECTION, METRICS_SECTION, LIVENESS_SECTION];
-    NAMES.contains(&section) || KINDS.iter().any(|kind| section.starts_with(kind))
+    NAMES.contains(&section) || section.split_once(':').is_some_and(|(kind, _)| KINDS.contains(&kind))
+}
+
+/// What stands before the colon of a section that runner owns.
+const KINDS: [&str; 4] = ["task", "env", "chain", "queue"];
+/// The other sections that runner owns.
+const NAMES: [&str; 6] = [RUNNER_SECTION, ENV_SECTION, DEFAULT_SECTION, DAEMON_SECTION, METRICS_SECTION, LIVENESS_SECTION];
+
+/// The section of runner's that was meant, if the name of one of the user's is a letter, a blank or the case of letters away
+/// from it.
+pub fn near_miss(section: &str) -> Option<String> {
+    /// So short a word is too near to too many others.
+    const SHORT: usize = 3;
+    let is_near = |word: &str, known: &str| {
+        let (word, known) = (word.trim().to_lowercase(), known.to_lowercase());
+        word == known
+            || (known.len() > SHORT && strsim::damerau_levenshtein(&word, &known) == 1)
+            || word.strip_suffix('s').is_some_and(|stem| stem == known)
+    };
+    if is_owned(section) {
+        return None;
+    }
+    match section.split_once(':') {
+        Some((kind, name)) => {
+            let near = KINDS.iter().find(|known| is_near(kind, known))?;
+            Some(format!("{near}:{}", name.trim()))
+        }
+        None => {
+            // A kind without a name: only as it is, a longer word may well be the user's.
+            let kind = || KINDS.iter().find(|known| section.trim().eq_ignore_ascii_case(known)).map(|known| format!("{known}:NAME"));
+            NAMES.iter().find(|known| is_near(section, known)).map(|known| (*known).to_owned()).or_else(kind)
+        }
+    }
 }
 
 /// How near a section is to a task, the nearest first.
@@ -188,6 +218,39 @@ impl<'a> SectionPath<'_, 'a> {
         match self.find(key) {
             Some(entry) => (&entry.value, entry.origin.clone()),
             None => (key.default, Origin::Default),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_that_is_a_letter_away_from_one_of_ours_is_known() {
+        let cases = [
+            ("tasks:build", "task:build"),
+            ("taks:build", "task:build"),
+            ("queues:a", "queue:a"),
+            ("Chain:a", "chain:a"),
+            (" chain : a", "chain:a"),
+            ("ENV:x", "env:x"),
+            ("runer", "runner"),
+            ("Runner", "runner"),
+            ("runner ", "runner"),
+            ("default", "DEFAULT"),
+            ("deamon", "daemon"),
+            ("metric", "metrics"),
+            ("envs", "env"),
+            ("queue", "queue:NAME"),
+            ("Chain", "chain:NAME"),
+        ];
+        for (section, meant) in cases {
+            assert_eq!(near_miss(section).as_deref(), Some(meant), "{section}");
+        }
+        let own = ["runner", "task:x", "env", "DEFAULT", "chain:", "hg", "build", "end", "dev", "env2:x", "tasks", "slack:runner", "", ":"];
+        for section in own {
+            assert_eq!(near_miss(section), None, "{section}");
         }
     }
 }

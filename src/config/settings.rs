@@ -219,8 +219,8 @@ pub struct DaemonSettings {
     pub listen: Option<(String, Origin)>,
     /// `allow`, and where it stands.
     pub allow: Option<(String, Origin)>,
-    /// `token_file`.
-    pub token_file: Option<PathBuf>,
+    /// `token_file`, and where it stands.
+    pub token_file: Option<(PathBuf, Origin)>,
     /// `stop_time`.
     pub stop_time: Duration,
 }
@@ -234,7 +234,7 @@ impl DaemonSettings {
         Self {
             listen: reader.optional(&keys::LISTEN).map(|text| (text, path.explain(&keys::LISTEN.info).1)),
             allow: reader.optional(&keys::ALLOW).map(|text| (text, path.explain(&keys::ALLOW.info).1)),
-            token_file: reader.optional(&keys::TOKEN_FILE),
+            token_file: reader.optional(&keys::TOKEN_FILE).map(|file| (file, path.explain(&keys::TOKEN_FILE.info).1)),
             stop_time: reader.value(&keys::STOP_TIME),
         }
     }

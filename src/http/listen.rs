@@ -74,7 +74,7 @@ impl fmt::Display for ListenAddress {
 /// The caller exits with 78.
 pub fn missing_token(addresses: &[ListenAddress], has_token: bool) -> Option<String> {
     let open = addresses.iter().find(|address| !address.is_local()).filter(|_| !has_token)?;
-    Some(format!("[daemon] listen: {open} can be reached from other machines, and that needs a token_file; or listen on 127.0.0.1"))
+    Some(format!("{open} can be reached from other machines, and that needs a token_file; or listen on 127.0.0.1"))
 }
 
 /// A socket that listens. A socket file is removed with it.

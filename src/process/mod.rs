@@ -424,6 +424,44 @@ pub fn explain_start(program: &Path, working_dir: Option<&Path>, error: &io::Err
     }
 }
 
+/// Why a file would not start, as far as its first bytes tell: what execve(2) would refuse, and a first line whose program cannot
+/// be found or is given a carriage return. `None` where nothing speaks against it. Starts nothing.
+///
+/// `working_dir` is where the task runs, for an interpreter that is no absolute path; `search` its PATH, for `env`.
+pub fn explain_content(program: &Path, working_dir: Option<&Path>, search: Option<&OsStr>) -> Option<String> {
+    let name = program.display();
+    let line = first_line(program)?;
+    let Some(script) = line.strip_prefix(b"#!") else {
+        // What is no text may be a program of a kind that only the kernel knows (binfmt_misc).
+        return (!line.contains(&0)).then(|| format!("{name} {}", explain_format(program)));
+    };
+    let script = script.trim_ascii_start();
+    let end = script.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(script.len());
+    let (word, rest) = script.split_at(end);
+    if word.is_empty() || (rest.is_empty() && line.len() == FIRST_LINE) {
+        return Some(format!("{name} {}", explain_format(program)));
+    }
+    let shown = String::from_utf8_lossy(word).replace('\r', "\\r");
+    let interpreter = working_dir.unwrap_or(Path::new("")).join(OsStr::from_bytes(word));
+    let Ok(file) = interpreter.metadata() else {
+        return Some(format!("the interpreter `{shown}` in the first line of {name} is not there"));
+    };
+    if !file.is_file() || file.permissions().mode() & 0o111 == 0 {
+        return Some(format!("the interpreter `{shown}` in the first line of {name} may not be executed"));
+    }
+    if rest.ends_with(b"\r") {
+        return Some(format!(
+            "the first line of {name} ends with a carriage return, which `{shown}` takes for a part of its argument: save it with Unix line ends"
+        ));
+    }
+    let argument = String::from_utf8_lossy(rest).into_owned();
+    let wanted = argument.split_ascii_whitespace().find(|word| *word != "-S" && !word.contains('='));
+    // Whoever takes other options knows what env does.
+    let wanted = wanted.filter(|word| interpreter.file_name() == Some(OsStr::new("env")) && !word.starts_with('-'))?;
+    let found = find_program(OsStr::new(wanted), search).is_some_and(|path| working_dir.unwrap_or(Path::new("")).join(path).is_file());
+    (!found).then(|| format!("`{wanted}`, which the first line of {name} names, is not found through PATH"))
+}
+
 /// Why the kernel does not take the content of a file for a program (execve(2)).
 fn explain_format(program: &Path) -> &'static str {
     match first_line(program).as_deref() {
@@ -435,8 +473,11 @@ fn explain_format(program: &Path) -> &'static str {
     }
 }
 
+/// So many bytes the kernel looks at (BINPRM_BUF_SIZE).
+const FIRST_LINE: usize = 256;
+
 fn first_line(program: &Path) -> Option<Vec<u8>> {
-    let mut start = [0; 256];
+    let mut start = [0; FIRST_LINE];
     let read = File::open(program).and_then(|mut file| file.read(&mut start)).ok()?;
     start[..read].split(|byte| *byte == b'\n').next().map(<[u8]>::to_vec)
 }

@@ -210,6 +210,10 @@ fn parse_rule(rule: &str) -> Result<Rule, Problem> {
     if first.eq_ignore_ascii_case("every") {
         return every::parse(rule).map(Rule::Every);
     }
+    if let Some(days) = weekly::dotted(first) {
+        let near = format!("; write `{days}{}`", &rule[first.len()..]);
+        return Err(Problem::UnknownRule { word: first.to_owned(), near });
+    }
     if weekly::begins_with(first) {
         return weekly::parse(rule).map(Rule::Weekly);
     }

@@ -106,6 +106,14 @@ fn boot_has_no_slots() {
     "mondy 9:00",
     "0: `mondy` begins no rule: expected five cron fields, a word such as `@daily`, a day such as `monday`, or `every`; did you mean `monday`?"
 )]
+#[case(
+    "mon-fri 6:45",
+    "0: `mon-fri` begins no rule: expected five cron fields, a word such as `@daily`, a day such as `monday`, or `every`; write `mon..fri 6:45`"
+)]
+#[case(
+    "mon-wed,Saturday 6:45",
+    "0: `mon-wed,Saturday` begins no rule: expected five cron fields, a word such as `@daily`, a day such as `monday`, or `every`; write `mon..wed,Saturday 6:45`"
+)]
 #[case("5 4 * *", "0: `5 4 * *` has 4 fields: expected five, minute, hour, day of month, month, weekday")]
 #[case(
     "0 5 4 * * *",

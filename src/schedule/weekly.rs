@@ -19,6 +19,12 @@ pub(crate) fn begins_with(word: &str) -> bool {
     word.split([',', '.']).any(|part| part.eq_ignore_ascii_case("daily") || day(part).is_some())
 }
 
+/// The days as this kind of rule has them, if `word` says them as the weekday field of cron would: `mon-fri`.
+pub(crate) fn dotted(word: &str) -> Option<String> {
+    let dotted = word.replace('-', "..");
+    (dotted != word && days_of(&dotted).is_ok()).then_some(dotted)
+}
+
 /// Reads days and the times behind them.
 ///
 /// # Errors

@@ -4,6 +4,8 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::scene::{Outcome, Scene};
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+use crate::scene::{is_root_or_skipped, set_mode};
 
 fn good() -> Scene {
     Scene::new().tasks(["1-a.sh", "2-b.sh", "halt.sh"])
@@ -271,4 +273,201 @@ fn what_is_doubtful_in_a_schedule_is_told_with_the_line_of_its_rule() {
     let run =
         good().tasks_at("a", ["1-x.sh"]).config("[chain:a]\ntask_dir = a\nschedule = @daily\n  61 * * * *\n").run(&["check", "--json"]);
     assert_told(&run.exits(78), &["4 error schedule: minute `61`"]);
+}
+
+// ---- check of the daemon -----------------------------------------------------------------------
+
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+#[rstest]
+#[case("listen = 7780", "5 error listen: `7780` is no address with a port")]
+#[case("listen = localhost:778000", "5 error listen: `localhost:778000` is no address with a port")]
+#[case("listen = 127.0.0.1", "5 error listen: `127.0.0.1` is no address with a port")]
+#[case("listen = 0.0.0.0:17780", "5 error listen: 0.0.0.0:17780 can be reached from other machines, and that needs a token_file")]
+#[case("allow = 10.0.0.0/99\nlisten = 127.0.0.1:0", "5 error allow: ")]
+#[case("listen = 127.0.0.1:0\ntoken_file = gone", "6 error token_file: ")]
+#[case("listen = 127.0.0.1:0\ntoken_file = empty", "6 error token_file: ")]
+fn what_the_daemon_refuses_is_an_error_of_check_and_both_name_the_line(#[case] lines: &str, #[case] expected: &str) {
+    let config = format!("[chain:a]\ntask_dir = a\nschedule = @daily\n[daemon]\n{lines}\n");
+    let scene = Scene::new().tasks_at("a", ["1-a.sh"]).file("empty", "\n").raw_config(config);
+    let run = scene.run(&["check", "--json"]).exits(78);
+    assert_told(&run, &[expected]);
+    let (line, message) = expected.split_once(" error ").unwrap();
+    scene.run(&["daemon"]).exits(78).says(&format!("runner.cfg:{line}: {message}"));
+}
+
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+#[test]
+fn a_token_that_is_a_poor_secret_is_a_warning_with_its_line() {
+    let config = "[chain:a]\ntask_dir = a\n[daemon]\nlisten = 127.0.0.1:0\ntoken_file = token\n";
+    let run = Scene::new().tasks_at("a", ["1-a.sh"]).file("token", "short\n").raw_config(config).run(&["check", "--json"]).exits(0);
+    assert_told(&run, &["5 warning token_file: ", "which can be guessed"]);
+    // A token that nobody asks for may be missing.
+    let config = "[chain:a]\ntask_dir = a\n[daemon]\ntoken_file = gone\n";
+    Scene::new().tasks_at("a", ["1-a.sh"]).raw_config(config).run(&["check"]).exits(0);
+}
+
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+#[test]
+fn a_token_that_only_the_user_of_the_daemon_may_read_is_no_error_of_check() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let config = "[chain:a]\ntask_dir = a\n[daemon]\nlisten = 127.0.0.1:0\ntoken_file = token\n";
+    let scene = Scene::new().tasks_at("a", ["1-a.sh"]).file("token", "0123456789abcdef\n").mode("token", 0o600).raw_config(config);
+    assert_eq!(scene.run(&["check", "--json"]).exits(0).json()["warnings"], 0);
+    set_mode(scene.root(), 0o755);
+    let scene = scene.under(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    assert_told(&scene.run(&["check", "--json"]).exits(0), &["5 warning token_file: ", "Permission denied"]);
+    scene.run(&["daemon"]).exits(78).says("runner.cfg:5: token_file: ");
+}
+
+// ---- who has no main chain ---------------------------------------------------------------------
+
+#[test]
+fn a_queue_alone_is_a_whole_configuration() {
+    let config = "[queue:default]\ntask_dir = q.d\n[task:mail]\nmax_time = 5\n[task:gone]\nmax_time = 5\n";
+    let scene = Scene::new().tasks_at("q.d", ["mail.sh"]).raw_config(config);
+    let run = scene.run(&["check", "--json"]).exits(78);
+    assert_told(&run, &["5 error [task:gone]: no chain has a task that is called `gone`"]);
+    assert_eq!(run.json()["errors"], 1, "{run}");
+    Scene::new()
+        .raw_config("[queue:default]\ntask_dir = q.d\n")
+        .run(&["check"])
+        .exits(78)
+        .prints("runner.cfg:2: error: the task directory");
+    // A task of a queue is no slip of the main chain, which is not the only one that has tasks.
+    let scene = good().config("[queue:default]\ntask_dir = q.d\n[task:mail]\nmax_time = 5\n").tasks_at("q.d", ["mail.sh"]);
+    scene.run(&["check"]).exits(0);
+    scene.run(&["--strict"]).exits(0);
+}
+
+#[rstest]
+#[case(&["list"])]
+#[case(&["--dry-run"])]
+#[case(&[])]
+fn who_asks_for_a_main_chain_is_told_of_the_others(#[case] args: &[&str]) {
+    let scene = Scene::new().raw_config("[chain:a]\ntask_dir = a\n[chain:b]\ntask_dir = b\n[queue:q]\ntask_dir = c\n");
+    let run = scene.run(args).exits(78).says("there is no main chain, [runner] has no task_dir; chains: a, b (");
+    run.says("runner list a)").says("queues: q (");
+    Scene::new().raw_config("[runner]\n").run(args).exits(78).says("there is no task directory: name one");
+}
+
+// ---- the cause, and not what follows from it ---------------------------------------------------
+
+#[rstest]
+#[case("[runner\ntask_dir = tasks.d\n")]
+#[case("[runner]\nwhat\ntask_dir = tasks.d\n")]
+fn of_a_file_that_cannot_be_read_only_the_line_is_told(#[case] config: &str) {
+    let scene = good().raw_config(config);
+    let run = scene.run(&["check", "--json"]).exits(78);
+    let errors: Vec<Value> = findings(&run).into_iter().filter(|f| f["severity"] == "error").collect();
+    assert!(!errors.is_empty() && errors.iter().all(|error| error["line"].is_u64()), "{run}");
+    scene.run(&["list"]).exits(78).never_says("no task directory").says("runner.cfg:");
+    scene.run(&["list", "night"]).exits(78).never_says("no chain is called").says("runner.cfg:");
+}
+
+#[cfg(all(feature = "schedule", feature = "store"))]
+#[rstest]
+#[case("now")]
+#[case("schedule")]
+#[case("status")]
+#[case("why")]
+fn nobody_misses_a_chain_in_a_file_that_cannot_be_read(#[case] command: &str) {
+    let scene = Scene::new().raw_config("[chain:a]\ntask_dir = a\n[my\n");
+    scene.run(&[command, "a"]).exits(78).never_says("no chain is called").says("runner.cfg:3:");
+}
+
+#[test]
+fn of_a_task_directory_that_is_not_there_only_that_is_told() {
+    let scene = Scene::new().raw_config("[runner]\ntask_dir = nowhere.d\nhalt_task = stop.sh\n");
+    let run = scene.run(&["check", "--json"]).exits(78);
+    assert_told(&run, &["2 error the task directory"]);
+    assert!(!told(&run).iter().any(|line| line.contains("halt task")), "{run}");
+    // One that stands elsewhere is missing for a reason of its own.
+    let scene = Scene::new().raw_config("[runner]\ntask_dir = nowhere.d\nhalt_task = /nowhere/stop.sh\n");
+    assert_told(&scene.run(&["check", "--json"]).exits(78), &["2 error the task directory", "3 error the halt task /nowhere/stop.sh"]);
+}
+
+// ---- programs that would not start -------------------------------------------------------------
+
+#[test]
+fn an_interpreter_of_one_task_has_to_be_there_as_that_of_all() {
+    let config = "[task:a]\ninterpreter = bshx -e\n[chain:n]\ntask_dir = n\n[task:x]\ninterpreter = ./gone\n[queue:q]\ntask_dir = q\n[task:y]\ninterpreter = zshx\n";
+    let scene = good().tasks_at("n", ["1-x.sh"]).tasks_at("q", ["y.sh"]).config(config);
+    let run = scene.run(&["check", "--json"]).exits(78).ran_nothing();
+    let line = config.lines().position(|line| line.contains("bshx")).unwrap() + 1;
+    assert_told(&run, &[&format!("{line} error interpreter = bshx: there is no such program")]);
+    assert_told(&run, &["6 error interpreter = ", "/gone: there is no such program", "10 error interpreter = zshx"]);
+    assert_eq!(run.json()["errors"], 3, "{run}");
+}
+
+#[rstest]
+#[case("#!/usr/bin/pithon3\nx\n", "the interpreter `/usr/bin/pithon3` in the first line of")]
+#[case("", "is empty: begin it with a line such as #!/bin/sh")]
+#[case("#!/bin/sh\r\nexit 0\r\n", "the interpreter `/bin/sh\\r` in the first line of")]
+#[case("#!/bin/sh -e\r\nexit 0\r\n", "ends with a carriage return, which `/bin/sh` takes for a part of its argument")]
+#[case("#!/usr/bin/env pithon3\n", "`pithon3`, which the first line of")]
+#[case("#!/usr/bin/env -S pithon3 -u\n", "`pithon3`, which the first line of")]
+#[case("echo hello\n", "is no program: begin it with a line such as #!/bin/sh")]
+#[case("#!\n", "has a first line that names no interpreter")]
+#[case("#!/etc\n", "the interpreter `/etc` in the first line of")]
+#[case("\u{feff}#!/bin/sh\n", "begins with a byte order mark")]
+fn a_first_line_that_starts_nothing_is_a_warning(#[case] content: &str, #[case] expected: &str) {
+    let config = "[runner]\ntask_hook = ./hook\n[chain:n]\ntask_dir = n\n[queue:q]\ntask_dir = q\n";
+    let mut scene = good().config(config);
+    for path in ["tasks.d/3-x", "n/1-x", "q/x", "hook"] {
+        scene = scene.file(path, content).mode(path, 0o755);
+    }
+    let run = scene.run(&["check", "--json"]).exits(0);
+    let found: Vec<String> = told(&run).into_iter().filter(|line| line.contains(expected)).collect();
+    assert_eq!(found.len(), 4, "{run}");
+    assert!(found.iter().all(|line| line.contains("warning") && line.contains("cannot start: ")), "{found:?}");
+    // And so it is when it runs.
+    let run = good().file("tasks.d/3-x", content).mode("tasks.d/3-x", 0o755).run(&["--only", "3-x", "-s", "runner.max_tries=1"]);
+    // What a shell makes of an option it does not know is its own affair.
+    if !content.contains("sh -e") {
+        run.exits(1);
+    }
+}
+
+#[rstest]
+#[case("#!/bin/sh\nexit 0\n")]
+#[case("#! /bin/sh -e\n")]
+#[case("#!/usr/bin/env -S A=1 sh -e\n")]
+#[case("#!/usr/bin/env -i sh\n")]
+#[case("MZ\0binary of another system")]
+fn a_first_line_that_may_start_is_no_finding(#[case] content: &str) {
+    let scene = good().file("tasks.d/3-x", content).mode("tasks.d/3-x", 0o755);
+    let run = scene.run(&["check", "--json"]).exits(0);
+    assert_eq!(run.json()["warnings"], 0, "{run}");
+    // What an interpreter reads needs no such line.
+    let scene = good().file("tasks.d/3-x", "echo hello\n").config("[runner]\ninterpreter = sh\n");
+    assert_eq!(scene.run(&["check", "--json"]).exits(0).json()["warnings"], 0);
+}
+
+#[test]
+fn a_hook_and_a_halt_task_that_nobody_may_execute_are_warnings() {
+    let config = "[runner]\nchain_hook = ./hook\nhalt_task = stop\n";
+    let scene = good().config(config).file("hook", "#!/bin/sh\n").mode("hook", 0o644).file("tasks.d/stop", "#!/bin/sh\n");
+    let run = scene.run(&["check", "--json"]).exits(0);
+    assert_told(&run, &["warning chain_hook cannot start: ", "/hook may not be executed", "the halt task cannot start: "]);
+}
+
+// ---- slips in the name of a section ------------------------------------------------------------
+
+#[test]
+fn a_section_that_is_nearly_one_of_ours_is_a_note() {
+    let config = "[tasks:a]\nmax_time = 1\n[Chain:n]\ntask_dir = n\n[runer]\nmax_tries = 2\n[hg]\nremote = x\n[demon]\nmax_time = 1\n";
+    let scene = good().task("4-demon.sh", "exit 0").config(config);
+    let run = scene.run(&["check", "--json", "-s", "Runner.max_tries=1"]).exits(0);
+    assert_told(
+        &run,
+        &[
+            "1 note nothing is read from [tasks:a], it is the user's own section; did you mean [task:a]?",
+            "3 note nothing is read from [Chain:n], it is the user's own section; did you mean [chain:n]?",
+            "5 note nothing is read from [runer], it is the user's own section; did you mean [runner]?",
+            "- note nothing is read from [Runner], it is the user's own section; did you mean [runner]?",
+        ],
+    );
+    assert!(!told(&run).iter().any(|line| line.contains("[hg]") || line.contains("[demon]")), "{run}");
 }

@@ -99,3 +99,21 @@ fn a_dry_run_shows_what_is_left() {
     let shown = run(&["--from", "c", "--dry-run"]).exits(0).ran_nothing();
     shown.prints("30-c.sh").prints("40-d.sh").never_prints("20-b.sh");
 }
+
+#[test]
+fn a_task_that_is_left_out_is_told_with_the_reason() {
+    let scene = Scene::new().tasks(["10-a.sh"]).file("tasks.d/20-report.sh", "#!/bin/sh\n");
+    for word in ["report", "20-report.sh"] {
+        let run = scene.run(&["--only", word]).exits(64).never_says("no task is called");
+        run.says(&format!("`{word}` is no task: 20-report.sh is left out, not executable (chmod +x"));
+    }
+}
+
+#[test]
+fn a_directory_without_a_task_says_what_was_left_out() {
+    let scene = Scene::new().file("tasks.d/a.sh", "#!/bin/sh\n").file("tasks.d/b.sh", "#!/bin/sh\n");
+    scene.run(&[]).exits(0).says("/tasks.d; 2 files left out: not executable (chmod +x makes it a task)");
+    let run = scene.file("tasks.d/.c", "").run(&[]).exits(0);
+    run.says("/tasks.d; 3 files left out, such as .c: its name begins with a dot (runner check names all)");
+    Scene::new().dir("tasks.d").run(&[]).exits(0).says("there is no task in ").never_says("left out");
+}

@@ -11,7 +11,7 @@
 mod alive;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http", feature = "net"))]
 mod browser;
-#[cfg(feature = "net")]
+#[cfg(all(feature = "net", feature = "postgres"))]
 mod consul_double;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_servers;

@@ -56,6 +56,25 @@ fn a_job_is_added_worked_and_kept() {
 }
 
 #[test]
+fn a_job_whose_task_is_not_there_is_added_with_a_warning() {
+    let scene = scene().task("10-greet.sh", "exit 0").file("tasks.d/old.sh~", "");
+    for word in ["greet", "10-greet.sh"] {
+        scene.run(&["enqueue", word]).exits(0).never_says("is called");
+    }
+    let run = scene.run(&["enqueue", "gret"]).exits(0).prints_line("3");
+    run.says("/tasks.d is called `gret`: its job fails where the worker has none either; did you mean `greet`?");
+    scene.run(&["enqueue", "old"]).exits(0).says("is called `old`");
+    // A few lines, however many there are.
+    let lines: String = (0..99).map(|number| format!("{{\"task\": \"job-{}\"}}\n", number % 9)).collect();
+    let run = scene.file("jobs", lines).under(&["sh", "-c", "exec \"$@\" <jobs", "sh"]).run(&["enqueue", "--stdin"]).exits(0);
+    assert_eq!(run.stderr_text().lines().count(), 4, "{run}");
+    run.says("is called `job-0`").says("so it is with 6 tasks more");
+    // Another machine has the directory.
+    let elsewhere = Scene::new().config("[queue:default]\ntask_dir = /nowhere/at/all\n");
+    assert_eq!(elsewhere.run(&["enqueue", "greet"]).exits(0).stderr_text(), "");
+}
+
+#[test]
 fn those_who_make_the_database_at_the_same_time_all_find_it() {
     for _ in 0..5 {
         let scene = scene().task("10-greet.sh", "exit 0");

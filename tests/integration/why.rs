@@ -54,6 +54,25 @@ fn a_chain_in_order_has_a_next_slot_and_nothing_else() {
 }
 
 #[test]
+fn an_error_anywhere_and_a_key_that_means_nothing_are_told_by_why_and_by_status() {
+    let scene = scene("schedule = every 1h\n[queue:q]\ntask_dir = q\njobs = two");
+    assert!(text_of(&scene, "wrong").contains("runner.cfg:6: jobs = two"));
+    scene.run(&["status"]).exits(0).says("runner.cfg:6: jobs = two");
+    let slip = self::scene("schedul = every 1h\n[daemon]\nlisten = 127.0.0.1:1\nstop = 3");
+    assert!(text_of(&slip, "suspect").contains("runner.cfg:3: unknown key `schedul` in [chain:a]; did you mean `schedule`?"));
+    let status = slip.run(&["status"]).exits(0).never_says("would not take it over");
+    status.says("runner.cfg:3: unknown key `schedul`").says("runner.cfg:6: unknown key `stop` in [daemon]");
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn an_error_of_the_daemon_is_told_by_why_and_by_status() {
+    let scene = scene("schedule = every 1h\n[daemon]\nlisten = 7780");
+    assert!(text_of(&scene, "wrong").contains("runner.cfg:5: listen: `7780` is no address"));
+    scene.run(&["status"]).exits(0).says("would not take it over").says("runner.cfg:5: listen: ");
+}
+
+#[test]
 fn a_slot_that_nobody_looked_at() {
     let scene = scene("schedule = every 1h");
     mark(&scene, 7200);
