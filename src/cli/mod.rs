@@ -260,8 +260,12 @@ fn tell_parse_error(mut error: clap::Error) -> Exit {
         error.remove(ContextKind::Suggested);
     }
     let printed = error.print();
-    let of_a_run =
-        |word: &String| Cli::command().find_subcommand("run").is_some_and(|run| run.get_arguments().any(|known| is_option(known, word)));
+    let of_a_run = |word: &String| {
+        let mut all = Cli::command();
+        // What a command is given is added when it is asked for.
+        all.build();
+        all.find_subcommand("run").is_some_and(|run| run.get_arguments().any(|known| is_option(known, word)))
+    };
     if let Some(word) = unknown.filter(of_a_run) {
         tell(&format!("{word} is an option of a run: see runner run --help"));
     }
