@@ -62,6 +62,17 @@ fn wins(engine: &mut dyn Engine, name: &str, over: Option<Token>) -> (Token, Opt
     }
 }
 
+fn wins_soon(engine: &mut dyn Engine, name: &str) -> (Token, Option<String>) {
+    let begun = Instant::now();
+    loop {
+        match bid(engine, name, None).unwrap() {
+            Attempt::Won { token, previous } => return (token, previous.map(|owner| owner.place.host)),
+            Attempt::Busy(holder) => assert!(begun.elapsed() < DEADLINE, "{name} is refused: {holder:?}"),
+        }
+        pause_briefly();
+    }
+}
+
 #[track_caller]
 fn is_refused(engine: &mut dyn Engine, name: &str, over: Option<Token>) -> Holder {
     match bid(engine, name, over).unwrap() {
@@ -114,7 +125,8 @@ fn a_dead_one_is_replaced(case: &Case<'_>) {
         // The kernel has let go for who is dead; who lives is not replaced.
         is_refused(&mut *second, "second", Some(token));
         drop(first);
-        let (next, previous) = wins(&mut *second, "second", None);
+        // A test beside this one that starts a process has our descriptors for a moment, too (fork(2)).
+        let (next, previous) = wins_soon(&mut *second, "second");
         assert_eq!((next > token, previous.as_deref()), (true, Some("first")));
         return;
     }
@@ -139,7 +151,7 @@ fn a_crash_ends_by_itself(case: &Case<'_>) {
         match bid(&mut *second, "second", None).unwrap() {
             Attempt::Won { token, previous } => break (token, previous.map(|owner| owner.place.host)),
             Attempt::Busy(holder) => {
-                assert!(leased && begun.elapsed() < DEADLINE, "never free: {holder:?}");
+                assert!(begun.elapsed() < DEADLINE, "never free: {holder:?}");
                 match case.advance {
                     Some(advance) => {
                         advance(Duration::from_secs(1));
