@@ -158,8 +158,9 @@ pub trait Reader {
     /// It is woken, for whatever reason.
     fn wake(&mut self) {}
 
-    /// How the run stands, in the words of whoever asks for it.
-    fn describe(&self, _run: &RunRef) -> Option<Vec<u8>> {
+    /// How the run stands, in the words of whoever asks for it. `_processes` are its tasks that run, each with the process
+    /// that leads it.
+    fn describe(&self, _run: &RunRef, _processes: &[(i32, &TaskName)]) -> Option<Vec<u8>> {
         None
     }
 

@@ -228,7 +228,7 @@ fn each_table_fits_and_what_matters_is_there(#[case] columns: u16) {
         match command {
             "status" => assert!(words.contains("gave up: 10-backup"), "{text}"),
             "history" => {
-                assert!(words.contains("4062abca-0-0ae64b46f0d06c0d") && words.contains("gave_up") && words.contains("done"), "{text}")
+                assert!(words.contains("4062abca-0-0ae64b46f0d06c0d") && words.contains("gave up") && words.contains("done"), "{text}")
             }
             "schedule" => assert!(words.contains("in: ") || words.contains(" IN "), "{text}"),
             _ => assert!(words.contains("the tries are used up (run 4062abca-0-0ae64b46f0d06c0d)"), "{text}"),

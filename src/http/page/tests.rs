@@ -87,6 +87,26 @@ fn queues_that_cannot_be_worked_or_counted_say_so() {
 }
 
 #[test]
+fn what_did_not_begin_is_a_remark_beside_the_last_run() {
+    let mut status = pinned();
+    let chain = &mut status.chains[1];
+    chain.running.clear();
+    let last = chain.runs[0].clone();
+    chain.runs.insert(0, Run { id: "x".to_owned(), outcome: Some(Ended::NotStarted), why: Some("w".to_owned()), ..last });
+    let given_up =
+        |reason: &str| crate::status::GivenUp { count: 3, last_at: status.time, reason: reason.to_owned(), why: Some("<why>".to_owned()) };
+    chain.given_up = Some(given_up("skipped"));
+    let page = text(overview(&status, None));
+    assert!(page.contains("<strong>1 chain failed</strong>") && page.contains("3 slots given up since: &lt;why&gt;"), "{page}");
+    assert!(!page.contains("did not run</strong>"), "{page}");
+    let metrics = crate::metrics::prometheus(&status);
+    assert!(!metrics.contains("runner_last_run_outcome{chain=\"nightly\",outcome=\"not_started\"}"), "{metrics}");
+    status.chains[1].given_up = Some(given_up("lock"));
+    let page = text(overview(&status, None));
+    assert!(page.contains("<strong>1 chain did not run</strong>") && page.contains("3 runs refused since"), "{page}");
+}
+
+#[test]
 fn a_run_shows_its_tries_and_what_they_wrote() {
     let status = pinned();
     let failed = status.chains[1].runs[0].id.clone();
