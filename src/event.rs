@@ -128,6 +128,8 @@ pub enum Event<'a> {
     Stopping {
         /// By this signal.
         signal: i32,
+        /// It stands for somebody who asked this one run to stop; the program goes on if there is more to do.
+        asked: bool,
     },
     /// A run does not begin: it has no right to.
     RunRefused {

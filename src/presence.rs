@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -62,7 +63,8 @@ pub fn announce(state_dir: Option<&Path>, presence: &Presence) -> Option<Here> {
 }
 
 fn announce_in(dir: &Path, presence: &Presence) -> io::Result<Here> {
-    fs::create_dir_all(dir)?;
+    // As the state directory itself is made.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     sweep(dir)?;
     // Containers that share the directory may each have a process of our number.
     let mut names = (0..100).map(|number| dir.join(format!("{}-{number}", presence.pid)));

@@ -179,7 +179,11 @@ impl Run {
     /// It is to stop. The first signal ends its tasks in good time, the second at once. Hooks and the halt task, which
     /// may be where the signal comes from, are spared the first.
     pub fn stop(&mut self, signal: i32, world: &mut World<'_>) {
-        world.reader.tell(&self.run, &Event::Stopping { signal });
+        self.hear_stop(signal, false, world);
+    }
+
+    fn hear_stop(&mut self, signal: i32, asked: bool, world: &mut World<'_>) {
+        world.reader.tell(&self.run, &Event::Stopping { signal, asked });
         self.stopping = true;
         let now = world.clock.now();
         if self.aside.is_some() {
@@ -197,11 +201,9 @@ impl Run {
 
     /// Somebody who has the right to it wants this run to end: as by TERM.
     fn obey(&mut self, asker: SocketAddrUnix, world: &mut World<'_>) {
-        let (chain, id) = (self.run.chain.as_str(), self.run.id.as_str());
-        log::warn!("chain {chain}: somebody asks for its run {id} to stop (runner stop)");
-        self.answer(&asker, &Said::Heard(id.to_owned()));
+        self.answer(&asker, &Said::Heard(self.run.id.as_str().to_owned()));
         self.stoppers.push(asker);
-        self.stop(SIGTERM, world);
+        self.hear_stop(SIGTERM, true, world);
     }
 
     fn answer(&self, asker: &SocketAddrUnix, said: &Said) {

@@ -9,14 +9,17 @@ use crate::status::{Chain, Date, Ended, GivenUp, Holder, Status};
 pub fn as_text(status: &Status, settings: &Settings) -> String {
     let mut table = Table::new(&["CHAIN", "STATE", "LAST RUN", "LAST SUCCESS", "NEXT", "RESULT"]);
     let ago = |at: Option<Date>| at.map_or("-".to_owned(), |at| format!("{} ago", table::about(at.at.duration_until(status.time.at))));
+    let unwatched = status.remarks.iter().any(|remark| remark.kind == "nobody_fires");
     for chain in &status.chains {
-        let next = chain.next.first().map_or("-".to_owned(), |at| format!("in {}", table::about(status.time.at.duration_until(at.at))));
+        let next = chain.next.first().map(|at| format!("in {}", table::about(status.time.at.duration_until(at.at))));
+        // A slot comes, and below it is said that nobody is there to fire it.
+        let next = next.map(|next| if unwatched { format!("({next})") } else { next });
         table.add(vec![
             chain.name.clone(),
             state(chain, status.time),
             ago(chain.last_run().map(|run| run.ended_at.unwrap_or(run.started_at))),
             ago(chain.last_success),
-            next,
+            next.unwrap_or_else(|| "-".to_owned()),
             result(chain, status.time),
         ]);
     }

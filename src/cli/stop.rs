@@ -1,6 +1,7 @@
 //! `runner stop`: ends the run of a chain, and of nothing else, whoever began it: the daemon, a tick, `now`, or the main chain. The
 //! run is told on the socket on which it hears its tasks.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,12 +17,15 @@ use super::show::is_chain;
 use super::state::{Reading, SHORTEST_END, own_place};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::Config;
+use crate::mark;
 use crate::names::{MAIN_CHAIN, suggestion};
 use crate::notify::asking::{Said, Stopper, there};
 use crate::status::{Ended, Going};
 
 /// A run that hears us says so at once, from its loop; this one is frozen, or not ours.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// How often runs are asked before one counts as silent.
+const LOOKS: u32 = 5;
 /// How often it is looked whether a run has gone without a word: its program was killed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -46,7 +50,8 @@ struct Fate {
 /// No chain or run is named, or none of them is known; a run does not answer; the result cannot be written.
 pub fn stop(settings: &Settings, words: &[String], no_wait: bool) -> Result<Exit, Failure> {
     let loaded = settings.load()?;
-    let going = going::of_state(going::look(), own_place(&loaded.state).state_dir.as_deref(), &local_zone());
+    let state_dir = own_place(&loaded.state).state_dir;
+    let (going, mute) = look(words, state_dir.as_deref());
     if words.is_empty() {
         return Err(Failure::Usage(format!("name the chain or the run that is to end; {}", what_runs(&going))));
     }
@@ -54,7 +59,11 @@ pub fn stop(settings: &Settings, words: &[String], no_wait: bool) -> Result<Exit
     for word in words {
         let found = choose(word, &going)?;
         if found.is_empty() {
-            fates.push(of_nothing(settings, &loaded.config, word, &going)?);
+            let marked = state_dir.as_deref().and_then(|dir| mark::look(dir, word));
+            if let Some(holder) = marked {
+                return Err(silent(word, &holder.run_id, holder.pid));
+            }
+            fates.push(of_nothing(settings, &loaded.config, word, (&going, &mute))?);
         }
         for run in found {
             if chosen.iter().all(|known| known.run.id != run.run.id) {
@@ -77,6 +86,24 @@ pub fn stop(settings: &Settings, words: &[String], no_wait: bool) -> Result<Exit
         print::text(&fates.iter().map(|fate| format!("{}\n", fate.text)).collect::<String>())?;
     }
     Ok(Exit::Done)
+}
+
+/// The runs that tell of themselves, and the ids of those that do not. Where that might be one that is wanted, it is asked again:
+/// its program may have much to do.
+fn look(words: &[String], state_dir: Option<&Path>) -> (Vec<Going>, Vec<String>) {
+    let mut tries = LOOKS;
+    loop {
+        let before = there();
+        let all = going::look();
+        let answered = |id: &String| all.iter().any(|going| going.run.id == *id);
+        let mute: Vec<String> = there().into_iter().filter(|id| before.contains(id) && !answered(id)).collect();
+        let going = going::of_state(all, state_dir, &local_zone());
+        let found = |word: &String| choose(word, &going).map_or(true, |found| !found.is_empty());
+        tries -= 1;
+        if mute.is_empty() || tries == 0 || words.iter().all(found) {
+            return (going, mute);
+        }
+    }
 }
 
 fn what_runs(going: &[Going]) -> String {
@@ -108,7 +135,7 @@ fn choose<'a>(word: &str, going: &'a [Going]) -> Result<Vec<&'a Going>, Failure>
 }
 
 /// What is to be said of a word by which nothing runs that tells of itself.
-fn of_nothing(settings: &Settings, config: &Config, word: &str, going: &[Going]) -> Result<Fate, Failure> {
+fn of_nothing(settings: &Settings, config: &Config, word: &str, (going, mute): (&[Going], &[String])) -> Result<Fate, Failure> {
     // Without the state a chain that is configured is known all the same.
     let reading = Reading::open(settings);
     if is_chain(config, word) {
@@ -116,7 +143,12 @@ fn of_nothing(settings: &Settings, config: &Config, word: &str, going: &[Going])
         if let Some(run) = open {
             return Err(silent(&run.chain, &run.run_id, run.pid));
         }
-        return Ok(Fate { chain: word.to_owned(), run: String::new(), outcome: None, text: format!("nothing of the chain {word} runs") });
+        // Whose they are nobody knows: another user's, or of a program that is frozen.
+        if !mute.is_empty() {
+            log::info!("runs of this machine that do not answer: {}", mute.join(", "));
+        }
+        let text = format!("nothing of the chain {word} runs");
+        return Ok(Fate { chain: word.to_owned(), run: String::new(), outcome: None, text });
     }
     let run = reading?.find(word).map_err(|failure| match failure {
         Failure::Usage(_) => {
@@ -136,7 +168,7 @@ fn of_nothing(settings: &Settings, config: &Config, word: &str, going: &[Going])
 
 fn silent(chain: &str, run: &str, pid: impl std::fmt::Display) -> Failure {
     Failure::State(format!(
-        "chain {chain}: the run {run} of process {pid} does not answer: its process is frozen, or has not begun its tasks yet, or is \
+        "chain {chain}: the run {run} of process {pid} does not answer: its process is frozen, or its tasks have not begun yet (a hook, its lock), or it is \
          another user's (only root and that user are obeyed)"
     ))
 }

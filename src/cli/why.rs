@@ -72,8 +72,8 @@ impl Fact {
 
     /// The line without the advice.
     fn line(&self) -> String {
-        // Which slots they were is in the text.
-        let when = self.at.filter(|_| self.kind != "slot_not_run");
+        // Which slots they were is in the text; that nobody is there is so now.
+        let when = self.at.filter(|_| !["slot_not_run", "no_daemon"].contains(&self.kind));
         let when = when.map(|at| format!("{}  ", at.show("%Y-%m-%dT%H:%M:%S%:z"))).unwrap_or_default();
         format!("{when}{}", table::harmless(&self.text).replace('\n', " "))
     }
@@ -306,19 +306,15 @@ impl Case<'_> {
             (None, None) if alone => "nobody has looked at its schedule yet, and no daemon runs on this machine".to_owned(),
             (None, None) => "nobody has looked at its schedule yet".to_owned(),
             (None, Some(_)) if alone && !by_ticks => {
-                "no daemon runs on this machine: it fires only if `runner tick` is called each minute; it was looked at last".to_owned()
+                "no daemon runs on this machine: it fires only if `runner tick` is called each minute".to_owned()
             }
             (None, Some(_)) => return Ok(None),
         };
         let advice = "is runner daemon running (systemctl status runner-daemon), or runner tick called each minute?";
         let at = slot.map(|slot| Date::new(slot, schedule.zone())).or(mark.map(|mark| self.date(mark)));
-        let text = match (slot, mark) {
-            (None, Some(mark)) => format!("{text} {}", self.date(mark).show("%Y-%m-%dT%H:%M:%S%:z")),
-            (Some(_), _) | (None, None) => text,
-        };
         // A tick may have looked a minute ago, and leaves no word where nothing was due.
         let kind = if slot.is_none() && mark.is_some() { "no_daemon" } else { "nobody_looks" };
-        Ok(Some(Fact { at: at.filter(|_| slot.is_some()), ..Fact::new(kind, text).advice(advice) }))
+        Ok(Some(Fact { at, ..Fact::new(kind, text).advice(advice) }))
     }
 
     fn missed(&self) -> String {
@@ -362,7 +358,7 @@ impl Case<'_> {
         let when = last.scheduled_at.map_or_else(|| format!("the run of {}", show(last.began)), |at| format!("the slot {}", show(at)));
         let text = match runs.len() {
             1 => format!("{when} was not run: {why}"),
-            count => format!("{count} slots since its last run began were not run, the last one {when}: {why}"),
+            count => format!("{count} slots since its last run began were not run, the last one was {when}: {why}"),
         };
         let fact = Fact::new("slot_not_run", text).at(self.date(last.began));
         let advice = match last.outcome.as_deref() {
@@ -371,10 +367,7 @@ impl Case<'_> {
             }
             Some(SKIPPED) if why.contains("has not begun yet") => Some("the run before it waited for its lock: wait_lock".to_owned()),
             Some(SKIPPED) => None,
-            Some(REFUSED) => {
-                let held = self.lock.and_then(holder_in_words).map(|by| format!("it is {by}; ")).unwrap_or_default();
-                Some(format!("{held}wait_lock = D lets a run wait for it"))
-            }
+            Some(REFUSED) => Some("wait_lock = D lets a run wait for its lock so long".to_owned()),
             Some(_) | None => Some(self.settings.command("check")),
         };
         Some(Fact { advice, ..fact })
@@ -392,7 +385,9 @@ impl Case<'_> {
             } else {
                 format!(", the slot {} and its random_delay", Date::new(slot, schedule.zone()).show("%H:%M:%S"))
             };
-            let text = format!("it fires next, in {}{later}", table::about(self.now.duration_until(fires)));
+            let about = table::about(self.now.duration_until(fires));
+            let alone = !self.watchers.daemon && !self.watchers.may_be_elsewhere(chain);
+            let text = if alone { format!("its next slot, in {about}{later}") } else { format!("it fires next, in {about}{later}") };
             facts.push(Fact::new("next", text).at(Date::new(fires, schedule.zone())).advice(format!("sooner: {}", self.now_command())));
         }
         if schedule.at_boot() {

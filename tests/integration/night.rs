@@ -60,7 +60,7 @@ fn a_hundred_slots_do_not_hide_it_either() {
     assert_eq!((&hang["given_up"]["count"], &hang["given_up"]["reason"]), (&100.into(), &"skipped".into()), "{hang:#}");
     assert!(hang["runs"].as_array().unwrap().iter().any(|run| run["id"] == "real"));
     let line = line(&scene, "hang");
-    assert!(line.starts_with("hang stopped 2 h ago - in ") && line.ends_with("stopped; 100 slots given up since"), "{line}");
+    assert!(line.starts_with("hang stopped 2 h ago - (in ") && line.ends_with("stopped; 100 slots given up since"), "{line}");
     let why = scene.run(&["why", "hang"]).exits(0).prints("100 slots since its last run began were not run").stdout_text();
     assert!(why.matches("still runs").count() == 1 && why.contains("its last run: stopped (run real)"), "{why}");
     // One that was refused is another matter: nothing runs, and somebody has to look.

@@ -58,7 +58,7 @@ fn a_table_says_it_in_a_line_each() {
     store(&scene).put_runs(&[run("r1", "a", "done", 7300), run("r2", "a", "gave_up", 3700)]).unwrap();
     let text = scene.run(&["status"]).exits(0).stdout_text();
     let words = |chain: &str| text.lines().find(|line| line.starts_with(chain)).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words("a ").starts_with("a failed 1 h 1 min ago 2 h 1 min ago in"), "{text}");
+    assert!(words("a ").starts_with("a failed 1 h 1 min ago 2 h 1 min ago (in"), "{text}");
     assert!(words("a ").ends_with("gave up"), "{text}");
     assert_eq!((words("b "), words("c ")), ("b not enabled - - - -".to_owned(), "c never ran - - - -".to_owned()));
     let only = scene.run(&["status", "c"]).exits(0).stdout_text();

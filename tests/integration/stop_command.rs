@@ -91,3 +91,14 @@ fn of_several_chains_of_now_only_one_ends() {
     std::fs::write(now.path("go"), "").unwrap();
     now.finish().dies_of(Signal::TERM);
 }
+
+#[test]
+fn a_program_that_is_frozen_is_told_as_such() {
+    let scene = two_chains();
+    let mut now = scene.start(&["now", "a"]);
+    now.wait_for_file("begun-a").signal(Signal::STOP);
+    scene.run(&["stop", "a"]).exits(74).says("does not answer: its process is frozen");
+    now.signal(Signal::CONT);
+    scene.run(&["stop", "a"]).exits(0).prints("is over: stopped");
+    now.finish().dies_of(Signal::TERM);
+}

@@ -43,7 +43,7 @@ fn nobody_has_looked_yet() {
     assert!(text_of(&scene, "nobody_looks").contains("no daemon runs on this machine -> is runner daemon running"));
     let run = scene.run(&["why", "a"]).exits(0);
     run.prints("a\n  nobody has looked at its schedule yet, and no daemon runs on this machine\n      -> is runner daemon")
-        .prints("it fires next, in ");
+        .prints("its next slot, in ");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn slots_that_were_given_up_and_the_run_that_failed() {
     let text = text_of(&scene, "slot_not_run");
     assert!(
         text.contains(
-            "2 slots since its last run began were not run, the last one the slot 1970-01-01T00:00:00+00:00: the chain still runs ->"
+            "2 slots since its last run began were not run, the last one was the slot 1970-01-01T00:00:00+00:00: the chain still runs ->"
         ),
         "{text}"
     );

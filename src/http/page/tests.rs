@@ -72,6 +72,10 @@ fn queues_that_cannot_be_worked_or_counted_say_so() {
     status.chains.clear();
     let page = text(overview(&status, None));
     assert!(page.contains("class=\"verdict\"") && !page.contains("cannot be worked"), "{page}");
+    assert!(!page.contains("does not work it"), "somebody does");
+    status.queues[0].running = 0;
+    let page = text(overview(&status, None));
+    assert!(page.contains("</strong>: this daemon does not work it"), "{page}");
     status.queues[0].trouble = Some("the <disk> is away".to_owned());
     status.queues[1].uncounted = Some("no answer".to_owned());
     let page = text(overview(&status, None));
