@@ -95,14 +95,30 @@ fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Those who are there, as far as they share this state directory.
-pub fn look(state_dir: &Path) -> Vec<Presence> {
-    let files = files(&state_dir.join(DIR_NAME)).unwrap_or_default();
-    files.iter().filter(|path| is_locked(path)).filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect()
+///
+/// # Errors
+/// It may not be looked at: nobody knows.
+pub fn look(state_dir: &Path) -> io::Result<Vec<Presence>> {
+    let files = match files(&state_dir.join(DIR_NAME)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        files => files?,
+    };
+    let mut all = Vec::new();
+    for path in files {
+        match File::open(&path) {
+            Ok(file) => all.extend(read_locked(file)),
+            // Somebody left in this moment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
 }
 
 /// A shared lock keeps nobody: the owner has had his since before the file had its name.
-fn is_locked(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+fn read_locked(file: File) -> Option<Presence> {
+    let is_locked = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    if is_locked { serde_json::from_reader(file).ok() } else { None }
 }
 
 #[cfg(test)]
@@ -118,6 +134,7 @@ mod tests {
             config: Some("/x.cfg".into()),
             queues: queues.iter().map(|queue| (*queue).to_owned()).collect(),
         };
+        let look = |dir: &Path| look(dir).unwrap();
         assert_eq!(look(dir.path()), []);
         let daemon = announce(Some(dir.path()), &of(Work::Daemon, &[])).unwrap();
         let worker = announce(Some(dir.path()), &of(Work::Worker, &["a"])).unwrap();

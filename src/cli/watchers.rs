@@ -20,10 +20,10 @@ pub const OVERLOOKED: SignedDuration = SignedDuration::from_secs(120);
 
 /// Those who are there.
 pub struct Watchers {
-    /// A daemon with our configuration runs on this machine.
+    /// A daemon with our configuration runs on this machine, or nobody may see whether one does.
     pub daemon: bool,
-    /// The queues that somebody works on this machine.
-    queues: Vec<String>,
+    /// The queues that somebody works on this machine; none where nobody may see that.
+    queues: Option<Vec<String>>,
     /// Other machines may do the same with the same database.
     pub shared: bool,
 }
@@ -33,14 +33,21 @@ impl Watchers {
     pub fn look(settings: &Settings, config: &Config, reading: &Reading) -> Self {
         let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let ours: Option<PathBuf> = settings.config_file.as_deref().map(real);
-        let all: Vec<Presence> = reading.state_dir.as_deref().map(presence::look).unwrap_or_default();
+        let all: Vec<Presence> = match reading.state_dir.as_deref().map(presence::look) {
+            Some(Ok(all)) => all,
+            None => Vec::new(),
+            Some(Err(error)) => {
+                log::debug!("nobody can see whether a daemon is there: {error}");
+                return Self { daemon: true, queues: None, shared: reading.is_shared };
+            }
+        };
         let is_daemon = |one: &&Presence| one.work == Work::Daemon && one.config.as_deref().map(real) == ours;
         let daemon = all.iter().any(|one| is_daemon(&one));
         let mut works: Vec<String> = all.into_iter().filter(|one| one.work == Work::Worker).flat_map(|one| one.queues).collect();
         if daemon {
             works.extend(queues::of_daemon(config, &mut Vec::new()).into_iter().map(|queue| queue.name));
         }
-        Self { daemon, queues: works, shared: reading.is_shared }
+        Self { daemon, queues: Some(works), shared: reading.is_shared }
     }
 
     /// What is to be said of these chains and queues.
@@ -77,7 +84,8 @@ impl Watchers {
                 });
             }
         }
-        let alone = queues.iter().filter(|queue| !self.queues.contains(&queue.name) && queue.running == 0);
+        let unworked = |queue: &&Queue| self.queues.as_ref().is_some_and(|worked| !worked.contains(&queue.name)) && queue.running == 0;
+        let alone = queues.iter().filter(unworked);
         remarks.extend(alone.filter(|queue| queue.ready + queue.scheduled > 0).map(|queue| Remark {
             kind: "nobody_works".to_owned(),
             since: None,
