@@ -11,10 +11,12 @@ use crate::clock::Clock;
 use crate::event::{Event, Reader, RunRef, TaskEnd};
 use crate::names::RunId;
 use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
-use crate::status::{Date, Ended, Run, RunTotal, Task, TaskState, Totals, Try, TryTotal};
+use crate::status::{Date, Ended, GivenUp, Run, RunTotal, Task, TaskState, Totals, Try, TryTotal};
 
 /// How many ended runs of each chain are kept.
 const KEPT_RUNS: usize = 20;
+/// How many of these may be such that did not begin: a chain that hangs has one each minute.
+const KEPT_UNBEGUN: usize = 5;
 /// How much of the output of a try that failed is kept, in bytes.
 const KEPT_OUTPUT: usize = 4096;
 
@@ -33,6 +35,8 @@ pub struct OfChain {
     pub last_success: Option<Date>,
     /// What was counted.
     pub totals: Totals,
+    /// What came to nothing since a run last began.
+    pub given_up: Option<GivenUp>,
 }
 
 struct Live {
@@ -42,13 +46,15 @@ struct Live {
     ended: HashMap<String, VecDeque<Run>>,
     last_success: HashMap<String, Date>,
     totals: HashMap<String, Totals>,
+    given_up: HashMap<String, GivenUp>,
 }
 
 impl Board {
     /// An empty board, whose dates are those of `zone`.
     pub fn new(clock: Box<dyn Clock>, zone: TimeZone) -> Self {
-        let (running, ended, last_success, totals) = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-        Self(Rc::new(RefCell::new(Live { clock, zone, running, ended, last_success, totals })))
+        let (running, ended, last_success) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (totals, given_up) = (HashMap::new(), HashMap::new());
+        Self(Rc::new(RefCell::new(Live { clock, zone, running, ended, last_success, totals, given_up })))
     }
 
     /// What is known of a chain.
@@ -61,13 +67,17 @@ impl Board {
             ended: live.ended.get(chain).into_iter().flatten().cloned().collect(),
             last_success: live.last_success.get(chain).copied(),
             totals: live.totals.get(chain).cloned().unwrap_or_default(),
+            given_up: live.given_up.get(chain).cloned(),
         }
     }
 
-    /// A run did not begin, and why.
-    pub fn not_begun(&self, run: &RunRef, why: &str) {
+    /// A run did not begin: why, in a word and in words.
+    pub fn not_begun(&self, run: &RunRef, reason: &str, why: &str) {
         let mut live = self.0.borrow_mut();
         let mut record = live.begun(run);
+        let count = live.given_up.get(&run.chain).map_or(0, |known| known.count) + 1;
+        let given_up = GivenUp { count, last_at: record.started_at, reason: reason.to_owned(), why: Some(why.to_owned()) };
+        live.given_up.insert(run.chain.clone(), given_up);
         record.ended_at = Some(record.started_at);
         record.outcome = Some(Ended::NotStarted);
         record.why = Some(why.to_owned());
@@ -82,6 +92,7 @@ impl Reader for Board {
         if let Event::RunStarted { .. } = event {
             let begun = live.begun(run);
             live.running.insert(run.id.clone(), (run.chain.clone(), begun));
+            live.given_up.remove(&run.chain);
             return;
         }
         if let Event::TaskEnded(end) = event {
@@ -139,6 +150,12 @@ impl Live {
         }
         let ended = self.ended.entry(chain.to_owned()).or_default();
         ended.push_front(run);
+        let unbegun = |run: &Run| run.outcome == Some(Ended::NotStarted);
+        if ended.iter().filter(|run| unbegun(run)).count() > KEPT_UNBEGUN
+            && let Some(oldest) = ended.iter().rposition(unbegun)
+        {
+            ended.remove(oldest);
+        }
         ended.truncate(KEPT_RUNS);
     }
 
@@ -217,7 +234,7 @@ fn note(run: &mut Run, event: &Event<'_>, now: Date) {
 fn task_of<'a>(run: &'a mut Run, file: &str) -> &'a mut Task {
     let at = run.tasks.iter().position(|task| task.file == file).unwrap_or_else(|| {
         let (state, tries) = (TaskState::Waiting, Vec::new());
-        run.tasks.push(Task { file: file.to_owned(), state, progress: None, status: None, until: None, max_tries: None, tries });
+        run.tasks.push(Task { file: file.to_owned(), state, progress: None, status: None, until: None, pid: None, max_tries: None, tries });
         run.tasks.len() - 1
     });
     &mut run.tasks[at]
@@ -315,7 +332,7 @@ mod tests {
         for number in 0..30 {
             let run = RunRef { chain: "a".into(), id: RunId::new("", number, 1), trigger: Trigger::of(TriggerKind::Schedule) };
             if number % 2 == 0 {
-                board.not_begun(&run, "the chain still runs");
+                board.not_begun(&run, "skipped", "the chain still runs");
             } else {
                 let mut ears = board.clone();
                 ears.tell(&run, &Event::RunStarted { tasks: 0 });
@@ -326,5 +343,22 @@ mod tests {
         assert_eq!((seen.ended.len(), seen.running.len()), (KEPT_RUNS, 0));
         assert_eq!(seen.totals.runs.iter().map(|total| total.count).collect::<Vec<_>>(), [15, 15]);
         assert!(seen.last_success.is_some());
+    }
+
+    #[test]
+    fn what_did_not_begin_hides_no_run_that_did() {
+        let board = Board::new(Box::new(StandingClock), TimeZone::UTC);
+        let run = |number| RunRef { chain: "a".into(), id: RunId::new("", number, 1), trigger: Trigger::of(TriggerKind::Schedule) };
+        let mut ears = board.clone();
+        ears.tell(&run(0), &Event::RunStarted { tasks: 0 });
+        (1..=100).for_each(|number| board.not_begun(&run(number), "skipped", "the chain still runs"));
+        ears.tell(&run(0), &Event::RunEnded { outcome: &RunOutcome::Signalled(15), duration: Duration::ZERO, started: 0 });
+        (101..=200).for_each(|number| board.not_begun(&run(number), "lock", "it is held"));
+        let seen = board.of_chain("a");
+        assert!(seen.ended.iter().any(|run| run.outcome == Some(Ended::Signalled)) && seen.ended.len() == KEPT_UNBEGUN + 1);
+        let given_up = seen.given_up.unwrap();
+        assert_eq!((given_up.count, given_up.words().as_str()), (200, "200 runs refused since: it is held"));
+        ears.tell(&run(300), &Event::RunStarted { tasks: 0 });
+        assert_eq!(board.of_chain("a").given_up, None);
     }
 }

@@ -128,6 +128,8 @@ pub enum Event<'a> {
     Stopping {
         /// By this signal.
         signal: i32,
+        /// It stands for somebody who asked this one run to stop; the program goes on if there is more to do.
+        asked: bool,
     },
     /// A run does not begin: it has no right to.
     RunRefused {
@@ -158,8 +160,9 @@ pub trait Reader {
     /// It is woken, for whatever reason.
     fn wake(&mut self) {}
 
-    /// How the run stands, in the words of whoever asks for it.
-    fn describe(&self, _run: &RunRef) -> Option<Vec<u8>> {
+    /// How the run stands, in the words of whoever asks for it. `_processes` are its tasks that run, each with the process
+    /// that leads it.
+    fn describe(&self, _run: &RunRef, _processes: &[(i32, &TaskName)]) -> Option<Vec<u8>> {
         None
     }
 

@@ -30,6 +30,8 @@ pub mod names;
 pub mod notify;
 pub mod outcome;
 pub mod output;
+#[cfg(all(feature = "schedule", feature = "store"))]
+pub mod presence;
 pub mod process;
 pub mod push;
 #[cfg(feature = "store")]

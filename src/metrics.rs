@@ -96,8 +96,10 @@ fn totals(text: &mut String, chains: &[Chain]) {
     let mut durations = family(text, "runner_run_duration_seconds", "summary", "How long runs took.");
     for chain in chains {
         let labels = [("chain", chain.name.as_str())];
-        durations.add_as("_sum", &labels, chain.totals.runs.iter().map(|total| total.seconds).sum());
-        durations.add_as("_count", &labels, number(chain.totals.runs.iter().map(|total| total.count).sum()));
+        // What did not begin took no time. A sum of nothing would be -0.
+        let begun = || chain.totals.runs.iter().filter(|total| total.outcome != Ended::NotStarted);
+        durations.add_as("_sum", &labels, begun().fold(0.0, |sum, total| sum + total.seconds));
+        durations.add_as("_count", &labels, number(begun().map(|total| total.count).sum()));
     }
     let tries = |chain: &Chain| chain.totals.tries.clone();
     let mut counts = family(text, "runner_tries_total", "counter", "Tries of tasks since the daemon began, by result.");
@@ -150,8 +152,10 @@ pub fn of_refusal(chain: &str, reason: &str, at: f64) -> String {
 }
 
 fn last_runs(text: &mut String, chains: &[Chain]) {
-    let last =
-        |chain: &Chain| chain.runs.iter().find_map(|run| Some((run.outcome?, run.ended_at?, run.exit_code, run.seconds(run.ended_at?))));
+    let last = |chain: &Chain| {
+        let run = chain.last_run()?;
+        Some((run.outcome?, run.ended_at?, run.exit_code, run.seconds(run.ended_at?)))
+    };
     let ended: Vec<LastRun<'_>> = chains
         .iter()
         .filter_map(|chain| {
@@ -210,7 +214,7 @@ fn now(text: &mut String, status: &Status) {
 fn tasks(text: &mut String, chains: &[Chain]) {
     let mut codes = family(text, "runner_task_last_exit_code", "gauge", "The exit code of each task's last try; none after a signal.");
     for chain in chains {
-        for (task, last) in chain.runs.first().into_iter().flat_map(|run| &run.tasks).filter_map(|task| Some((task, task.tries.last()?))) {
+        for (task, last) in chain.last_run().into_iter().flat_map(|run| &run.tasks).filter_map(|task| Some((task, task.tries.last()?))) {
             if let Some(code) = last.exit_code {
                 codes.add(&[("chain", &chain.name), ("task", &task.file)], f64::from(code));
             }

@@ -94,6 +94,23 @@ pub struct Status {
     pub queues: Vec<Queue>,
     /// The locks.
     pub locks: Vec<Lock>,
+    /// What somebody should know of all of this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<Remark>,
+}
+
+/// Something to be known that belongs to no single run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remark {
+    /// Its name: `nobody_fires`, `nobody_works`.
+    pub kind: String,
+    /// Since when, where that is known.
+    pub since: Option<Date>,
+    /// The queue it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// In words.
+    pub text: String,
 }
 
 /// The configuration in force, and one that was refused.
@@ -143,7 +160,54 @@ pub struct Chain {
     pub last_success: Option<Date>,
     /// What was counted since the daemon began.
     pub totals: Totals,
+    /// What came to nothing since a run of it last began; none where nothing did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<GivenUp>,
 }
+
+impl Chain {
+    /// Its last run that began and has ended, whatever did not begin since.
+    pub fn last_run(&self) -> Option<&Run> {
+        self.runs.iter().find(|run| run.outcome.is_some_and(|outcome| outcome != Ended::NotStarted))
+    }
+
+    /// What keeps it from running, if it was refused the last time: its lock was held, its task directory is wrong.
+    pub fn refused(&self) -> Option<&GivenUp> {
+        self.given_up.as_ref().filter(|given_up| self.running.is_empty() && given_up.is_refusal())
+    }
+}
+
+/// What came to nothing since a run of a chain last began: slots that were given up, runs that were refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// How many.
+    pub count: u64,
+    /// When the last one was.
+    pub last_at: Date,
+    /// What the last one was: `skipped` (a slot was given up), `lock`, `task_dir`, `overlap`.
+    pub reason: String,
+    /// Why the last one came to nothing, in words.
+    pub why: Option<String>,
+}
+
+impl GivenUp {
+    /// Whether the last one was refused, and did not only come at a bad time.
+    pub fn is_refusal(&self) -> bool {
+        self.reason != SKIPPED
+    }
+
+    /// In words. That the chain still ran is no news: it is the rule of such slots, and may be over.
+    pub fn words(&self) -> String {
+        let s = if self.count == 1 { "" } else { "s" };
+        let what = if self.is_refusal() { format!("run{s} refused") } else { format!("slot{s} given up") };
+        let busy = |why: &&String| why.contains("still runs") || why.contains("has not begun yet");
+        let why = self.why.as_ref().filter(|why| !busy(why)).map(|why| format!(": {why}")).unwrap_or_default();
+        format!("{} {what} since{why}", self.count)
+    }
+}
+
+/// The reason of a slot that was given up.
+pub const SKIPPED: &str = "skipped";
 
 /// How a run ended, or that it did not begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -186,6 +250,15 @@ impl Ended {
         }
     }
 
+    /// The outcome that the record of a run names. Words of a newer runner are an end that nobody knows.
+    pub fn of_record(word: &str) -> Self {
+        match word {
+            "refused" | SKIPPED | "task_dir" => Self::NotStarted,
+            "crashed" => Self::Lost,
+            word => Self::ALL.into_iter().find(|ended| ended.word() == word).unwrap_or(Self::Lost),
+        }
+    }
+
     /// The word for people.
     pub fn words(self) -> &'static str {
         match self {
@@ -196,7 +269,7 @@ impl Ended {
             Self::Signalled => "stopped",
             Self::LockLost => "lock lost",
             Self::NotStarted => "did not run",
-            Self::Lost => "end unknown",
+            Self::Lost => "crashed",
         }
     }
 
@@ -297,6 +370,9 @@ pub struct Task {
     pub status: Option<String>,
     /// When it is tried again.
     pub until: Option<Date>,
+    /// The process that leads it, while it runs and where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
     /// How many tries it has, where it has its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tries: Option<u32>,
@@ -522,6 +598,9 @@ pub struct Holder {
     pub pid: i32,
     /// The run.
     pub run_id: Option<String>,
+    /// What runs under it, where no run of a chain does: the command of `runner lock`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// Since when.
     pub since: Date,
 }

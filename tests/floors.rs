@@ -37,6 +37,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("alarm", 2),
     ("board", 2),
     ("mark", 2),
+    ("presence", 2),
     ("trust", 2),
     ("zone", 2),
     ("process", 2),

@@ -228,8 +228,8 @@ impl Reader for Recording<'_> {
         self.inner.wake();
     }
 
-    fn describe(&self, run: &RunRef) -> Option<Vec<u8>> {
-        self.inner.describe(run)
+    fn describe(&self, run: &RunRef, processes: &[(i32, &TaskName)]) -> Option<Vec<u8>> {
+        self.inner.describe(run, processes)
     }
 
     fn may_start(&self) -> bool {

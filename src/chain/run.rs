@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use rand::RngExt;
 use rustix::event::PollFd;
+use rustix::net::SocketAddrUnix;
 
 use super::attempt::{Attempt, Kit, Progress};
 use super::ears::readable;
@@ -20,6 +21,7 @@ use crate::environment::{Block, variable};
 use crate::event::{Event, Reader, RunRef};
 use crate::hook::{self, HookRun, HookStart};
 use crate::names::TaskName;
+use crate::notify::asking::Said;
 use crate::notify::inbox::{Inbox, leader_of};
 use crate::outcome::{ExitKind, HaltReason, RunOutcome};
 use crate::output::Capture;
@@ -27,6 +29,8 @@ use crate::process::Supervised;
 
 /// How many letters of tasks are read before the rest of the world has its turn.
 const LETTERS_AT_ONCE: usize = 100;
+/// The signal that a word on its socket stands for.
+const SIGTERM: i32 = 15;
 
 /// One run of a chain.
 pub struct Run {
@@ -46,6 +50,10 @@ pub struct Run {
     started: u32,
     end_told: bool,
     outcome: Option<RunOutcome>,
+    /// It was told to stop, by whatever.
+    stopping: bool,
+    /// Those who told it on its socket, and wait until it is over.
+    stoppers: Vec<SocketAddrUnix>,
 }
 
 /// What runs while no task does.
@@ -110,6 +118,8 @@ impl Run {
             started: 0,
             end_told: false,
             outcome: None,
+            stopping: false,
+            stoppers: Vec::new(),
         }
     }
 
@@ -126,6 +136,11 @@ impl Run {
     /// How it ended, once it has.
     pub fn outcome(&self) -> Option<&RunOutcome> {
         self.outcome.as_ref()
+    }
+
+    /// Whether it was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
     }
 
     /// Signals to stop that came too late to change its outcome; they are meant for whoever goes on.
@@ -164,7 +179,12 @@ impl Run {
     /// It is to stop. The first signal ends its tasks in good time, the second at once. Hooks and the halt task, which
     /// may be where the signal comes from, are spared the first.
     pub fn stop(&mut self, signal: i32, world: &mut World<'_>) {
-        world.reader.tell(&self.run, &Event::Stopping { signal });
+        self.hear_stop(signal, false, world);
+    }
+
+    fn hear_stop(&mut self, signal: i32, asked: bool, world: &mut World<'_>) {
+        world.reader.tell(&self.run, &Event::Stopping { signal, asked });
+        self.stopping = true;
         let now = world.clock.now();
         if self.aside.is_some() {
             self.kept.push(signal);
@@ -177,6 +197,26 @@ impl Run {
         }
         self.pending.extend(self.chain.step(Input::Signal(signal), now));
         self.act(world);
+    }
+
+    /// Somebody who has the right to it wants this run to end: as by TERM.
+    fn obey(&mut self, asker: SocketAddrUnix, world: &mut World<'_>) {
+        self.answer(&asker, &Said::Heard(self.run.id.as_str().to_owned()));
+        self.stoppers.push(asker);
+        self.hear_stop(SIGTERM, true, world);
+    }
+
+    fn answer(&self, asker: &SocketAddrUnix, said: &Said) {
+        if let Some(inbox) = &self.inbox {
+            inbox.answer(asker, said.text().as_bytes());
+        }
+    }
+
+    /// It is over: those who wait for that are told.
+    fn end(&mut self, outcome: RunOutcome) {
+        let said = Said::Ended(self.run.id.as_str().to_owned(), outcome.word().to_owned());
+        self.stoppers.iter().for_each(|asker| self.answer(asker, &said));
+        self.outcome = Some(outcome);
     }
 
     /// The lock that it runs under is lost, or may be: its tasks are ended before another can own it. `at_once`: another
@@ -216,10 +256,11 @@ impl Run {
             run_deadline: self.deadline(),
         };
         // Letters before endings: what a task said last belongs to it.
+        let mut stops = Vec::new();
         if let Some(inbox) = &self.inbox
             && is_ready(layout.inbox(), layout.end)
         {
-            deliver(inbox, &mut self.attempts, &kit, world.reader);
+            stops = deliver(inbox, &mut self.attempts, &kit, world.reader);
         }
         let mut finished = false;
         for (at, attempt) in self.attempts.iter_mut().enumerate() {
@@ -232,6 +273,9 @@ impl Run {
         if finished {
             let gone = self.attempts.extract_if(.., |attempt| attempt.is_finished());
             self.leaked.extend(gone.filter_map(Attempt::into_leaked_output));
+        }
+        for asker in stops {
+            self.obey(asker, world);
         }
         if self.aside.is_none() && self.outcome.is_none() {
             self.pending.extend(self.chain.step(Input::Woke, now));
@@ -318,7 +362,7 @@ impl Run {
                     }
                     (true | false, _) => self.halt(reason, task, world),
                 },
-                Action::End(outcome) if self.end_told => self.outcome = Some(self.outcome_of(outcome)),
+                Action::End(outcome) if self.end_told => self.end(self.outcome_of(outcome)),
                 Action::End(outcome) => {
                     self.pending.push_front(action);
                     self.tell_end(outcome, world);
@@ -477,12 +521,18 @@ fn advance_attempt(attempt: &mut Attempt, chain: &mut Chain, kit: &Kit<'_>, pend
 }
 
 /// Hands letters to the tasks whose processes they came from. One that comes from elsewhere is dropped. There is a
-/// limit to how many are read at once: a task that never stops talking must not keep us from the others.
-fn deliver(inbox: &Inbox, attempts: &mut [Attempt], kit: &Kit<'_>, reader: &mut dyn Reader) {
+/// limit to how many are read at once: a task that never stops talking must not keep us from the others. Those who want
+/// the run to stop are handed back.
+fn deliver(inbox: &Inbox, attempts: &mut [Attempt], kit: &Kit<'_>, reader: &mut dyn Reader) -> Vec<SocketAddrUnix> {
+    let mut stops = Vec::new();
     let pid = |attempt: &Attempt| attempt.process().map(Supervised::pid);
     for letter in std::iter::from_fn(|| inbox.next_letter()).take(LETTERS_AT_ONCE) {
-        if let Some(asker) = &letter.asker {
-            reader.describe(kit.run).iter().for_each(|answer| inbox.answer(asker, answer));
+        if let Some(asker) = letter.asker {
+            if letter.stops {
+                stops.push(asker);
+            } else {
+                reader.describe(kit.run, &processes(attempts, kit.setup)).iter().for_each(|answer| inbox.answer(&asker, answer));
+            }
             continue;
         }
         let leaders: Vec<_> = attempts.iter().filter_map(pid).collect();
@@ -494,4 +544,11 @@ fn deliver(inbox: &Inbox, attempts: &mut [Attempt], kit: &Kit<'_>, reader: &mut 
             None => log::debug!("a message from process {} is of no running task", letter.sender.as_raw_pid()),
         }
     }
+    stops
+}
+
+/// The tasks whose processes run, each with the one that leads it.
+fn processes<'a>(attempts: &[Attempt], setup: &'a Setup) -> Vec<(i32, &'a TaskName)> {
+    let of = |attempt: &Attempt| Some((attempt.process()?.pid().as_raw_pid(), &setup.task_at(attempt.place).name));
+    attempts.iter().filter_map(of).collect()
 }

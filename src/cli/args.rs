@@ -105,8 +105,23 @@ pub enum Command {
     /// Show one run with the tries of its tasks
     #[cfg(feature = "store")]
     Show {
-        /// The id of the run; as much of it as no other begins with is enough
-        run: String,
+        /// The id of the run, or as much of its beginning or end as no other has; or a chain: its last run [default: the last
+        /// run of all]
+        #[arg(value_name = "RUN|CHAIN")]
+        run: Option<String>,
+    },
+    /// End a run of the daemon, of `now` or of the main chain, and wait until it is over
+    ///
+    /// The run ends as by TERM: its tasks get TERM, and KILL after kill_after; no halt task is run. The daemon goes on. A second
+    /// `stop` of the same run kills at once. Only root and the user that runner runs as are obeyed.
+    #[cfg(all(feature = "schedule", feature = "store"))]
+    Stop {
+        /// The chains, or the ids of runs (as much of their beginning or end as no other has)
+        #[arg(value_name = "CHAIN|RUN")]
+        words: Vec<String>,
+        /// Do not wait until it is over
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Add a job to a queue; prints its id
     #[cfg(all(feature = "schedule", feature = "store"))]
@@ -121,7 +136,11 @@ pub enum Command {
         #[command(subcommand)]
         command: super::queue_args::QueueCommand,
     },
-    /// Show how chains stand: what runs, what came of the last run, what is next
+    /// Show how chains, locks and queues stand: what runs, what came of the last run, what is next
+    ///
+    /// A table of chains (what runs and how far it is, when a run last began and ended, how, and when the next comes), one of
+    /// the locks that they need and who holds them, one of the queues with their jobs; below them whether anybody is there to
+    /// fire slots and to work queues.
     #[cfg(all(feature = "schedule", feature = "store"))]
     Status {
         /// The chains; all of them when none is named
@@ -137,9 +156,9 @@ pub enum Command {
     /// Tell why a chain did not run, or does not run yet
     #[cfg(all(feature = "schedule", feature = "store"))]
     Why {
-        /// The chain
+        /// The chain; without one, what is not well of all of them
         #[arg(value_name = "CHAIN")]
-        chain: String,
+        chain: Option<String>,
     },
     /// Turn what another system has into chains
     #[cfg(feature = "schedule")]

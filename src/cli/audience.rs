@@ -118,6 +118,7 @@ impl Audience {
             chains,
             queues: Self::of_queues(view, config, now),
             locks: Vec::new(),
+            remarks: Vec::new(),
         }
     }
 
@@ -162,6 +163,7 @@ impl Audience {
             runs: known.ended,
             last_success: known.last_success,
             totals: known.totals,
+            given_up: known.given_up,
         }
     }
 }

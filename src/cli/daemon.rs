@@ -27,6 +27,7 @@ use crate::daemon::{Daemon, Ended, Outbox, Parts, State};
 use crate::mark;
 use crate::names::counted;
 use crate::notify::systemd;
+use crate::presence::{self, Presence, Work};
 use crate::process::signal::Signals;
 use crate::push::Waits;
 use crate::store::Owner;
@@ -151,9 +152,10 @@ impl Ready {
         let owner = Owner::look();
         let board = Board::new(Box::new(SystemClock::new()), local_zone());
         let record = Record::of_daemon(&owner, place.state_dir.clone(), outbox.clone(), board.clone());
+        let (listens, state_dir) = (signals.is_some(), place.state_dir.clone());
         let mut audience = Audience::new(board, &owner.machine, push(self.push, Waits::TheEnd));
         // A tick is nobody who could be asked for long.
-        if signals.is_some() {
+        if listens {
             audience.listen(&self.daemon)?;
         }
         let signals = signals.map_or_else(hear_signals, Ok)?;
@@ -168,6 +170,9 @@ impl Ready {
         let built = BUILT.parse().context("the build date")?;
         let mut surroundings = Surroundings::new(settings, (self.config, self.stamp), place, managed, audience);
         let parts = Parts { fleet: Fleet::new(driver), ids, state, alarm: &mut alarm, outside: &mut surroundings, built };
+        let presence = Presence { work: Work::Daemon, pid: std::process::id(), config: settings.config_file.clone(), queues: Vec::new() };
+        // A tick is gone in a moment.
+        let _here = if listens { presence::announce(state_dir.as_deref(), &presence) } else { None };
         systemd::ready(managed);
         let mut daemon = Daemon::new(parts, self.chains);
         let ended = work(&mut daemon);

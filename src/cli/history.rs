@@ -10,6 +10,7 @@ use super::state::Reading;
 use super::table::{self, Table};
 use crate::config::Config;
 use crate::names::{MAIN_CHAIN, suggestion};
+use crate::status::Ended;
 use crate::store::HistoryQuery;
 use crate::store::record::RunRecord;
 use crate::zone;
@@ -47,7 +48,7 @@ fn refuse_unknown(config: &Config, chain: Option<&str>) -> Result<(), Failure> {
 
 /// How it ended, in a few words.
 pub fn result(run: &RunRecord) -> String {
-    let word = run.outcome.as_deref().unwrap_or("running");
+    let word = run.outcome.as_deref().map_or("running", |word| Ended::of_record(word).words());
     let parts = [Some(word), run.failed_task.as_deref(), run.message.as_deref()];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

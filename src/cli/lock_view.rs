@@ -15,6 +15,7 @@ use crate::http::site::View;
 use crate::lock::address::LockSettings;
 use crate::lock::here;
 use crate::lock::look::{Looker, Seen};
+use crate::lock::owner::{Owner, Place};
 #[cfg(feature = "http")]
 use crate::names::MAIN_CHAIN;
 #[cfg(feature = "http")]
@@ -107,6 +108,7 @@ pub fn locks_of(needed: &[Needed], seen: Vec<Seen>, now: Date) -> Vec<Lock> {
                 host: owner.map_or_else(|| "unknown".to_owned(), |owner| owner.place.host.clone()),
                 pid: owner.map_or(0, |owner| owner.pid),
                 run_id: owner.map(|owner| owner.run_id.clone()).filter(|run| !run.is_empty()),
+                command: owner.filter(|owner| owner.whole_run).map(|owner| command(owner, &place)),
                 since: owner.and_then(|owner| owner.time.parse().ok()).unwrap_or(now),
             }),
             unknown,
@@ -123,5 +125,15 @@ pub fn waits_for(lock: &Lock, run: &str) -> bool {
 /// Who holds a lock, as the end of a sentence; `None` where nobody does.
 pub fn holder_in_words(lock: &Lock) -> Option<String> {
     let holder = lock.holder.as_ref()?;
-    Some(format!("held by {} pid {} since {}", holder.host, holder.pid, holder.since.show("%Y-%m-%dT%H:%M:%S%:z")))
+    let command = holder.command.as_ref().map(|command| format!("`{command}` on ")).unwrap_or_default();
+    Some(format!("held by {command}{} pid {} since {}", holder.host, holder.pid, holder.since.show("%Y-%m-%dT%H:%M:%S%:z")))
+}
+
+/// What `runner lock` runs: the whole command where it can be seen, else its name.
+fn command(owner: &Owner, here: &Place) -> String {
+    let Some(group) = owner.groups.first() else { return "runner lock".to_owned() };
+    let read = || std::fs::read(format!("/proc/{}/cmdline", group.pid)).ok();
+    let line = Some(()).filter(|()| owner.place.is_same(here)).and_then(|()| read()).unwrap_or_default();
+    let words: Vec<_> = line.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(String::from_utf8_lossy).collect();
+    if words.is_empty() { group.task.clone() } else { words.join(" ") }
 }

@@ -58,8 +58,14 @@ mod stage;
 mod state;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod status;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod status_text;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod stop;
 #[cfg(feature = "store")]
 mod table;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod watchers;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
 mod web;
 #[cfg(all(feature = "schedule", feature = "store"))]
@@ -166,7 +172,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::Why { chain }) => {
             let settings = Settings::resolve(&global, true)?;
             report_log::start(settings.log.clone());
-            why::why(&settings, &chain)
+            why::why(&settings, chain.as_deref())
         }
         #[cfg(feature = "store")]
         Some(Command::History { chain, failed, count }) => {
@@ -178,7 +184,13 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::Show { run }) => {
             let settings = Settings::resolve(&global, false)?;
             report_log::start(settings.log.clone());
-            show::show(&settings, &run)
+            show::show(&settings, run.as_deref())
+        }
+        #[cfg(all(feature = "schedule", feature = "store"))]
+        Some(Command::Stop { words, no_wait }) => {
+            let settings = Settings::resolve(&global, false)?;
+            report_log::start(settings.log.clone());
+            stop::stop(&settings, &words, no_wait)
         }
         #[cfg(all(feature = "schedule", feature = "store"))]
         Some(Command::Daemon) => {

@@ -198,7 +198,7 @@ impl Outside for Surroundings<'_> {
 
     fn refused(&mut self, chain: &Booked, run: &RunRef, why: Refused<'_>, driver: &mut Driver<'_>) -> Option<HookRun> {
         let Refused { reason, message } = why;
-        self.audience.board.not_begun(run, message);
+        self.audience.board.not_begun(run, reason, message);
         self.audience.push.refused(chain.name(), reason);
         let dir = find_task_dir(None, &chain.named.chain).ok()?;
         let variables = program_variables(self.settings, &dir);

@@ -30,6 +30,9 @@ use crate::report::log::LogSettings;
 pub struct Settings {
     /// The configuration file, absolute; `None` where there is none and none is needed.
     pub config_file: Option<PathBuf>,
+    /// The configuration file as it was typed behind `-c`.
+    #[cfg(all(feature = "schedule", feature = "store"))]
+    pub named_config: Option<PathBuf>,
     /// `--set`.
     pub overrides: Vec<Override>,
     /// `--strict`.
@@ -57,12 +60,24 @@ impl Settings {
         };
         Ok(Self {
             config_file: find_config(args.config.as_deref(), needs_config)?,
+            #[cfg(all(feature = "schedule", feature = "store"))]
+            named_config: args.config.clone(),
             overrides,
             strict: args.strict,
             json: args.json,
             progress: args.progress,
             log: log_settings(args, color),
         })
+    }
+
+    /// A command of this program as somebody types it who asked as we were asked: by the same configuration.
+    #[cfg(all(feature = "schedule", feature = "store"))]
+    pub fn command(&self, words: &str) -> String {
+        match &self.named_config {
+            Some(file) if is_one_word(file) => format!("runner -c {} {words}", file.display()),
+            Some(file) => format!("runner -c '{}' {words}", file.display().to_string().replace('\'', "'\\''")),
+            None => format!("runner {words}"),
+        }
     }
 
     /// Reads the configuration and judges it. Errors inside it are findings.

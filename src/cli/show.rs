@@ -19,15 +19,19 @@ use crate::status::{Date, Run};
 use crate::store::record::{RunRecord, TryRecord};
 use crate::zone;
 
-/// Prints one run.
+/// Prints one run: of this id, the last one of this chain, or the last one of all.
 ///
 /// # Errors
 /// The state cannot be read; no run, or more than one, is meant; the result cannot be written.
-pub fn show(settings: &Settings, id: &str) -> Result<Exit, Failure> {
+pub fn show(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
     let zone = zone::local(own_variable("TZ").as_deref());
     let (reading, told) = Reading::open_with_going(settings, &zone)?;
     let config = reading.config.clone();
-    let run = reading.find(id)?;
+    let run = match word {
+        None => reading.last(None)?,
+        Some(word) if is_chain(&reading.config, word) => reading.last(Some(word))?,
+        Some(id) => reading.find(id)?,
+    };
     let told = told.into_iter().find(|going| going.run.id == run.run_id && run.outcome.is_none()).map(|going| going.run);
     if settings.json {
         let mut document = json!({ "version": 1, "run": run });
@@ -39,6 +43,11 @@ pub fn show(settings: &Settings, id: &str) -> Result<Exit, Failure> {
         print::text(&format!("{}{}", as_text(&run, told.as_ref(), &zone), keeps_nothing(&config, &run).unwrap_or_default()))?;
     }
     Ok(Exit::Done)
+}
+
+/// Whether a word is the name of a chain: ids of runs hold dashes and digits, and few chains are called so.
+pub fn is_chain(config: &Config, word: &str) -> bool {
+    word == MAIN_CHAIN || config.sections().any(|section| section.name.strip_prefix("chain:") == Some(word))
 }
 
 fn as_text(run: &RunRecord, told: Option<&Run>, zone: &TimeZone) -> String {

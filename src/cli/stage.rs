@@ -12,7 +12,7 @@ use crate::chain::ears::Ears;
 use crate::chain::{Driver, World};
 use crate::clock::{Clock, SystemClock};
 use crate::event::{Event, Reader, RunRef};
-use crate::names::RunIds;
+use crate::names::{RunIds, TaskName};
 use crate::notify::systemd::{Status, Watchdog};
 use crate::process::signal::Signals;
 use crate::process::unix::WaitMethod;
@@ -112,8 +112,8 @@ impl Reader for Readers {
         self.reporter.wake();
     }
 
-    fn describe(&self, run: &RunRef) -> Option<Vec<u8>> {
-        self.record.describe(run)
+    fn describe(&self, run: &RunRef, processes: &[(i32, &TaskName)]) -> Option<Vec<u8>> {
+        self.record.describe(run, processes)
     }
 }
 

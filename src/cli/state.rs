@@ -10,6 +10,8 @@ use jiff::tz::TimeZone;
 use super::exit::Failure;
 use super::going;
 use super::settings::{Settings, own_variable};
+#[cfg(feature = "schedule")]
+use crate::config::database::DatabaseUrl;
 use crate::config::database::{FILE_NAME, SYSTEM_DIR};
 use crate::config::load::DEFAULT_FILE;
 use crate::config::settings::StateSettings;
@@ -21,6 +23,11 @@ use crate::store::open::Place;
 use crate::store::record::RunRecord;
 use crate::store::spool::DIR_NAME;
 use crate::store::{HistoryQuery, Owner, Store, StoreError, spool};
+
+/// How many of the newest runs are looked through for one that began.
+const LOOKED_AT: u32 = 20;
+/// So many letters of the end of a run's id are taken for it.
+pub const SHORTEST_END: usize = 6;
 
 /// Our own state: what we write, and what a reader of our own configuration reads.
 pub fn own_place(state: &StateSettings) -> Place {
@@ -45,6 +52,9 @@ pub struct Reading {
     pub config: Config,
     /// The state directory that is read.
     pub state_dir: Option<PathBuf>,
+    /// Other machines may read and write the same database.
+    #[cfg(feature = "schedule")]
+    pub is_shared: bool,
 }
 
 impl Reading {
@@ -70,7 +80,15 @@ impl Reading {
         if let (None, [], Ok(url)) = (&store, &spooled[..], place.url()) {
             log::info!("{url}: no run has been recorded yet");
         }
-        Ok(Self { store, spooled, here: Owner::look(), config, state_dir: place.state_dir })
+        Ok(Self {
+            store,
+            spooled,
+            here: Owner::look(),
+            config,
+            #[cfg(feature = "schedule")]
+            is_shared: matches!(place.url(), Ok(DatabaseUrl::Postgres(_))),
+            state_dir: place.state_dir,
+        })
     }
 
     /// Opens the state in order to read it, and takes those runs in that go on and have no record yet; what they tell comes
@@ -107,6 +125,19 @@ impl Reading {
         Ok(spool::merged(stored.into_iter().map(seen).collect(), spooled, query))
     }
 
+    /// The runs of a chain, the newest first: not many more than `most` unless more slots than that were given up since one
+    /// last began.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    #[cfg(feature = "schedule")]
+    pub fn of_chain(&mut self, chain: &str, most: u32) -> Result<Vec<RunRecord>, Failure> {
+        let query = |limit| HistoryQuery { chain: Some(chain.to_owned()), failed: false, limit };
+        let runs = self.history(&query(most))?;
+        let is_told = runs.len() < most as usize || runs.iter().any(|run| run.outcome.is_some() && run.has_begun());
+        if is_told { Ok(runs) } else { self.history(&query(u32::MAX)) }
+    }
+
     /// Up to where the slots of each chain are decided, by this name of a machine; nothing where there is no database.
     ///
     /// # Errors
@@ -137,7 +168,30 @@ impl Reading {
         self.store.as_mut().map_or(Ok(None), |store| store.newest_time(here)).map_err(failure)
     }
 
-    /// The run that this id, or the beginning of one, names.
+    /// The ids of all runs that end like this: those of one boot begin alike.
+    fn ending_with(&mut self, end: &str) -> Result<Vec<String>, Failure> {
+        let all = self.history(&HistoryQuery { chain: None, failed: false, limit: u32::MAX })?;
+        Ok(all.into_iter().map(|run| run.run_id).filter(|id| id.ends_with(end)).collect())
+    }
+
+    /// The newest run of a chain that began, or of all chains.
+    ///
+    /// # Errors
+    /// There is none; the database does not answer.
+    pub fn last(mut self, chain: Option<&str>) -> Result<RunRecord, Failure> {
+        let query = |limit| HistoryQuery { chain: chain.map(str::to_owned), failed: false, limit };
+        let newest = |runs: Vec<RunRecord>| runs.into_iter().find(RunRecord::has_begun);
+        let found = match newest(self.history(&query(LOOKED_AT))?) {
+            Some(run) => Some(run),
+            None => newest(self.history(&query(u32::MAX))?),
+        };
+        let of = chain.map(|chain| format!(" of the chain {chain}")).unwrap_or_default();
+        let run = found.ok_or_else(|| Failure::Usage(format!("no run{of} is known that began")))?;
+        let id = run.run_id.clone();
+        self.find(&id)
+    }
+
+    /// The run that this id, or the beginning or the end of one, names.
     ///
     /// # Errors
     /// None does, or several do; the database does not answer.
@@ -148,6 +202,10 @@ impl Reading {
             None => Vec::new(),
         };
         ids.extend(self.spooled.iter().map(|record| record.run_id.clone()).filter(|known| known.starts_with(id)));
+        let mut place = "begin";
+        if ids.is_empty() && id.len() >= SHORTEST_END {
+            (ids, place) = (self.ending_with(id)?, "end");
+        }
         ids.sort();
         ids.dedup();
         let named = match ids.as_slice() {
@@ -157,7 +215,10 @@ impl Reading {
             some => {
                 let shown: Vec<&str> = some.iter().take(MOST_NAMED as usize).map(String::as_str).collect();
                 let more = if some.len() > shown.len() { ", ..." } else { "" };
-                return Err(Failure::Usage(format!("several runs begin with `{id}`: {}{more}; type more of it", shown.join(", "))));
+                return Err(Failure::Usage(format!(
+                    "several runs {place} with `{id}`: {}{more}; type more of it, or of its end",
+                    shown.join(", ")
+                )));
             }
         };
         let stored = match &mut self.store {

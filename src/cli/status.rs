@@ -16,8 +16,9 @@ use super::queue_status;
 use super::schedule::rules;
 use super::settings::{Loaded, Settings, is_error, without_repeats};
 use super::state::Reading;
-use super::table::{self, Table};
-use super::{doing, going, print};
+use super::status_text::as_text;
+use super::table;
+use super::{going, print, watchers};
 use crate::clock::{Clock, SystemClock};
 use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::ChainSettings;
@@ -26,13 +27,17 @@ use crate::daemon::book::Booked;
 use crate::mark;
 use crate::names::{MAIN_CHAIN, counted, suggestion};
 use crate::push::target::sign_of_life;
-use crate::status::{Chain, Configuration, Date, Ended, Going, Lock, Queue, RefusedConfiguration, Run, Status, Totals, VERSION};
-use crate::store::record::{CRASHED, REFUSED, RunRecord, SKIPPED};
-use crate::store::{HistoryQuery, Owner};
+use crate::status::{
+    self, Chain, Configuration, Date, Ended, GivenUp, Going, Lock, Queue, RefusedConfiguration, Run, Status, Totals, VERSION,
+};
+use crate::store::Owner;
+use crate::store::record::{REFUSED, RunRecord};
 use crate::worker::max_attempts;
 
 /// How many of the last runs are told.
 const RUNS: u32 = 10;
+/// How many of those that did not begin.
+const UNBEGUN: u32 = 5;
 /// How many of the next slots are told.
 const SLOTS: usize = 3;
 /// How often `--watch` looks whether something has changed.
@@ -67,7 +72,7 @@ pub fn status(settings: &Settings, question: &Question) -> Result<Exit, Failure>
         print::json(&as_json(&status))?;
     } else {
         tell_wrong(settings, &status)?;
-        print::text(&as_text(&status))?;
+        print::text(&as_text(&status, settings))?;
     }
     Ok(Exit::Done)
 }
@@ -97,7 +102,7 @@ fn watch(settings: &Settings, question: &Question, in_place: bool) -> Result<Exi
     let mut before: Option<String> = None;
     loop {
         let status = collect(settings, &question.chains)?;
-        let shown = if in_place { as_text(&status) } else { without_times(&status) };
+        let shown = if in_place { as_text(&status, settings) } else { without_times(&status) };
         if before.as_ref() != Some(&shown) {
             if in_place {
                 // Cursor to the first place, and everything behind it erased (ECMA-48, CUP and ED).
@@ -217,6 +222,8 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     let file = settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
     // Whoever asks for chains by their names is told of these.
     let queues = if words.is_empty() { queues(&config, &mut reading, now, &zone)? } else { Vec::new() };
+    let watched: Vec<&Booked> = booked.iter().filter(|chain| wanted(chain.name())).collect();
+    let remarks = watchers::Watchers::look(settings, &config, &reading).remarks(&watched, &chains, &queues, &mut reading, time)?;
     Ok(Status {
         version: VERSION,
         host: reading.here.host.clone(),
@@ -227,6 +234,7 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
         chains,
         queues,
         locks,
+        remarks,
     })
 }
 
@@ -279,17 +287,17 @@ struct Look<'a> {
 impl Look<'_> {
     fn chain(&self, reading: &mut Reading) -> Result<Chain, Failure> {
         let name = &self.settings.name;
-        let query = |limit| HistoryQuery { chain: Some(name.clone()), failed: false, limit };
-        let mut records = reading.history(&query(RUNS))?;
+        let mut records = reading.of_chain(name, RUNS)?;
         let success = |records: &[RunRecord]| records.iter().find(|run| run.outcome.as_deref() == Some("done")).and_then(|run| run.ended);
         let mut last_success = success(&records);
-        if last_success.is_none() && records.len() == RUNS as usize {
-            last_success = success(&reading.history(&query(u32::MAX))?);
+        if last_success.is_none() && records.len() >= RUNS as usize {
+            last_success = success(&reading.of_chain(name, u32::MAX)?);
         }
         let (ended, going): (Vec<_>, Vec<_>) = std::mem::take(&mut records).into_iter().partition(|run| run.outcome.is_some());
         let mut running: Vec<Run> = going.iter().map(|run| self.run(run)).collect();
         running.extend(self.marked(reading).filter(|run| running.iter().all(|known| known.id != run.id)));
         self.add_told(&mut running, &ended);
+        let given_up = self.given_up(&ended, &running);
         let schedule = self.booked.and_then(|chain| chain.schedule.as_ref());
         Ok(Chain {
             name: name.clone(),
@@ -299,10 +307,25 @@ impl Look<'_> {
             next: self.next(&reading.here),
             waits_because: self.booked.filter(|chain| !chain.named.enabled).map(|_| "not enabled".to_owned()),
             running,
-            runs: ended.iter().map(|run| self.run(run)).collect(),
+            runs: some_of(&ended).map(|run| self.run(run)).collect(),
             last_success: last_success.map(|at| Date::new(at, self.zone)),
             totals: Totals::default(),
+            given_up,
         })
+    }
+
+    /// What came to nothing since a run last began. `ended` are its runs that have ended, the newest first.
+    fn given_up(&self, ended: &[RunRecord], running: &[Run]) -> Option<GivenUp> {
+        let begun = running.iter().map(|run| run.started_at.at).max();
+        let since = || ended.iter().take_while(|run| !run.has_begun() && begun.is_none_or(|begun| run.began > begun));
+        let last = since().next()?;
+        let reason = match last.outcome.as_deref() {
+            Some(REFUSED) => "lock",
+            Some(word) => word,
+            None => status::SKIPPED,
+        };
+        let (reason, last_at, why) = (reason.to_owned(), Date::new(last.began, self.zone), last.message.clone());
+        Some(GivenUp { count: since().count() as u64, last_at, reason, why })
     }
 
     /// What runs tell of themselves is more than what is written of them; one that ended meanwhile has its record.
@@ -362,7 +385,7 @@ impl Look<'_> {
             scheduled_at: record.scheduled_at.map(date),
             started_at: date(record.began),
             ended_at: record.ended.map(date),
-            outcome: record.outcome.as_deref().map(ended),
+            outcome: record.outcome.as_deref().map(Ended::of_record),
             why: (!why.is_empty()).then(|| why.join(", ")),
             exit_code: record.exit_code,
             ..self.blank(record.run_id.clone(), &record.trigger)
@@ -370,95 +393,13 @@ impl Look<'_> {
     }
 }
 
-/// The outcome that a record names. Words of a newer runner are an end that nobody knows.
-pub fn ended(word: &str) -> Ended {
-    match word {
-        "stopped" => Ended::Stopped,
-        REFUSED | SKIPPED | "task_dir" => Ended::NotStarted,
-        CRASHED => Ended::Lost,
-        word => Ended::ALL.into_iter().find(|ended| ended.word() == word).unwrap_or(Ended::Lost),
-    }
-}
-
-// ---- for people ------------------------------------------------------------------------------------
-
-fn as_text(status: &Status) -> String {
-    let mut table = Table::new(&["CHAIN", "STATE", "LAST RUN", "LAST SUCCESS", "NEXT", "RESULT"]);
-    let ago = |at: Option<Date>| at.map_or("-".to_owned(), |at| format!("{} ago", table::about(at.at.duration_until(status.time.at))));
-    for chain in &status.chains {
-        let last = chain.runs.first();
-        let next = chain.next.first().map_or("-".to_owned(), |at| format!("in {}", table::about(status.time.at.duration_until(at.at))));
-        let now_doing = chain.running.first().and_then(|run| doing::of_run(run, status.time));
-        let result = || {
-            last.and_then(|run| Some((run.outcome?.words(), &run.why))).map(|(word, why)| match why {
-                Some(why) => format!("{word}: {why}"),
-                None => word.to_owned(),
-            })
-        };
-        table.add(vec![
-            chain.name.clone(),
-            state(chain, status.time),
-            ago(last.map(|run| run.ended_at.unwrap_or(run.started_at))),
-            ago(chain.last_success),
-            next,
-            now_doing.or_else(result).unwrap_or_else(|| "-".to_owned()),
-        ]);
-    }
-    let mut text = table.text(table::width());
-    if !status.locks.is_empty() {
-        let mut table = Table::new(&["LOCK", "CHAINS", "HELD BY", "SINCE", "TOKEN"]);
-        for lock in &status.locks {
-            let (by, since) = match (&lock.holder, &lock.unknown) {
-                (Some(holder), _) => (format!("{} pid {}", holder.host, holder.pid), ago(Some(holder.since))),
-                (None, Some(why)) => (format!("unknown: {why}"), "-".to_owned()),
-                (None, None) => ("nobody".to_owned(), "-".to_owned()),
-            };
-            let token = lock.token.map_or("-".to_owned(), |token| token.to_string());
-            table.add(vec![lock.name.clone(), lock.chains.join(", "), by, since, token]);
-        }
-        text.push('\n');
-        text.push_str(&table.text(table::width()));
-    }
-    if !status.queues.is_empty() {
-        text.push('\n');
-        text.push_str(&queues_as_text(status));
-    }
-    text
-}
-
-fn queues_as_text(status: &Status) -> String {
-    let since = |at: Date| table::about(at.at.duration_until(status.time.at));
-    let mut table = Table::new(&["QUEUE", "READY", "OLDEST WAITS", "RUNNING", "DUE LATER", "FAILED"]);
-    for queue in &status.queues {
-        let numbers = [queue.running, queue.scheduled, queue.failed].map(|number| number.to_string());
-        let oldest = queue.oldest_ready.map_or("-".to_owned(), since);
-        table.add([queue.name.clone(), queue.ready.to_string(), oldest].into_iter().chain(numbers).collect());
-    }
-    let mut text = table.text(table::width());
-    let mut jobs = Table::new(&["JOB", "QUEUE", "RUNS", "ATTEMPT", "NAME"]);
-    for (queue, job) in status.queues.iter().flat_map(|queue| queue.jobs.iter().map(move |job| (queue, job))) {
-        jobs.add(vec![job.id.clone(), queue.name.clone(), since(job.started_at), job.attempt.to_string(), job.name.clone()]);
-    }
-    if status.queues.iter().any(|queue| !queue.jobs.is_empty()) {
-        text.push('\n');
-        text.push_str(&jobs.text(table::width()));
-    }
-    text
-}
-
-fn state(chain: &Chain, now: Date) -> String {
-    if let Some(run) = chain.running.first() {
-        return format!("runs {}", table::about(run.started_at.at.duration_until(now.at)));
-    }
-    let last = chain.runs.first().and_then(|run| run.outcome);
-    let words = match last {
-        _ if !chain.enabled => "not enabled",
-        _ if chain.waits_because.is_some() => "waits for its lock",
-        Some(Ended::Done) => "ok",
-        Some(Ended::GaveUp | Ended::Halted | Ended::Stopped | Ended::Signalled | Ended::LockLost | Ended::NotStarted | Ended::Lost) => {
-            "failed"
-        }
-        None => "never ran",
-    };
-    words.to_owned()
+/// As many of these as are told: the last that began, and a few that did not.
+fn some_of(ended: &[RunRecord]) -> impl Iterator<Item = &RunRecord> {
+    let (mut begun, mut others) = (RUNS, UNBEGUN);
+    ended.iter().filter(move |run| {
+        let left = if run.has_begun() { &mut begun } else { &mut others };
+        let is_told = *left > 0;
+        *left = left.saturating_sub(1);
+        is_told
+    })
 }

@@ -13,8 +13,8 @@ use super::outside::{judge_all, local_zone};
 use super::prepare::prepare;
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, is_error, part_findings, without_repeats};
 use super::state::Reading;
-use super::status::ended;
 use super::table;
+use super::watchers::{Watchers, are_ticks, overdue};
 use super::{doing, going, print};
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::{self, Overlap};
@@ -23,19 +23,19 @@ use crate::config::settings::ChainSettings;
 use crate::config::{Config, Finding};
 use crate::daemon::book::Booked;
 use crate::mark;
-use crate::names::MAIN_CHAIN;
+use crate::names::{MAIN_CHAIN, counted};
 use crate::process::leftovers::{in_words, still_running};
 use crate::schedule::agenda::believe;
 use crate::status::{Date, Ended, Going, Lock, Run, Task};
-use crate::store::HistoryQuery;
-use crate::store::record::{CRASHED, RunRecord};
+use crate::store::record::{CRASHED, REFUSED, RunRecord, SKIPPED};
 
 /// How many of the last runs are looked at.
 const RUNS: u32 = 20;
-/// How many slots that were not run are told.
+/// How many reasons for slots that were not run are told.
 const NOT_RUN: usize = 3;
-/// A slot that should have fired so long ago was overlooked: a tick comes once a minute.
-const OVERLOOKED: SignedDuration = SignedDuration::from_secs(120);
+/// What is not well, of all that there is to say.
+const NOT_WELL: [&str; 9] =
+    ["waits_for_lock", "lock_unknown", "waiting", "wrong", "refused", "no_clock", "nobody_looks", "no_daemon", "slot_not_run"];
 
 /// Something that is known of the chain.
 #[derive(Debug)]
@@ -62,46 +62,105 @@ impl Fact {
     fn advice(self, advice: impl Into<String>) -> Self {
         Self { advice: Some(advice.into()), ..self }
     }
+
+    /// Whether somebody should look at it.
+    fn is_bad(&self) -> bool {
+        // How the last run ended, and who holds the lock, has advice where that is not well.
+        NOT_WELL.contains(&self.kind) || (["last_run", "lock_held"].contains(&self.kind) && self.advice.is_some())
+    }
+
+    fn json(&self) -> Value {
+        json!({ "fact": self.kind, "at": self.at, "text": self.text, "advice": self.advice })
+    }
+
+    /// The line without the advice.
+    fn line(&self) -> String {
+        // Which slots they were is in the text; that nobody is there is so now.
+        let when = self.at.filter(|_| !["slot_not_run", "no_daemon"].contains(&self.kind));
+        let when = when.map(|at| format!("{}  ", at.show("%Y-%m-%dT%H:%M:%S%:z"))).unwrap_or_default();
+        format!("{when}{}", table::harmless(&self.text).replace('\n', " "))
+    }
 }
 
-/// Prints what is known of why a chain does not run.
+/// Prints what is known of why a chain does not run; without one, what is not well of all of them.
 ///
 /// # Errors
 /// The chain is not known; the state cannot be read; the result cannot be written.
-pub fn why(settings: &Settings, word: &str) -> Result<Exit, Failure> {
+pub fn why(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
     let loaded = settings.load()?;
-    let named = (word != MAIN_CHAIN).then(|| find_chain(&loaded.config, word, &mut Vec::new())).transpose();
-    let named = named.map_err(|failure| loaded.cause_of(failure))?.map(|named| named.chain);
+    let find = |word: &str| find_chain(&loaded.config, word, &mut Vec::new()).map_err(|failure| loaded.cause_of(failure));
+    let named = word.filter(|word| *word != MAIN_CHAIN).map(find).transpose()?;
     let Loaded { config, chain: main, mut findings, .. } = loaded;
-    let chain = named.unwrap_or(main);
-    let booked = judge_all(&config, &mut findings).into_iter().find(|booked| booked.name() == word);
+    let booked = judge_all(&config, &mut findings);
+    let asked: Vec<(ChainSettings, Option<&Booked>)> = match (word, named) {
+        (Some(word), Some(named)) => vec![(named.chain, booked.iter().find(|booked| booked.name() == word))],
+        (Some(_), None) => vec![(main, None)],
+        (None, _) => {
+            let named = booked.iter().map(|booked| (booked.named.chain.clone(), Some(booked)));
+            named.chain(Some((main, None)).filter(|(main, _)| main.task_dir.is_some())).collect()
+        }
+    };
     let (told, zone) = (going::look(), local_zone());
     let mut reading = Reading::open(settings)?;
-    let told = going::of_state(told, reading.state_dir.as_deref(), &zone).into_iter().find(|going| going.chain == word);
+    let told = going::of_state(told, reading.state_dir.as_deref(), &zone);
+    let watchers = Watchers::look(settings, &config, &reading);
     let now = SystemClock::new().wall();
-    let case = Case { settings, config: &config, chain: &chain, booked: booked.as_ref(), told: told.as_ref(), now, zone };
-    let facts = case.facts(findings, &mut reading)?;
-    if settings.json {
-        let list: Vec<Value> =
-            facts.iter().map(|fact| json!({ "fact": fact.kind, "at": fact.at, "text": fact.text, "advice": fact.advice })).collect();
-        print::json(&json!({ "version": 1, "chain": word, "facts": list }))?;
-    } else {
-        print::text(&as_text(word, &facts))?;
+    let locks = look(&needed(asked.iter().map(|(chain, _)| chain)), Date::new(now, &zone));
+    let mut all: Vec<(String, Vec<Fact>)> = Vec::new();
+    for (chain, booked) in &asked {
+        let told = told.iter().find(|going| going.chain == chain.name);
+        let lock = locks.iter().find(|lock| lock.chains.contains(&chain.name));
+        let (config, watchers, zone) = (&config, &watchers, zone.clone());
+        let case = Case { settings, config, chain, booked: *booked, told, lock, watchers, now, zone };
+        all.push((chain.name.clone(), case.facts(findings.clone(), &mut reading)?));
+    }
+    match (word, settings.json) {
+        (Some(word), true) => print::json(&json!({ "version": 1, "chain": word, "facts": facts_as_json(&all[0].1) }))?,
+        (Some(word), false) => print::text(&as_text(word, &all[0].1))?,
+        (None, true) => {
+            let chains: Vec<Value> = all.iter().map(|(name, facts)| json!({ "chain": name, "facts": facts_as_json(facts) })).collect();
+            print::json(&json!({ "version": 1, "chains": chains }))?;
+        }
+        (None, false) => print::text(&all_as_text(settings, &all))?,
     }
     Ok(Exit::Done)
+}
+
+fn facts_as_json(facts: &[Fact]) -> Vec<Value> {
+    facts.iter().map(Fact::json).collect()
 }
 
 fn as_text(chain: &str, facts: &[Fact]) -> String {
     let mut text = format!("{chain}\n");
     let width = table::width().unwrap_or(usize::MAX);
     for fact in facts {
-        let when = fact.at.map(|at| format!("{}  ", at.show("%Y-%m-%dT%H:%M:%S%:z"))).unwrap_or_default();
-        let line = format!("{when}{}", table::harmless(&fact.text).replace('\n', " "));
-        text.push_str(&table::wrapped(&line, 2, 4, width));
+        text.push_str(&table::wrapped(&fact.line(), 2, 4, width));
         if let Some(advice) = &fact.advice {
             text.push_str(&table::wrapped(&format!("-> {advice}"), 6, 9, width));
         }
     }
+    text
+}
+
+/// What is not well, in a line each; what is said of several chains in the same words only once.
+fn all_as_text(settings: &Settings, all: &[(String, Vec<Fact>)]) -> String {
+    let width = table::width().unwrap_or(usize::MAX);
+    let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+    for (name, facts) in all {
+        for fact in facts.iter().filter(|fact| fact.is_bad()) {
+            let line = fact.line();
+            match lines.iter_mut().find(|(known, _)| *known == line) {
+                Some((_, names)) => names.push(name),
+                None => lines.push((line, vec![name])),
+            }
+        }
+    }
+    if lines.is_empty() {
+        return format!("{}: nothing is known to be wrong\n", counted(all.len(), "chain"));
+    }
+    let mut text: String =
+        lines.iter().map(|(line, names)| table::wrapped(&format!("{}: {line}", names.join(", ")), 0, 4, width)).collect();
+    text.push_str(&format!("what to do about it: {}\n", settings.command("why CHAIN")));
     text
 }
 
@@ -113,22 +172,25 @@ struct Case<'a> {
     booked: Option<&'a Booked>,
     /// A run of it that tells of itself.
     told: Option<&'a Going>,
+    /// Its lock, as it is seen now.
+    lock: Option<&'a Lock>,
+    watchers: &'a Watchers,
     now: Timestamp,
     zone: TimeZone,
 }
 
 impl Case<'_> {
     fn facts(&self, findings: Vec<Finding>, reading: &mut Reading) -> Result<Vec<Fact>, Failure> {
-        let runs = reading.history(&HistoryQuery { chain: Some(self.chain.name.clone()), failed: false, limit: RUNS })?;
-        let lock = look(&needed([self.chain]), self.date(self.now)).into_iter().next();
-        let mut facts: Vec<Fact> = self.of_running(&runs, reading, lock.as_ref()).into_iter().collect();
-        facts.extend(self.told.filter(|_| !facts.is_empty()).map(|told| self.of_told(&told.run)).unwrap_or_default());
-        facts.extend(lock.as_ref().and_then(of_lock));
+        let runs = reading.of_chain(&self.chain.name, RUNS)?;
+        let (run, running) = self.of_running(&runs, reading).unzip();
+        let mut facts: Vec<Fact> = running.into_iter().collect();
+        facts.extend(self.told.filter(|_| run.is_some()).map(|told| self.of_told(&told.run)).unwrap_or_default());
+        facts.extend(self.lock.and_then(|lock| self.of_lock(lock, run.as_deref())));
         facts.extend(self.of_configuration(findings));
         facts.extend(self.of_clock(reading)?);
-        facts.extend(self.of_firing(reading)?);
+        facts.extend(self.of_firing(&runs, reading)?);
         facts.extend(self.of_crashed(&runs));
-        facts.extend(self.of_past(&runs));
+        facts.extend(self.of_past(&runs, run.is_some()));
         facts.extend(self.of_future(reading));
         Ok(facts)
     }
@@ -142,9 +204,10 @@ impl Case<'_> {
         Sections::for_chain(self.config, &self.chain.name).of_chain().explain(key).1.to_string()
     }
 
-    fn of_running(&self, runs: &[RunRecord], reading: &Reading, lock: Option<&Lock>) -> Option<Fact> {
+    /// The run that goes on, and what is to be said of it.
+    fn of_running(&self, runs: &[RunRecord], reading: &Reading) -> Option<(String, Fact)> {
         let open = runs.iter().find(|run| run.outcome.is_none()).map(|run| (run.run_id.clone(), run.pid, run.began));
-        let (recorded, pid_of) = (open.is_some(), |going: &Going| i32::try_from(going.pid).unwrap_or_default());
+        let pid_of = |going: &Going| i32::try_from(going.pid).unwrap_or_default();
         // One that ended since it was asked has its record.
         let goes_on = |going: &&Going| runs.iter().all(|run| run.run_id != going.run.id);
         let told = || self.told.filter(goes_on).map(|going| (going.run.id.clone(), pid_of(going), going.run.started_at.at));
@@ -156,10 +219,10 @@ impl Case<'_> {
                 .map(|holder| (holder.run_id, holder.pid, holder.since))
         };
         let (run, pid, since) = open.or_else(marked).or_else(told)?;
-        if lock.is_some_and(|lock| waits_for(lock, &run)) {
+        if self.lock.is_some_and(|lock| waits_for(lock, &run)) {
             let text =
                 format!("its lock is asked for, by run {run} of process {pid}, for {}", table::about(since.duration_until(self.now)));
-            return Some(Fact::new("waits_for_lock", text).at(self.date(since)).advice("wait_lock says how long it waits"));
+            return Some((run, Fact::new("waits_for_lock", text).at(self.date(since)).advice("wait_lock says how long it waits")));
         }
         let meanwhile = match self.booked.map(|chain| chain.named.overlap) {
             Some(Overlap::Skip) => "; slots that come meanwhile are given up (overlap = skip)",
@@ -168,9 +231,8 @@ impl Case<'_> {
             None => "",
         };
         let text = format!("it runs: run {run} of process {pid}, for {}{meanwhile}", table::about(since.duration_until(self.now)));
-        // What no database knows yet is shown when it has ended.
-        let advice = if recorded { format!("runner show {run}") } else { format!("runner status {} --watch", self.chain.name) };
-        Some(Fact::new("running", text).at(self.date(since)).advice(advice))
+        let (show, stop) = (self.settings.command(&format!("show {run}")), self.settings.command(&format!("stop {}", self.chain.name)));
+        Some((run, Fact::new("running", text).at(self.date(since)).advice(format!("{show}; to end it: {stop}"))))
     }
 
     /// What it does, or for which try it waits.
@@ -185,7 +247,8 @@ impl Case<'_> {
             (Some(until), Some(last)) => Some(waits(format!("{} waits to be tried again, {}", task.file, of(last.try_num + 1)), until)),
             (Some(until), None) => Some(waits(format!("{} waits to be tried again", task.file), until)),
             (None, Some(last)) if task.is_going() => {
-                Some(Fact::new("task", format!("it is at {}", doing::of_task(task, now))).at(last.started_at))
+                let process = task.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+                Some(Fact::new("task", format!("it is at {}{process}", doing::of_task(task, now))).at(last.started_at))
             }
             (None, Some(_) | None) => None,
         };
@@ -196,19 +259,18 @@ impl Case<'_> {
         let mut facts = Vec::new();
         let (errors, others) = part_findings(without_repeats(findings), self.settings.strict);
         let suspects = others.iter().filter(|other| is_error(other, true));
-        facts.extend(suspects.map(|suspect| Fact::new("suspect", suspect.to_string()).advice("nothing comes of it; runner check")));
-        facts.extend(
-            errors.iter().map(|error| Fact::new("wrong", error.to_string()).advice("put it right; runner check shows all there is")),
-        );
+        let check = self.settings.command("check");
+        facts.extend(suspects.map(|one| Fact::new("suspect", one.to_string()).advice(format!("nothing comes of it; {check}"))));
+        facts.extend(errors.iter().map(|error| Fact::new("wrong", error.to_string()).advice(self.check())));
         match self.booked {
-            None => facts.push(Fact::new("no_schedule", "it has no schedule: it runs when runner is called").advice("runner run")),
+            None => facts
+                .push(Fact::new("no_schedule", "it has no schedule: it runs when runner is called").advice(self.settings.command("run"))),
             Some(chain) if !chain.named.enabled => {
                 let text = format!("it is not enabled: enabled = no in {}", self.place(&keys::ENABLED.info));
-                facts
-                    .push(Fact::new("disabled", text).advice(format!("write enabled = yes; once and now: runner now {}", self.chain.name)));
+                facts.push(Fact::new("disabled", text).advice(format!("write enabled = yes; once and now: {}", self.now_command())));
             }
             Some(chain) if chain.named.schedule.is_none() => {
-                let advice = format!("write schedule = ...; once and now: runner now {}", self.chain.name);
+                let advice = format!("write schedule = ...; once and now: {}", self.now_command());
                 facts.push(Fact::new("no_schedule", "it has no schedule").advice(advice));
             }
             Some(_) => {}
@@ -218,9 +280,7 @@ impl Case<'_> {
             let (wrong, _) = part_findings(without_repeats(prepared.findings), self.settings.strict);
             let new: Vec<&Finding> =
                 wrong.iter().filter(|wrong| errors.iter().all(|error| error.to_string() != wrong.to_string())).collect();
-            facts.extend(new.iter().map(|wrong| {
-                Fact::new("refused", format!("it would be refused now: {wrong}")).advice("put it right; runner check shows all there is")
-            }));
+            facts.extend(new.iter().map(|wrong| Fact::new("refused", format!("it would be refused now: {wrong}")).advice(self.check())));
         }
         facts
     }
@@ -232,22 +292,39 @@ impl Case<'_> {
         Ok(believe(self.now, newest, built).err().map(|why| Fact::new("no_clock", why.to_string()).advice(advice)))
     }
 
+    fn now_command(&self) -> String {
+        self.settings.command(&format!("now {}", self.chain.name))
+    }
+
+    fn check(&self) -> String {
+        format!("put it right; {} shows all there is", self.settings.command("check"))
+    }
+
     /// Whether somebody looks at its schedule.
-    fn of_firing(&self, reading: &mut Reading) -> Result<Option<Fact>, Failure> {
+    fn of_firing(&self, runs: &[RunRecord], reading: &mut Reading) -> Result<Option<Fact>, Failure> {
         let Some(chain) = self.booked.filter(|chain| chain.named.enabled) else { return Ok(None) };
         let Some(schedule) = &chain.schedule else { return Ok(None) };
-        let machine = reading.here.machine.clone();
-        let marks = reading.watermarks(chain.slots_of(&machine))?;
-        let advice = "is runner daemon running (systemctl status runner-daemon), or runner tick called each minute?";
-        let Some((_, mark)) = marks.into_iter().find(|(name, _)| name == chain.name()) else {
-            return Ok(Some(Fact::new("nobody_looks", "nobody has looked at its schedule yet").advice(advice)));
+        let mark = self.watchers.mark(chain, reading)?;
+        let slot = mark.and_then(|mark| overdue(chain, mark, &reading.here.machine, self.now));
+        let by_ticks = are_ticks(runs.iter().map(|run| (run.began, run.trigger.as_str())));
+        let alone = !self.watchers.daemon && !self.watchers.may_be_elsewhere(chain);
+        let text = match (slot, mark) {
+            (Some(_), _) if alone => {
+                format!("this slot has passed and nobody has looked at it: no daemon runs on this machine (missed = {})", self.missed())
+            }
+            (Some(_), _) => format!("this slot has passed and nobody has looked at it (missed = {})", self.missed()),
+            (None, None) if alone => "nobody has looked at its schedule yet, and no daemon runs on this machine".to_owned(),
+            (None, None) => "nobody has looked at its schedule yet".to_owned(),
+            (None, Some(_)) if alone && !by_ticks => {
+                "no daemon runs on this machine: it fires only if `runner tick` is called each minute".to_owned()
+            }
+            (None, Some(_)) => return Ok(None),
         };
-        let delay = SignedDuration::try_from(chain.policy(&machine).delay).unwrap_or_default();
-        let due = schedule.next_after(mark).filter(|slot| slot.checked_add(delay).is_ok_and(|at| at.duration_until(self.now) > OVERLOOKED));
-        Ok(due.map(|slot| {
-            let text = format!("this slot has passed and nobody has looked at it (missed = {})", self.missed());
-            Fact::new("nobody_looks", text).at(Date::new(slot, schedule.zone())).advice(advice)
-        }))
+        let advice = "is runner daemon running (systemctl status runner-daemon), or runner tick called each minute?";
+        let at = slot.map(|slot| Date::new(slot, schedule.zone())).or(mark.map(|mark| self.date(mark)));
+        // A tick may have looked a minute ago, and leaves no word where nothing was due.
+        let kind = if slot.is_none() && mark.is_some() { "no_daemon" } else { "nobody_looks" };
+        Ok(Some(Fact { at, ..Fact::new(kind, text).advice(advice) }))
     }
 
     fn missed(&self) -> String {
@@ -270,34 +347,56 @@ impl Case<'_> {
         crashed.iter().filter_map(fact).collect()
     }
 
-    /// Slots that were not run since the last run, and how that one ended.
-    fn of_past(&self, runs: &[RunRecord]) -> Vec<Fact> {
-        let past = || runs.iter().filter_map(|run| Some((run, ended(run.outcome.as_deref()?))));
-        let not_run = past().take_while(|(_, ended)| *ended == Ended::NotStarted).take(NOT_RUN);
-        let mut facts: Vec<Fact> = not_run.map(|(run, _)| self.of_not_run(run)).collect();
-        if let Some((run, how)) = past().find(|(_, ended)| *ended != Ended::NotStarted) {
+    /// Slots that were not run since the last run began, and how the last one that has ended did. `runs_now`: one goes on.
+    fn of_past(&self, runs: &[RunRecord], runs_now: bool) -> Vec<Fact> {
+        let mut groups: Vec<(&str, Vec<&RunRecord>)> = Vec::new();
+        for run in runs.iter().take_while(|run| !run.has_begun()) {
+            // Which run it was that still ran is no reason of its own.
+            let why = run.message.as_deref().unwrap_or("nobody knows why");
+            let why = why.split_once(": run ").map_or(why, |(why, _)| why);
+            match groups.iter_mut().find(|(known, _)| *known == why) {
+                Some((_, of_reason)) => of_reason.push(run),
+                None => groups.push((why, vec![run])),
+            }
+        }
+        let mut facts: Vec<Fact> = groups.iter().take(NOT_RUN).filter_map(|(why, of_reason)| self.of_not_run(why, of_reason)).collect();
+        let last = runs.iter().filter(|run| run.has_begun()).find_map(|run| Some((run, Ended::of_record(run.outcome.as_deref()?))));
+        if let Some((run, how)) = last {
             let parts = [run.failed_task.as_deref(), run.message.as_deref()];
             let why: String = parts.into_iter().flatten().map(|part| format!(", {part}")).collect();
-            let fact = Fact::new("last_run", format!("its last run: {}{why} (run {})", how.words(), run.run_id))
+            let which = if runs_now { "the run before it" } else { "its last run" };
+            let fact = Fact::new("last_run", format!("{which}: {}{why} (run {})", how.words(), run.run_id))
                 .at(self.date(run.ended.unwrap_or(run.began)));
-            facts.push(if how == Ended::Done { fact } else { fact.advice(format!("runner show {}", run.run_id)) });
+            let show = || self.settings.command(&format!("show {}", run.run_id));
+            facts.push(if how == Ended::Done { fact } else { fact.advice(show()) });
+        } else if runs_now {
+            facts.push(Fact::new("never_ran", "no earlier run of it is known"));
         } else if facts.is_empty() {
             facts.push(Fact::new("never_ran", "no run of it is known"));
         }
         facts
     }
 
-    fn of_not_run(&self, run: &RunRecord) -> Fact {
-        let slot = run.scheduled_at.map(|at| format!("the slot {} ", self.date(at).show("%Y-%m-%dT%H:%M:%S%:z"))).unwrap_or_default();
-        let why = run.message.as_deref().unwrap_or("nobody knows why");
-        let fact = Fact::new("slot_not_run", format!("{slot}was not run: {why}")).at(self.date(run.began));
-        match run.outcome.as_deref() {
-            Some("skipped") if why.contains("still runs") => {
-                fact.advice("overlap = queue lets it wait; a longer time between slots, or a max_time, helps more")
+    /// Slots and runs, the newest first, that came to nothing for the same reason.
+    fn of_not_run(&self, why: &str, runs: &[&RunRecord]) -> Option<Fact> {
+        let show = |at: Timestamp| self.date(at).show("%Y-%m-%dT%H:%M:%S%:z");
+        let last = runs.first()?;
+        let when = last.scheduled_at.map_or_else(|| format!("the run of {}", show(last.began)), |at| format!("the slot {}", show(at)));
+        let text = match runs.len() {
+            1 => format!("{when} was not run: {why}"),
+            count => format!("{count} slots since its last run began were not run, the last one was {when}: {why}"),
+        };
+        let fact = Fact::new("slot_not_run", text).at(self.date(last.began));
+        let advice = match last.outcome.as_deref() {
+            Some(SKIPPED) if why.contains("still runs") => {
+                Some("overlap = queue lets it wait; a longer time between slots, or a max_time, helps more".to_owned())
             }
-            Some("skipped") => fact,
-            Some(_) | None => fact.advice("runner check"),
-        }
+            Some(SKIPPED) if why.contains("has not begun yet") => Some("the run before it waited for its lock: wait_lock".to_owned()),
+            Some(SKIPPED) => None,
+            Some(REFUSED) => Some("wait_lock = D lets a run wait for its lock so long".to_owned()),
+            Some(_) | None => Some(self.settings.command("check")),
+        };
+        Some(Fact { advice, ..fact })
     }
 
     fn of_future(&self, reading: &Reading) -> Vec<Fact> {
@@ -312,10 +411,10 @@ impl Case<'_> {
             } else {
                 format!(", the slot {} and its random_delay", Date::new(slot, schedule.zone()).show("%H:%M:%S"))
             };
-            let text = format!("it fires next, in {}{later}", table::about(self.now.duration_until(fires)));
-            facts.push(
-                Fact::new("next", text).at(Date::new(fires, schedule.zone())).advice(format!("sooner: runner now {}", self.chain.name)),
-            );
+            let about = table::about(self.now.duration_until(fires));
+            let alone = !self.watchers.daemon && !self.watchers.may_be_elsewhere(chain);
+            let text = if alone { format!("its next slot, in {about}{later}") } else { format!("it fires next, in {about}{later}") };
+            facts.push(Fact::new("next", text).at(Date::new(fires, schedule.zone())).advice(format!("sooner: {}", self.now_command())));
         }
         if schedule.at_boot() {
             facts.push(Fact::new("at_boot", "it fires once for each start of the machine (@boot)"));
@@ -326,16 +425,32 @@ impl Case<'_> {
         }
         facts
     }
-}
 
-/// Who holds the lock of a chain, as far as its engine can tell.
-fn of_lock(lock: &Lock) -> Option<Fact> {
-    if let Some(why) = &lock.unknown {
-        let advice = "runs are refused while it cannot be asked (exit 74)";
-        return Some(Fact::new("lock_unknown", format!("nobody knows who holds its lock: {why}")).advice(advice));
+    /// Who holds its lock, as far as the engine can tell. `run` is the one that goes on.
+    fn of_lock(&self, lock: &Lock, run: Option<&str>) -> Option<Fact> {
+        if let Some(why) = &lock.unknown {
+            let advice = "runs are refused while it cannot be asked (exit 74)";
+            return Some(Fact::new("lock_unknown", format!("nobody knows who holds its lock: {why}")).advice(advice));
+        }
+        let (held, holder) = (holder_in_words(lock)?, lock.holder.as_ref()?);
+        let id = holder.run_id.as_deref();
+        if id.is_some() && id == run {
+            let since = holder.since.show("%Y-%m-%dT%H:%M:%S%:z");
+            return Some(Fact::new("lock_held", format!("its lock {} is held by this run since {since}", lock.name)).at(holder.since));
+        }
+        let fact = Fact::new("lock_held", format!("its lock {} is {held}", lock.name)).at(holder.since);
+        let advice = match (id, &holder.command) {
+            // `runner lock` leaves no run that could be shown.
+            (_, Some(_)) if lock.held_here => format!("it is free when that command ends; to end it: kill {}", holder.pid),
+            (_, Some(_)) => format!("it is free when that command ends, on {}", holder.host),
+            (Some(run), None) if lock.held_here => self.settings.command(&format!("show {run}")),
+            (Some(run), None) => format!("look on {}: runner show {run}", holder.host),
+            (None, None) => "no program of ours holds it: look into its engine".to_owned(),
+        };
+        let text = match (id, &holder.command) {
+            (Some(run), None) => format!("{}, by run {run}", fact.text),
+            (Some(_) | None, _) => fact.text.clone(),
+        };
+        Some(Fact { text, ..fact.advice(advice) })
     }
-    let (held, holder) = (holder_in_words(lock)?, lock.holder.as_ref()?);
-    let run = holder.run_id.as_deref().unwrap_or("unknown");
-    let advice = if lock.held_here { format!("runner show {run}") } else { format!("look on {}: runner show {run}", holder.host) };
-    Some(Fact::new("lock_held", format!("its lock {} is {held}, by run {run}", lock.name)).at(holder.since).advice(advice))
 }

@@ -30,6 +30,7 @@ use crate::config::settings::{StateSettings, TaskSettings};
 use crate::config::{Config, value};
 use crate::names::counted;
 use crate::notify::systemd;
+use crate::presence::{self, Presence, Work};
 use crate::push::{Push, Waits};
 use crate::store::Owner;
 use crate::store::job::QueueCount;
@@ -105,6 +106,9 @@ fn drive(
     }
     let (mut driver, ids) = stage.driver();
     let telling = push.and_then(|push| telling(&push, queues.iter().map(|queue| queue.name.clone()).collect()));
+    let names = queues.iter().map(|queue| queue.name.clone()).collect();
+    let presence = Presence { work: Work::Worker, pid: std::process::id(), config: settings.config_file.clone(), queues: names };
+    let _here = if foreground { None } else { presence::announce(place.state_dir.as_deref(), &presence) };
     let tasks = Box::new(TaskFinder { settings: settings.clone(), config, foreground, known: HashMap::new() });
     let (parts, orders) = (Parts { ids: ids.branch(), state, alarm }, Orders { queues, tasks, telling });
     let mut worker = Worker::new(parts, orders, limits, driver.world.clock.now());

@@ -75,7 +75,9 @@ impl Daemon<'_> {
 
     /// Stops the run of the chain for a newer slot. Once: a second signal would kill it at once.
     fn stop_for(&mut self, offer: &Offer) {
-        let going = self.parts.fleet.runs().iter().map(Run::run_ref).find(|run| run.chain == offer.chain).map(|run| run.id.clone());
+        // Nor one that somebody has told to stop already.
+        let of_chain = |run: &&Run| run.run_ref().chain == offer.chain && !run.is_stopping();
+        let going = self.parts.fleet.runs().iter().find(of_chain).map(|run| run.run_ref().id.clone());
         if let Some(run) = going
             && self.replaced.insert(run)
         {

@@ -159,7 +159,7 @@ fn class(outcome: Ended) -> &'static str {
 }
 
 fn is_bad(chain: &Chain) -> bool {
-    chain.runs.first().and_then(|run| run.outcome).is_some_and(|outcome| class(outcome) == "bad")
+    chain.last_run().and_then(|run| run.outcome).is_some_and(|outcome| class(outcome) == "bad")
 }
 
 fn title(status: &Status) -> String {
@@ -181,7 +181,8 @@ fn title(status: &Status) -> String {
 fn verdict(html: &mut Html, status: &Status) {
     let failing: Vec<_> = status.chains.iter().filter(|chain| is_bad(chain)).collect();
     let stuck = status.queues.iter().filter(|queue| queue.trouble.is_some()).count();
-    let class = if failing.is_empty() && stuck == 0 { "verdict" } else { "verdict failing" };
+    let refused: Vec<&str> = status.chains.iter().filter(|chain| chain.refused().is_some()).map(|chain| chain.name.as_str()).collect();
+    let class = if failing.is_empty() && refused.is_empty() && stuck == 0 { "verdict" } else { "verdict failing" };
     html.raw("<section").attribute("class", class).raw(" aria-label=\"Summary\"><p>");
     match failing.as_slice() {
         [] => html.raw("<strong>No chain failed</strong> when it last ran."),
@@ -189,11 +190,14 @@ fn verdict(html: &mut Html, status: &Status) {
             html.raw("<strong>").text(&counted(failing.len(), "chain")).raw(" failed</strong> when last run: ");
             for (at, chain) in failing.iter().enumerate() {
                 html.raw(if at == 0 { "" } else { ", " });
-                run_link(html, chain.runs.first(), &chain.name);
+                run_link(html, chain.last_run(), &chain.name);
             }
             html.raw(".")
         }
     };
+    if !refused.is_empty() {
+        html.raw(" <strong>").text(&counted(refused.len(), "chain")).raw(" did not run</strong>: ").text(&refused.join(", ")).raw(".");
+    }
     if stuck > 0 {
         html.raw(" <strong>").text(&counted(stuck, "queue")).raw("</strong> cannot be worked.");
     }
@@ -310,7 +314,7 @@ fn chains(html: &mut Html, status: &Status) {
         html.raw("</div></td><td role=\"cell\" class=\"wide\" data-label=\"Last runs\">");
         strip(html, chain, status.time);
         html.raw("</td><td role=\"cell\" data-label=\"Last ended\">");
-        ago(html, chain.runs.first().and_then(|run| run.ended_at), status.time);
+        ago(html, chain.last_run().and_then(|run| run.ended_at), status.time);
         html.raw("</td><td role=\"cell\" data-label=\"Last success\">");
         ago(html, chain.last_success, status.time);
         html.raw("</td><td role=\"cell\" data-label=\"Next\">");
@@ -326,11 +330,12 @@ fn chains(html: &mut Html, status: &Status) {
 }
 
 fn chain_state(html: &mut Html, chain: &Chain) {
-    let last = chain.runs.first();
+    let last = chain.last_run();
     let (class, words) = match last.and_then(|run| run.outcome) {
         _ if !chain.running.is_empty() && chain.running.iter().all(|run| run.until.is_some()) => ("state warn", "waiting"),
         _ if !chain.running.is_empty() => ("state busy", "running"),
         _ if !chain.enabled => ("state off", "disabled"),
+        _ if chain.refused().is_some() => ("state bad", Ended::NotStarted.words()),
         Some(Ended::Done) => ("state good", "done"),
         Some(outcome) if class(outcome) == "warn" => ("state warn", outcome.words()),
         Some(outcome) => ("state bad", outcome.words()),
@@ -342,6 +347,9 @@ fn chain_state(html: &mut Html, chain: &Chain) {
     let waits = chain.waits_because.as_deref().filter(|_| chain.enabled);
     if let Some(why) = waits.or(why.filter(|_| chain.running.is_empty())) {
         html.raw("<span class=\"block small quiet\">").text(why).raw("</span>");
+    }
+    if let Some(given_up) = &chain.given_up {
+        html.raw("<span class=\"block small quiet\">").text(&given_up.words()).raw("</span>");
     }
 }
 
@@ -430,7 +438,7 @@ fn locks(html: &mut Html, status: &Status) {
 }
 
 fn holder(html: &mut Html, lock: &Lock, now: Date) {
-    html.raw(if lock.held_here { "<strong>held here</strong>" } else { "" });
+    html.raw(if lock.held_here { "<strong>held on this machine</strong>" } else { "" });
     match &lock.holder {
         Some(holder) => {
             html.raw(if lock.held_here { ", by " } else { "held by " }).text(&holder.host).raw(", pid ").text(&holder.pid.to_string());

@@ -1,5 +1,5 @@
-//! Asks the runs of this machine how they stand, on the sockets on which they hear their tasks, and how they answer. A run
-//! opens that socket anyway: that it can be asked costs it nothing until somebody does.
+//! Asks the runs of this machine how they stand, on the sockets on which they hear their tasks, and how they answer; tells
+//! one of them to stop. A run opens that socket anyway: that it can be asked costs it nothing until somebody does.
 
 use std::fs;
 use std::io::IoSliceMut;
@@ -20,6 +20,12 @@ use crate::clock::{Clock, Moment, SystemClock};
 
 /// What is asked: the whole of a datagram.
 pub const QUESTION: &[u8] = b"X_RUNNER_ASKS=1";
+/// What tells a run to stop: the whole of a datagram. A second one is a second signal.
+pub const STOP: &[u8] = b"X_RUNNER_STOP=1";
+/// How the answer begins of a run that was told to stop; its id follows.
+const HEARD: &str = "X_RUNNER_STOPPING=";
+/// How the word begins that such a run is over; its id follows, a blank, and how it ended.
+const ENDED: &str = "X_RUNNER_ENDED=";
 /// The longest answer. A datagram holds a little more where nobody has changed the kernel's limits (net.core.wmem_default).
 pub const LONGEST: usize = 150 * 1024;
 /// How many names are tried for the socket that hears the answers.
@@ -28,6 +34,67 @@ const NAMES: u32 = 100;
 /// Whether the kernel says of the other side that it is root or the user we are.
 pub fn is_trusted(credentials: &UCred) -> bool {
     credentials.uid.is_root() || credentials.uid == rustix::process::geteuid()
+}
+
+/// What a run says that was told to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// The run of this id has heard it.
+    Heard(String),
+    /// The run of this id is over; the word for how it ended.
+    Ended(String, String),
+}
+
+impl Said {
+    /// As it is sent.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Heard(run) => format!("{HEARD}{run}"),
+            Self::Ended(run, how) => format!("{ENDED}{run} {how}"),
+        }
+    }
+
+    fn read(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        let ended = || text.strip_prefix(ENDED)?.split_once(' ').map(|(run, how)| Self::Ended(run.to_owned(), how.to_owned()));
+        text.strip_prefix(HEARD).map(|run| Self::Heard(run.to_owned())).or_else(ended)
+    }
+}
+
+/// The ids of the runs of this machine that can be asked.
+pub fn there() -> Vec<String> {
+    let names = names(&fs::read_to_string("/proc/net/unix").unwrap_or_default());
+    names.iter().filter_map(|name| name.strip_prefix(NAME_START)).map(str::to_owned).collect()
+}
+
+/// Somebody who tells runs to stop, and hears when they are over.
+#[derive(Debug)]
+pub struct Stopper(OwnedFd);
+
+impl Stopper {
+    /// Opens the socket on which the answers come.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn open() -> std::io::Result<Self> {
+        Ok(Self(open()?))
+    }
+
+    /// Tells the run of this id to stop. `false` where nobody hears it.
+    pub fn tell(&self, run: &str) -> bool {
+        let to = SocketAddrUnix::new_abstract_name(format!("{NAME_START}{run}").as_bytes());
+        to.and_then(|address| sendto(&self.0, STOP, SendFlags::empty(), &address)).is_ok()
+    }
+
+    /// What runs say, as soon as one says something; nothing when none does for so long. Answers of other users are not believed.
+    pub fn hear(&self, patience: Duration) -> Vec<Said> {
+        let clock = SystemClock::new();
+        if !wait(&self.0, clock.now() + patience, &clock) {
+            return Vec::new();
+        }
+        let all = std::iter::from_fn(|| receive(&self.0));
+        all.filter(|(_, trusted)| *trusted).filter_map(|(text, _)| Said::read(&text)).collect()
+    }
 }
 
 /// Asks all of them, and waits for their answers, but no longer than `patience`: one that is frozen says nothing.
@@ -131,5 +198,21 @@ mod tests {
         let letter = inbox.next_letter().unwrap();
         inbox.answer(letter.asker.as_ref().unwrap(), b"well");
         assert_eq!(hear(&socket, 2, Duration::from_millis(50)), [b"well".to_vec()]);
+    }
+
+    #[test]
+    fn a_run_is_told_to_stop_and_says_when_it_is_over() {
+        let run = RunId::new("stopped", std::process::id(), 1);
+        let inbox = Inbox::open(&run).unwrap();
+        let stopper = Stopper::open().unwrap();
+        assert!(there().contains(&run.to_string()));
+        assert!(stopper.tell(run.as_str()) && !stopper.tell("nobody"));
+        let letter = inbox.next_letter().unwrap();
+        assert!(letter.stops && letter.messages.is_empty());
+        let words = [Said::Heard(run.to_string()), Said::Ended(run.to_string(), "signalled".to_owned())];
+        words.iter().for_each(|word| inbox.answer(letter.asker.as_ref().unwrap(), word.text().as_bytes()));
+        assert_eq!(stopper.hear(Duration::from_secs(30)), words);
+        drop(inbox);
+        assert!(!there().contains(&run.to_string()));
     }
 }

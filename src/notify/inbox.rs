@@ -15,7 +15,7 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
-use super::asking::{QUESTION, is_trusted};
+use super::asking::{QUESTION, STOP, is_trusted};
 use super::{Message, parse};
 use crate::names::RunId;
 use crate::process::tree::Stat;
@@ -45,8 +45,10 @@ pub struct Letter {
     pub sender: Pid,
     /// What it says.
     pub messages: Vec<Message>,
-    /// It asks how the run stands, and has the right to: where the answer goes.
+    /// It asks how the run stands, or wants it to stop, and has the right to: where the answer goes.
     pub asker: Option<SocketAddrUnix>,
+    /// It wants the run to stop.
+    pub stops: bool,
 }
 
 impl Inbox {
@@ -93,9 +95,10 @@ impl Inbox {
                 }
             }
             if let Some(sender) = sender {
-                let asker = address.filter(|_| &text[..length] == QUESTION).and_then(|address| address.try_into().ok());
+                let stops = &text[..length] == STOP;
+                let asker = address.filter(|_| stops || &text[..length] == QUESTION).and_then(|address| address.try_into().ok());
                 let asker = asker.filter(|asker| is_trusted(&sender) || self.refuse(asker));
-                return Some(Letter { sender: sender.pid, messages: parse(&text[..length]), asker });
+                return Some(Letter { sender: sender.pid, messages: parse(&text[..length]), asker, stops });
             }
         }
     }

@@ -118,9 +118,11 @@ impl Reader for Status {
             }
             Event::HaltStarted { reason, .. } => send(&[NotifyState::Status(&format!("chain {chain}: halt task, {}", reason.word()))]),
             Event::RunEnded { outcome, .. } => send(&[NotifyState::Status(&format!("chain {chain}: {}", outcome.word()))]),
-            Event::Stopping { .. } => {
+            Event::Stopping { asked: false, .. } => {
                 stopping_within(self.connected, self.longest_stop);
             }
+            // Only this run: whoever says that it stops is ended when that takes too long.
+            Event::Stopping { asked: true, .. } => {}
             Event::TaskProgress { percent: None, .. }
             | Event::TaskEnding { .. }
             | Event::TaskEnded(_)

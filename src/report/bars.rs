@@ -14,6 +14,11 @@ use crate::outcome::Verdict;
 
 /// How often the bars are drawn at most, in a second.
 const DRAWINGS: u8 = 20;
+/// How long a bar is where there is room for it, and where there is not.
+const BAR: (usize, usize) = (20, 5);
+/// What else stands in a line beside a bar, and how much of what a task says is worth more than a longer bar.
+const BESIDE_BAR: usize = 39;
+const WORDS: usize = 24;
 /// How many tasks a brief bar names.
 const NAMED: usize = 2;
 
@@ -112,7 +117,8 @@ impl Bars {
             Event::TaskProgress { task, percent, status, .. } => {
                 let Some(bar) = self.tasks.get(&key(run, task)) else { return };
                 if let Some(percent) = percent {
-                    set_style(bar, "  {spinner} {prefix:20!} {elapsed:>4} [{bar:20}] {pos:>3}%  {wide_msg}");
+                    let length = bar_length(Screen::columns());
+                    set_style(bar, &format!("  {{spinner}} {{prefix:20!}} {{elapsed:>4}} [{{bar:{length}}}] {{pos:>3}}%  {{wide_msg}}"));
                     bar.set_position(u64::from(*percent));
                 }
                 if let Some(status) = status {
@@ -139,7 +145,9 @@ impl Bars {
 
     fn tell_runs(&mut self, run: &RunRef, event: &Event<'_>) {
         if let Event::RunStarted { tasks } = event {
-            let bar = self.add(tasks * 100, &run.chain, "  {spinner} {prefix:20!} {elapsed:>4} [{bar:20}] {wide_msg}");
+            let length = bar_length(Screen::columns());
+            let style = format!("  {{spinner}} {{prefix:20!}} {{elapsed:>4}} [{{bar:{length}}}] {{wide_msg}}");
+            let bar = self.add(tasks * 100, &run.chain, &style);
             let mut of_run = OfRun { bar, tasks: *tasks, done: 0, running: Vec::new(), waits: None };
             of_run.show();
             self.runs.insert(run.id.clone(), of_run);
@@ -206,6 +214,11 @@ impl OfRun {
     }
 }
 
+/// On a narrow screen the words are worth more than the bar.
+fn bar_length(columns: u16) -> usize {
+    usize::from(columns).saturating_sub(BESIDE_BAR + WORDS).clamp(BAR.1, BAR.0)
+}
+
 fn set_style(bar: &ProgressBar, template: &str) {
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
@@ -228,6 +241,11 @@ impl Reader for Bars {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bar_leaves_room_for_the_words() {
+        assert_eq!([40, 60, 80, 83, 100].map(bar_length), [5, 5, 17, 20, 20]);
+    }
 
     #[test]
     fn what_is_drawn_fits_the_screen() {

@@ -153,7 +153,11 @@ impl Reader for Reporter {
                 let of = if chain == MAIN_CHAIN { String::new() } else { format!("chain {chain}: ") };
                 warn!(event = "hook_failed", chain, run_id, key = *key; "{of}{key}: {why}; the result stays as it is")
             }
-            Event::Stopping { signal } => {
+            Event::Stopping { signal, asked: true } => {
+                let name = signal_name(*signal);
+                warn!(event = "stopping", chain, run_id, signal = name.as_str(); "chain {chain}: its run is told to stop (runner stop); a second time kills at once");
+            }
+            Event::Stopping { signal, asked: false } => {
                 let name = signal_name(*signal);
                 warn!(event = "stopping", chain, run_id, signal = name.as_str(); "told to stop by {name}; a second signal kills at once");
             }

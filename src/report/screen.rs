@@ -33,6 +33,11 @@ impl Screen {
         Self::size().1
     }
 
+    /// How many columns it has.
+    pub(super) fn columns() -> u16 {
+        Self::size().0
+    }
+
     fn size() -> (u16, u16) {
         let size = rustix::termios::tcgetwinsize(io::stderr()).map(|size| (size.ws_col, size.ws_row));
         size.ok().filter(|(columns, rows)| *columns > 0 && *rows > 0).unwrap_or(SIZE)

@@ -74,7 +74,7 @@ fn of_ended(ended: &TryRecord) -> Task {
         timed_out: ended.timed_out.is_some(),
         ..Try::begun(ended.try_num, date(ended.began))
     };
-    Task { file: ended.task.clone(), state, progress: None, status: None, until: None, max_tries: None, tries: vec![last] }
+    Task { file: ended.task.clone(), state, progress: None, status: None, until: None, pid: None, max_tries: None, tries: vec![last] }
 }
 
 fn of_running(running: &Running) -> Task {
@@ -84,6 +84,7 @@ fn of_running(running: &Running) -> Task {
         progress: running.percent,
         status: running.status.clone(),
         until: None,
+        pid: None,
         max_tries: Some(running.max_tries),
         tries: vec![Try::begun(running.try_num, date(running.began))],
     }

@@ -191,6 +191,11 @@ impl RunRecord {
         self.outcome.as_deref().is_some_and(|outcome| !["done", SKIPPED].contains(&outcome))
     }
 
+    /// Whether it began: no slot that was given up, no run that was refused.
+    pub fn has_begun(&self) -> bool {
+        self.outcome.as_deref().is_none_or(|outcome| ![REFUSED, SKIPPED, "task_dir"].contains(&outcome))
+    }
+
     fn end(&mut self, outcome: &RunOutcome, exit_code: fn(&RunOutcome) -> u8, duration: Duration, now: Timestamp) {
         self.ended = Some(whole_millis(now));
         self.duration_ms = Some(millis(duration));

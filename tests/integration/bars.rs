@@ -104,3 +104,14 @@ fn chains_side_by_side_have_a_brief_bar_each() {
     running.wait_for("its end", |running| running.path("said-b").exists());
     running.finish().exits(0);
 }
+
+#[test]
+fn on_a_narrow_screen_the_bar_gives_way_to_the_words() {
+    let terminal = Terminal::new(60, 24);
+    let task = "play notify X_RUNNER_PROGRESS=40 notify 'STATUS=copying photos' notify-barrier touch said wait-file go";
+    let mut running = Scene::new().config("[runner]\nmax_parallel = 2\n").task("1-a.sh", task).stderr_to(terminal.path()).start(&[]);
+    running.wait_for_file("said");
+    let lines = wait_for(&mut running, &terminal, "copying photos");
+    assert!(line_with(&lines, "copying photos").contains("40%"), "{lines:#?}");
+    running.finish().exits(0);
+}

@@ -87,7 +87,7 @@ fn history_and_show_tell_of_what_was_left() {
     scene.run(&["history"]).exits(0).says("no run has been recorded yet").prints("");
     scene.run(&["--skip", "1-a.sh"]);
     scene.run(&[]).exits(5);
-    let outcome = scene.run(&["history"]).exits(0).prints("stopped, 1-a.sh");
+    let outcome = scene.run(&["history"]).exits(0).prints("stopped by a task, 1-a.sh");
     assert!(outcome.stdout_text().starts_with("RUN "), "{outcome}");
     let id = left(&scene)[0]["run_id"].as_str().unwrap().to_owned();
     scene.run(&["show", &id[..id.len() - 1]]).exits(0).prints(&id).prints("EXIT, exit 5");

@@ -404,8 +404,8 @@ fn the_example_of_a_mail_says_what_to_do() {
     let scene = scene.env("SENDMAIL", sendmail).task("1-a.sh", "once && exit 7; exit 0");
     let run = scene.run(&[]).exits(1).never_says("chain_hook");
     let mail = run.text_of("mails");
-    assert!(mail.starts_with("To: ops@example.org\nSubject: [runner] ") && mail.contains(": chain main ended: gave_up\n\n"), "{mail}");
-    assert!(mail.contains("runner show ") && mail.contains("\"task\":\"1-a.sh\""), "{mail}");
+    assert!(mail.starts_with("To: ops@example.org\nSubject: [runner] ") && mail.contains(": chain main ended: gave up\n\n"), "{mail}");
+    assert!(mail.contains(&format!("runner -c {} show ", scene.config_file().display())) && mail.contains("\"task\":\"1-a.sh\""), "{mail}");
     let run = scene.run(&[]).exits(0).never_says("chain_hook");
     assert_eq!(run.text_of("mails"), mail, "what is done is no news");
     std::fs::remove_dir_all(scene.path("tasks.d")).unwrap();

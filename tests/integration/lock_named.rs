@@ -491,14 +491,17 @@ fn everybody_sees_who_holds_the_lock() {
     let held = format!("held by {host} pid {} since 20", first.pid());
     other.run(&["status"]).exits(0).prints("waits for its lock").prints("TOKEN").prints(&format!("{host} pid {}", first.pid()));
     other.run(&["why", "a"]).exits(0).prints(&held).prints("its lock is asked for, by run");
-    one.run(&["why", "a"]).exits(0).prints(&held).prints("it runs: run");
+    one.run(&["why", "a"]).exits(0).prints("is held by this run since 20").prints("it runs: run");
     #[cfg(feature = "http")]
     {
         let status: Value = serde_json::from_str(&ask(&socket, "/status.json")).unwrap();
         by_page(&status["locks"][0]);
         assert!(status["chains"][0]["waits_because"].as_str().unwrap().contains("its lock is held by pid"), "{status}");
         let page = ask(&socket, "/");
-        assert!(page.contains("held here") && page.contains("named-seen") && page.contains(&tokens(&home)[0].to_string()), "{page}");
+        assert!(
+            page.contains("held on this machine") && page.contains("named-seen") && page.contains(&tokens(&home)[0].to_string()),
+            "{page}"
+        );
         let metrics = ask(&socket, "/metrics");
         let line = |name: &str| metrics.lines().find(|line| line.starts_with(&format!("{name}{{"))).unwrap_or_default().to_owned();
         for name in ["runner_lock_held", "runner_lock_held_here", "runner_lock_reachable"] {
@@ -534,7 +537,7 @@ fn the_lock_of_the_main_chain_is_seen_as_well() {
     let status = scene.run(&["status", "--json"]).exits(0).json();
     let seen = &status["locks"][0];
     assert_eq!((&seen["engine"], &seen["chains"][0], &seen["token"]), (&"file".into(), &"main".into(), &tokens(&scene)[0].into()));
-    scene.run(&["why", "main"]).exits(0).prints(&format!("pid {} since 20", first.pid()));
+    scene.run(&["why", "main"]).exits(0).prints("is held by this run since 20").prints("no earlier run of it is known");
     first.signal(Signal::TERM);
     first.finish().dies_of(Signal::TERM);
 }

@@ -75,6 +75,8 @@ mod lock_named;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_storm;
 mod loops;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod night;
 #[cfg(feature = "schedule")]
 mod now;
 mod old_faults;
@@ -115,6 +117,8 @@ mod schedule_command;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod status;
 mod stop;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod stop_command;
 #[cfg(feature = "store")]
 mod store;
 #[cfg(feature = "postgres")]

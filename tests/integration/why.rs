@@ -1,11 +1,12 @@
 //! `runner why`: the facts that keep a chain from running, and what to do.
 
 use jiff::{SignedDuration, Timestamp};
+use runner::presence::{self, Presence, Work};
 use runner::store::record::RunRecord;
 use runner::store::{Owner, Store};
 use serde_json::Value;
 
-use crate::scene::Scene;
+use crate::scene::{STATE_DIR, Scene};
 use crate::status::{run, store};
 
 fn scene(keys: &str) -> Scene {
@@ -39,9 +40,10 @@ fn mark(scene: &Scene, seconds_ago: i64) {
 fn nobody_has_looked_yet() {
     let scene = scene("schedule = every 1h");
     assert_eq!(kinds(&scene), ["nobody_looks", "never_ran", "next"]);
-    assert!(text_of(&scene, "nobody_looks").contains("-> is runner daemon running"));
+    assert!(text_of(&scene, "nobody_looks").contains("no daemon runs on this machine -> is runner daemon running"));
     let run = scene.run(&["why", "a"]).exits(0);
-    run.prints("a\n  nobody has looked at its schedule yet\n      -> is runner daemon").prints("it fires next, in ");
+    run.prints("a\n  nobody has looked at its schedule yet, and no daemon runs on this machine\n      -> is runner daemon")
+        .prints("its next slot, in ");
 }
 
 #[test]
@@ -49,6 +51,9 @@ fn a_chain_in_order_has_a_next_slot_and_nothing_else() {
     let scene = scene("schedule = every 1h");
     mark(&scene, 0);
     store(&scene).put_runs(&[run("r", "a", "done", 60)]).unwrap();
+    assert_eq!(kinds(&scene), ["no_daemon", "last_run", "next"]);
+    let presence = Presence { work: Work::Daemon, pid: std::process::id(), config: Some(scene.config_file()), queues: Vec::new() };
+    let _here = presence::announce(Some(&scene.path(STATE_DIR)), &presence).unwrap();
     assert_eq!(kinds(&scene), ["last_run", "next"]);
     assert_eq!(text_of(&scene, "last_run"), "its last run: done (run r) -> -");
 }
@@ -76,14 +81,17 @@ fn an_error_of_the_daemon_is_told_by_why_and_by_status() {
 fn a_slot_that_nobody_looked_at() {
     let scene = scene("schedule = every 1h");
     mark(&scene, 7200);
-    assert!(text_of(&scene, "nobody_looks").starts_with("this slot has passed and nobody has looked at it (missed = last)"));
+    assert!(
+        text_of(&scene, "nobody_looks")
+            .starts_with("this slot has passed and nobody has looked at it: no daemon runs on this machine (missed = last)")
+    );
 }
 
 #[test]
 fn it_is_not_enabled_or_has_no_schedule() {
     let off = scene("schedule = every 1h\nenabled = no");
     let fact = text_of(&off, "disabled");
-    assert!(fact.contains("runner.cfg:4 -> write enabled = yes; once and now: runner now a"), "{fact}");
+    assert!(fact.contains("runner.cfg:4 -> write enabled = yes; once and now: runner -c "), "{fact}");
     assert!(!kinds(&off).contains(&"next".to_owned()));
     assert!(text_of(&scene(""), "no_schedule").starts_with("it has no schedule ->"));
     let main = Scene::new().tasks(["1-a.sh"]);
@@ -111,9 +119,16 @@ fn slots_that_were_given_up_and_the_run_that_failed() {
     let failed = RunRecord { failed_task: Some("1-a.sh".into()), message: Some("exit 7".into()), ..run("f", "a", "gave_up", 90) };
     store(&scene).put_runs(&[failed, skipped("s1", 60), skipped("s2", 30)]).unwrap();
     let kinds = kinds(&scene);
-    assert_eq!(kinds.iter().filter(|kind| *kind == "slot_not_run").count(), 2, "{kinds:?}");
-    assert!(text_of(&scene, "slot_not_run").starts_with("the slot 1970-01-01T00:00:00+00:00 was not run: the chain still runs"));
-    assert_eq!(text_of(&scene, "last_run"), "its last run: gave up, 1-a.sh, exit 7 (run f) -> runner show f");
+    assert_eq!(kinds.iter().filter(|kind| *kind == "slot_not_run").count(), 1, "{kinds:?}");
+    let text = text_of(&scene, "slot_not_run");
+    assert!(
+        text.contains(
+            "2 slots since its last run began were not run, the last one was the slot 1970-01-01T00:00:00+00:00: the chain still runs ->"
+        ),
+        "{text}"
+    );
+    let show = format!("runner -c {} show f", scene.config_file().display());
+    assert_eq!(text_of(&scene, "last_run"), format!("its last run: gave up, 1-a.sh, exit 7 (run f) -> {show}"));
 }
 
 #[test]
@@ -122,7 +137,7 @@ fn it_runs() {
     let mut running = scene.start(&["now", "a"]);
     running.wait_for_file("begun");
     let fact = text_of(&scene, "running");
-    assert!(fact.starts_with("it runs: run ") && fact.contains("(overlap = skip) -> runner status a --watch"), "{fact}");
+    assert!(fact.starts_with("it runs: run ") && fact.contains("(overlap = skip) -> runner -c ") && fact.ends_with(" stop a"), "{fact}");
     std::fs::write(running.path("go"), "").unwrap();
     running.finish().exits(0);
     assert!(!kinds(&scene).contains(&"running".to_owned()));
@@ -139,5 +154,4 @@ fn a_clock_that_is_none() {
 #[test]
 fn an_unknown_chain() {
     scene("").run(&["why", "aa"]).exits(64).says("no chain is called `aa`; did you mean `a`?");
-    scene("").run(&["why"]).exits(64);
 }

@@ -21,6 +21,12 @@ pub fn table(html: &mut Html, status: &Status) {
         html.raw("<p class=\"bad\"><strong>").text(&queue.name).raw("</strong>: ");
         html.text(if queue.trouble.is_some() { "jobs are not taken: " } else { "jobs could not be counted: " }).text(why).raw("</p>\n");
     }
+    let left = |queue: &&Queue| queue.places.is_none() && queue.running == 0 && queue.ready > 0;
+    for queue in status.queues.iter().filter(left) {
+        html.raw("<p class=\"warn\"><strong>")
+            .text(&queue.name)
+            .raw("</strong>: this daemon does not work it, and nobody works on a job of it now</p>\n");
+    }
     for (queue, job) in status.queues.iter().flat_map(|queue| queue.jobs.iter().map(move |job| (queue, job))) {
         job_line(html, queue, job, status.time);
     }

@@ -72,6 +72,10 @@ fn queues_that_cannot_be_worked_or_counted_say_so() {
     status.chains.clear();
     let page = text(overview(&status, None));
     assert!(page.contains("class=\"verdict\"") && !page.contains("cannot be worked"), "{page}");
+    assert!(!page.contains("does not work it"), "somebody does");
+    status.queues[0].running = 0;
+    let page = text(overview(&status, None));
+    assert!(page.contains("</strong>: this daemon does not work it"), "{page}");
     status.queues[0].trouble = Some("the <disk> is away".to_owned());
     status.queues[1].uncounted = Some("no answer".to_owned());
     let page = text(overview(&status, None));
@@ -84,6 +88,26 @@ fn queues_that_cannot_be_worked_or_counted_say_so() {
     ] {
         assert!(page.contains(words), "{words} in {page}");
     }
+}
+
+#[test]
+fn what_did_not_begin_is_a_remark_beside_the_last_run() {
+    let mut status = pinned();
+    let chain = &mut status.chains[1];
+    chain.running.clear();
+    let last = chain.runs[0].clone();
+    chain.runs.insert(0, Run { id: "x".to_owned(), outcome: Some(Ended::NotStarted), why: Some("w".to_owned()), ..last });
+    let given_up =
+        |reason: &str| crate::status::GivenUp { count: 3, last_at: status.time, reason: reason.to_owned(), why: Some("<why>".to_owned()) };
+    chain.given_up = Some(given_up("skipped"));
+    let page = text(overview(&status, None));
+    assert!(page.contains("<strong>1 chain failed</strong>") && page.contains("3 slots given up since: &lt;why&gt;"), "{page}");
+    assert!(!page.contains("did not run</strong>"), "{page}");
+    let metrics = crate::metrics::prometheus(&status);
+    assert!(!metrics.contains("runner_last_run_outcome{chain=\"nightly\",outcome=\"not_started\"}"), "{metrics}");
+    status.chains[1].given_up = Some(given_up("lock"));
+    let page = text(overview(&status, None));
+    assert!(page.contains("<strong>1 chain did not run</strong>") && page.contains("3 runs refused since"), "{page}");
 }
 
 #[test]
