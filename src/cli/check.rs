@@ -10,6 +10,7 @@ use super::exit::{Exit, Failure};
 use super::prepare::prepare;
 use super::print;
 use super::settings::{Loaded, Settings, find_task_dir, is_error, program_search, without_repeats};
+use super::trusted::judge_files;
 use crate::chain::setup::Setup;
 use crate::config::sections::Sections;
 use crate::config::settings::ChainSettings;
@@ -26,7 +27,8 @@ use crate::process::find_program;
 /// # Errors
 /// The configuration cannot be read, or the result not be written.
 pub fn check(settings: &Settings) -> Result<Exit, Failure> {
-    let Loaded { config, chain: main, state, mut findings, .. } = settings.load()?;
+    let Loaded { config, chain: main, state, mut findings, .. } = settings.load_to_judge()?;
+    findings.extend(judge_files(&config, main.trust));
     let named = named_chains(&config, &state, &mut findings);
     queues::read_all(&config, &mut findings);
     // Whoever only has named chains needs no task_dir in [runner].

@@ -58,6 +58,7 @@ mod state;
 mod status;
 #[cfg(feature = "store")]
 mod table;
+mod trusted;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
 mod web;
 #[cfg(all(feature = "schedule", feature = "store"))]

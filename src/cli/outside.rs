@@ -1,6 +1,7 @@
 //! What the daemon and a tick need of files, variables and the command line: chains made ready, hooks of runs that do not
 //! begin, the mark of a chain that runs, the configuration read again.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -61,11 +62,13 @@ pub struct Surroundings<'a> {
     stop_time: Duration,
     /// The manager knows that we stop, and how long that may take.
     told_stopping: bool,
+    /// Chains of which something was not trusted when they were made ready last: nothing of them is executed, no hook either.
+    untrusted: HashSet<String>,
     /// What may be shown to others.
     pub audience: Audience,
 }
 
-/// What the files of a configuration look like.
+/// What the files of a configuration look like: their owners and modes, too, by the time of their last change of any kind.
 type Stamp = Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>;
 
 impl<'a> Surroundings<'a> {
@@ -83,6 +86,7 @@ impl<'a> Surroundings<'a> {
             looker: Looker::default(),
             stop_time,
             told_stopping: false,
+            untrusted: HashSet::new(),
             audience,
         }
     }
@@ -120,7 +124,7 @@ fn has_paths_of(stamp: &Stamp, config: &Config) -> bool {
 
 fn stamp(config: &Config) -> Stamp {
     let look = |path: PathBuf| {
-        let seen = fs::metadata(&path).ok().map(|found| (found.ino(), found.size(), found.mtime(), found.mtime_nsec()));
+        let seen = fs::metadata(&path).ok().map(|found| (found.ino(), found.size(), found.ctime(), found.ctime_nsec()));
         (path, seen)
     };
     paths(config).map(look).collect()
@@ -130,7 +134,12 @@ impl Outside for Surroundings<'_> {
     fn prepare(&mut self, chain: &Booked) -> Result<Ready, String> {
         let settings = chain.named.chain.clone();
         let dir = find_task_dir(None, &settings).map_err(|failure| failure.to_string())?;
-        let Prepared { setup, findings, lock, .. } = prepare(&self.config, settings, Vec::new(), &dir);
+        let Prepared { setup, findings, untrusted, lock } = prepare(&self.config, settings, Vec::new(), &dir);
+        if untrusted {
+            self.untrusted.insert(chain.name().to_owned());
+        } else {
+            self.untrusted.remove(chain.name());
+        }
         let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
         if !errors.is_empty() {
             return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
@@ -145,6 +154,9 @@ impl Outside for Surroundings<'_> {
         let Refused { reason, message } = why;
         self.audience.board.not_begun(run, message);
         self.audience.push.refused(chain.name(), reason);
+        if self.untrusted.contains(chain.name()) {
+            return None;
+        }
         let dir = find_task_dir(None, &chain.named.chain).ok()?;
         let variables = program_variables(self.settings, &dir);
         let refusal = Refusal { chain: &chain.named.chain, reason, message };
