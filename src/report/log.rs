@@ -14,7 +14,7 @@ use log::{Level, LevelFilter, Record};
 
 use super::sink::{self, Stream};
 use crate::clock::{Clock, SystemClock};
-use crate::names::printable;
+use crate::names::{is_obeyed, printable};
 use crate::zone;
 
 /// How a line is written.
@@ -269,7 +269,7 @@ fn escape_controls(line: &mut String, from: usize) {
     if line.as_bytes()[from..].iter().fold(false, |found, byte| found | suspect(*byte)) {
         let message = line.split_off(from);
         for c in message.chars() {
-            if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+            if is_obeyed(c) { line.extend(c.escape_default()) } else { line.push(c) }
         }
     }
 }
