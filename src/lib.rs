@@ -30,6 +30,7 @@ pub mod names;
 pub mod notify;
 pub mod outcome;
 pub mod output;
+pub mod plain;
 pub mod process;
 pub mod push;
 #[cfg(feature = "store")]

@@ -9,6 +9,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::names::RunId;
+use crate::plain::{self, LastLink};
 
 /// The directory in the state directory where the marks are.
 const DIR_NAME: &str = "running";
@@ -39,7 +40,8 @@ pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId) -> Result<Mark, 
 
 fn take_in(dir: &Path, chain: &str, run: &RunId) -> io::Result<Result<File, String>> {
     fs::create_dir_all(dir)?;
-    let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(dir.join(chain))?;
+    let mut file =
+        plain::open(OpenOptions::new().create(true).truncate(false).read(true).write(true), &dir.join(chain), LastLink::Refused)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -73,7 +75,10 @@ fn read(file: &mut File) -> io::Result<String> {
 /// boot, and only where marks can be kept: otherwise nobody knows.
 pub fn never_had(state_dir: Option<&Path>, chain: &str, run: &str) -> bool {
     let Some(path) = state_dir.map(|dir| dir.join(DIR_NAME).join(chain)) else { return false };
-    let Ok(had) = OpenOptions::new().read(true).write(true).open(path).and_then(|mut file| read(&mut file)) else { return false };
+    let Ok(had) = plain::open(OpenOptions::new().read(true).write(true), &path, LastLink::Refused).and_then(|mut file| read(&mut file))
+    else {
+        return false;
+    };
     let wanted = line(run);
     !had.lines().any(|line| line.strip_prefix(&wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))
 }
@@ -93,7 +98,7 @@ pub struct Holder {
 /// `None` also where that cannot be seen.
 pub fn look(state_dir: &Path, chain: &str) -> Option<Holder> {
     let path = state_dir.join(DIR_NAME).join(chain);
-    let text = fs::read_to_string(&path).ok()?;
+    let text = plain::read_text(&path, LastLink::Refused, LONGEST).ok()?;
     let (run_id, pid) = text.lines().next()?.trim().strip_prefix("run ")?.split_once(" of process ")?;
     let file = fs::metadata(&path).ok()?;
     // The file stays when its run has ended; the kernel knows whether it is locked (proc_locks(5)). The device is not

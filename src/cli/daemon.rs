@@ -14,6 +14,7 @@ use super::run::tell_findings;
 use super::settings::{Loaded, Settings, own_variable, part_findings, push, without_repeats};
 use super::stage::{Stage, hear_signals};
 use super::state::{failure, own_place};
+use super::trusted::refuse_database;
 use crate::alarm::ClockAlarm;
 use crate::board::Board;
 use crate::chain::fleet::Fleet;
@@ -110,6 +111,7 @@ impl Ready {
             return Err(Failure::Config(errors));
         }
         tell_findings(&told);
+        refuse_database(&config, &own_place(&state))?;
         Ok(Self { config, state, chains, daemon, push })
     }
 

@@ -4,8 +4,12 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+#[cfg(all(feature = "schedule", feature = "store"))]
+use super::exit::Failure;
 use super::settings::program_search;
 use crate::chain::setup::Setup;
+#[cfg(all(feature = "schedule", feature = "store"))]
+use crate::config::database::DatabaseUrl;
 use crate::config::keys::{self, Trust};
 use crate::config::sections::Sections;
 use crate::config::settings::ChainSettings;
@@ -13,6 +17,8 @@ use crate::config::value::CommandLine;
 use crate::config::{Config, Finding, Origin, Severity};
 use crate::names::MAIN_CHAIN;
 use crate::process::find_program;
+#[cfg(all(feature = "schedule", feature = "store"))]
+use crate::store::open::Place;
 use crate::trust::TrustCheck;
 
 fn finding(severity: Severity, wrong: &str) -> Finding {
@@ -64,6 +70,32 @@ pub fn refuse_hooks(config: &Config, chain: &ChainSettings) -> Option<String> {
     let mut look = Look::for_root(config).filter(|_| chain.trust == Trust::Refuse)?;
     look.beside_tasks(config, chain);
     (!look.wrong.is_empty()).then(|| format!("not trusted: {}", look.wrong.join("; ")))
+}
+
+/// Refuses to run what stands in a database, or to note there what has run, that others could write: who may write it runs tasks
+/// as the worker. `trust = warn` only tells.
+///
+/// # Errors
+/// It is not trusted.
+#[cfg(all(feature = "schedule", feature = "store"))]
+pub fn refuse_database(config: &Config, place: &Place) -> Result<(), Failure> {
+    let Ok(DatabaseUrl::Sqlite(path)) = place.url() else { return Ok(()) };
+    let Some(mut check) = TrustCheck::for_root() else { return Ok(()) };
+    let companions = ["", "-wal", "-shm", "-journal"].map(|ending| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        name
+    });
+    let wrong: Vec<String> = companions.iter().flat_map(|name| check.check(Path::new(name))).collect();
+    match ChainSettings::of_chain(config, MAIN_CHAIN, &mut Vec::new()).trust {
+        Trust::Refuse if !wrong.is_empty() => {
+            Err(Failure::Config(wrong.iter().map(|wrong| finding(Severity::Error, &format!("the database: {wrong}"))).collect()))
+        }
+        Trust::Refuse | Trust::Warn => {
+            wrong.iter().for_each(|wrong| log::warn!("not trusted: the database: {wrong}"));
+            Ok(())
+        }
+    }
 }
 
 /// A look at what a chain would read or execute.

@@ -77,9 +77,46 @@ fn a_daemon_takes_nothing_over_that_it_cannot_trust() {
     running.wait_for_message("chain a: not trusted", "belongs to user 65534");
     let path = scene.config_file();
     std::fs::write(&path, "[chain:a]\ntask_dir = a\nschedule = every 1s\n[chain:c]\ntask_dir = c\nschedule = every 1s\n").unwrap();
-    let scene = scene.task_at("c/1-c.sh", "say c").owner(path, 0, 0);
+    let _scene = scene.task_at("c/1-c.sh", "say c").owner(path, 0, 0);
     running.wait_for_log("- c");
     running.signal(Signal::TERM);
     let run = running.finish().exits(0);
     assert!(!run.path("hooked").exists() && !run.path("metrics.prom").exists(), "{run}");
+}
+
+/// Who may write the database runs tasks as the worker.
+#[rstest]
+fn a_database_that_others_can_write_is_not_worked(
+    #[values("state/runner.db", "state")] path: &str,
+    #[values(&["work", "--drain"], &["tick"], &["daemon"], &["queue", "run", "1"])] command: &[&str],
+) {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = daemon_scene();
+    scene.run(&["enqueue", "1-a.sh"]).exits(0);
+    let scene = scene.owner(path, OTHER, 0);
+    scene.run(command).exits(78).logged([]).says("not trusted: the database").says(path);
+    // Who only reads it, or leaves a job there, runs nothing.
+    scene.run(&["queue", "list"]).exits(0);
+}
+
+#[rstest]
+#[case::lock("locks/l", 0o666)]
+#[case::token("locks/l.token", 0o666)]
+#[case::owner("locks/l.owner", 0o666)]
+#[case::directory("locks", 0o777)]
+fn a_lock_that_others_can_write_is_none(#[case] path: &str, #[case] mode: u32) {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = Scene::new().task("1-a.sh", "say a").config("[runner]\nlock = file:locks/l\n");
+    scene.run(&[]).exits(0);
+    let scene = if path.ends_with("owner") { scene.file(path, "{}") } else { scene }.mode(path, mode);
+    let key = format!("file:{}", scene.path("locks/l").display());
+    std::fs::write(scene.path("log"), "").unwrap();
+    scene.run(&[]).exits(78).logged([]).says("not trusted").says(path);
+    scene.run(&["lock", &key, "--", "true"]).exits(78).says("not trusted");
+    // As /run/lock is: what is ours there is ours alone.
+    scene.mode(path, if mode == 0o777 { 0o1777 } else { 0o644 }).run(&[]).exits(0).ran(["1-a.sh"]);
 }
