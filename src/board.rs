@@ -249,7 +249,6 @@ mod tests {
 
     use super::*;
     use crate::clock::Moment;
-    use crate::clock::Moment;
     use crate::names::TaskName;
     use crate::outcome::{GiveUp, ProcessEnd};
     use crate::trigger::{Trigger, TriggerKind};

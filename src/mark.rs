@@ -22,19 +22,16 @@ const LONGEST: u64 = 16 * 1024;
 /// The mark, given back when it is dropped; nothing where there is no state directory to keep it in.
 pub type Mark = Option<File>;
 
-/// Takes the mark of a chain for a run. Where it cannot be kept, that is told, and the run goes on without.
+/// Takes the mark of a chain for a run. Where it cannot be kept, the run goes on without: why is told beside it, in words.
 ///
 /// # Errors
 /// Another run has it: which, in words.
-pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId) -> Result<Mark, String> {
-    let Some(dir) = state_dir.map(|dir| dir.join(DIR_NAME)) else { return Ok(None) };
+pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId) -> Result<(Mark, Option<String>), String> {
+    let Some(dir) = state_dir.map(|dir| dir.join(DIR_NAME)) else { return Ok((None, None)) };
     match take_in(&dir, chain, run) {
-        Ok(Ok(file)) => Ok(Some(file)),
+        Ok(Ok(file)) => Ok((Some(file), None)),
         Ok(Err(holder)) => Err(holder),
-        Err(error) => {
-            log::warn!("chain {chain}: other programs cannot see that it runs: {}: {error}", dir.display());
-            Ok(None)
-        }
+        Err(error) => Ok((None, Some(format!("other programs cannot see that it runs: {}: {error}", dir.display())))),
     }
 }
 
@@ -121,7 +118,7 @@ mod tests {
     #[test]
     fn it_is_had_by_one_run_at_a_time_and_names_it() {
         let dir = tempfile::tempdir().unwrap();
-        let take = |chain, number| take(Some(dir.path()), chain, &RunId::new("", number, 0));
+        let take = |chain, number| take(Some(dir.path()), chain, &RunId::new("", number, 0)).map(|(mark, _)| mark);
         let first = take("a", 1).unwrap();
         assert!(first.is_some());
         assert_eq!(take("a", 2).unwrap_err(), format!("run 00000000-1-0000000000000000 of process {}", std::process::id()));
@@ -134,6 +131,6 @@ mod tests {
         assert!(take("a", 4).is_ok());
         assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()), "it is remembered");
         assert!(!never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "nobody knows");
-        assert!(super::take(None, "a", &RunId::new("", 5, 0)).unwrap().is_none());
+        assert!(super::take(None, "a", &RunId::new("", 5, 0)).unwrap().0.is_none());
     }
 }

@@ -63,7 +63,7 @@ fn named_chains(config: &Config, _: &StateSettings, findings: &mut Vec<Finding>)
 /// Sections that speak of a task which no chain has, or of a chain that is none. A chain alone cannot tell: the task may be
 /// another's.
 fn of_task_sections(config: &Config, setups: &[Option<Setup>]) -> Vec<Finding> {
-    let chains: Vec<&str> = chains::names(config).chain([MAIN_CHAIN]).collect();
+    let chains: HashSet<&str> = chains::names(config).chain([MAIN_CHAIN]).collect();
     // With one chain, or one whose tasks nobody knows, this is not the place.
     if chains.len() == 1 || setups.iter().any(Option::is_none) {
         return Vec::new();

@@ -52,7 +52,7 @@ pub fn daemon(settings: &Settings, signals: Signals) -> Result<Exit, Failure> {
     let open = move || opened.open(now());
     log::info!("daemon of {}, process {}", counted(ready.chains.len(), "chain"), owner.pid);
     let ended = ready.drive(settings, open, Some(signals), |daemon| daemon.run())?;
-    // Only at its beginning, and only what does not pass by itself, such as the database of a newer version.
+    // What does not pass by itself, such as the database of a newer version at its beginning, or records that are lost at its end.
     ended.no_state.map_or(Ok(Exit::Done), |why| Err(Failure::State(why)))
 }
 
@@ -147,9 +147,11 @@ impl Ready {
         let parts = Parts { fleet: Fleet::new(driver), ids, state, alarm: &mut alarm, outside: &mut surroundings, built };
         systemd::ready(managed);
         let mut daemon = Daemon::new(parts, self.chains);
-        let ended = work(&mut daemon);
+        let mut ended = work(&mut daemon);
         systemd::stopping(managed);
-        daemon.settle(LAST_WORDS);
+        if !daemon.settle(LAST_WORDS) {
+            ended.no_state.get_or_insert_with(|| "the newest records could not be written to the database".to_owned());
+        }
         Ok(ended)
     }
 }

@@ -32,6 +32,7 @@ use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::DaemonSettings;
 use crate::config::{Config, Finding, chains};
 use crate::daemon::book::{Booked, read_schedules};
+use crate::daemon::trouble::{News, Troubles};
 use crate::daemon::{Outside, Refused, TickAnswer, View};
 use crate::event::RunRef;
 use crate::hook::HookRun;
@@ -64,6 +65,7 @@ pub struct Surroundings<'a> {
     told_stopping: bool,
     /// Chains of which something was not trusted when they were made ready last: nothing of them is executed, no hook either.
     untrusted: HashSet<String>,
+    troubles: Troubles,
     /// What may be shown to others.
     pub audience: Audience,
 }
@@ -87,6 +89,7 @@ impl<'a> Surroundings<'a> {
             stop_time,
             told_stopping: false,
             untrusted: HashSet::new(),
+            troubles: Troubles::default(),
             audience,
         }
     }
@@ -144,7 +147,7 @@ impl Outside for Surroundings<'_> {
         if !errors.is_empty() {
             return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
         }
-        tell_findings(&told);
+        self.tell_news(chain.name(), &told);
         let mut setup = setup.ok_or_else(|| format!("{} cannot be used", dir.display()))?;
         setup.beside_others = true;
         Ok(Ready { setup: Rc::new(setup), variables: program_variables(self.settings, &dir), lock })
@@ -161,16 +164,26 @@ impl Outside for Surroundings<'_> {
         let variables = program_variables(self.settings, &dir);
         let refusal = Refusal { chain: &chain.named.chain, reason, message };
         match start_hook(&self.config, &refusal, &variables, driver.world.family, driver.world.clock)? {
-            Ok(hook) => Some(hook),
+            Ok(hook) => {
+                self.troubles.hear(chain.name(), "chain_hook", None);
+                Some(hook)
+            }
             Err(why) => {
-                log::warn!("chain {}: chain_hook: {why}", chain.name());
+                let level = self.troubles.hear(chain.name(), "chain_hook", Some(&why)).level(log::Level::Warn);
+                log::log!(level, "chain {}: chain_hook: {why}", chain.name());
                 None
             }
         }
     }
 
     fn mark(&mut self, chain: &str, run: &RunId) -> Result<Mark, String> {
-        mark::take(self.place.state_dir.as_deref(), chain, run)
+        let (mark, trouble) = mark::take(self.place.state_dir.as_deref(), chain, run)?;
+        match (self.troubles.hear(chain, "mark", trouble.as_deref()), trouble) {
+            (news, Some(trouble)) => log::log!(news.level(log::Level::Warn), "chain {chain}: {trouble}"),
+            (News::Passed, None) => log::info!("chain {chain}: is well again, other programs can see that it runs"),
+            (News::Trouble | News::Same | News::Well, None) => {}
+        }
+        Ok(mark)
     }
 
     fn has_changed(&mut self) -> bool {
@@ -260,6 +273,16 @@ impl Outside for Surroundings<'_> {
 }
 
 impl Surroundings<'_> {
+    /// What was found in a chain that is made ready at every slot: told when it is news.
+    fn tell_news(&mut self, chain: &str, findings: &[Finding]) {
+        let all = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        match self.troubles.hear(chain, "findings", Some(all.as_str()).filter(|all| !all.is_empty())) {
+            News::Trouble => tell_findings(findings),
+            News::Passed => log::info!("chain {chain}: is well again, nothing is found in it"),
+            News::Same | News::Well => {}
+        }
+    }
+
     fn read_again(&mut self) -> Result<Vec<Booked>, String> {
         // Whatever comes of it: the same files are not read twice. What they look like is asked before they are read: what
         // changes meanwhile is seen the next time.

@@ -13,6 +13,7 @@ mod rounds;
 mod runs;
 mod slots;
 mod state;
+pub mod trouble;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::BorrowedFd;
@@ -41,6 +42,7 @@ use crew::Crew;
 use depths::Depths;
 use rounds::Rounds;
 pub use state::{Outbox, State};
+use trouble::Troubles;
 
 /// So long a tick waits for a state that does not answer, when there is nothing else to wait for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -234,6 +236,8 @@ pub struct Daemon<'a> {
 struct Trouble {
     refused_config: Option<String>,
     no_clock: Option<String>,
+    /// Of each chain.
+    chains: Troubles,
 }
 
 /// How a tick, or a daemon, ended.
@@ -334,11 +338,12 @@ impl<'a> Daemon<'a> {
         waiting + self.awaiting.len() + self.marks.len() + self.starting.len() + self.replaced.len() + self.outcomes.len()
     }
 
-    /// Waits until the newest records are written, but not longer than `limit`.
-    pub fn settle(&mut self, limit: Duration) {
+    /// Waits until the newest records are written, but not longer than `limit`. Tells whether all of them are.
+    pub fn settle(&mut self, limit: Duration) -> bool {
         let now = self.parts.fleet.wall();
-        self.parts.state.settle(limit, now);
+        let written = self.parts.state.settle(limit, now);
         self.crew.settle(limit, now);
+        written
     }
 
     fn work(&mut self) -> Ended {
