@@ -141,6 +141,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_pipe_is_no_file_of_tokens_and_nobody_waits_for_its_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "long-enough-to-be-one\n").unwrap();
+        let mut file = TokenFile::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        assert!(!file.current().know(b"long-enough-to-be-one"), "while it cannot be read everybody is refused");
+        assert!(TokenFile::open(&path).unwrap_err().to_string().contains("no regular file"));
+    }
+
+    #[test]
     fn a_token_is_a_line_and_is_known_whole() {
         let tokens = Tokens::parse(b"# of the cluster\n\n  first-token \r\nsecond");
         for known in ["first-token", "second"] {
