@@ -307,7 +307,7 @@ mod tests {
         let task = TaskName::parse("1-a.sh");
         ears.tell(&run, &Event::RunStarted { tasks: 1 });
         ears.tell(&run, &Event::TaskStarted { task: &task, try_num: 1, max_tries: 2 });
-        ears.tell(&run, &Event::TaskProgress { task: &task, percent: Some(40), status: Some("half"), result: None });
+        ears.tell(&run, &Event::TaskProgress { task: &task, percent: Some(40), status: Some("half"), result: None, at: Moment::default() });
         let seen = board.of_chain("a");
         assert_eq!(
             (seen.running.len(), seen.running[0].tasks[0].progress, seen.running[0].tasks[0].state),

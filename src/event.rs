@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock::Moment;
 use crate::names::{RunId, TaskName};
 use crate::outcome::{ExitKind, HaltReason, RunOutcome, Verdict};
 use crate::trigger::Trigger;
@@ -73,6 +74,8 @@ pub enum Event<'a> {
         status: Option<&'a str>,
         /// What it thinks of itself: success, warning, error. The exit code decides.
         result: Option<&'a str>,
+        /// When it was heard.
+        at: Moment,
     },
     /// A limit of a task passed, or it is to stop; it is being ended.
     TaskEnding {

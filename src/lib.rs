@@ -30,6 +30,7 @@ pub mod names;
 pub mod notify;
 pub mod outcome;
 pub mod output;
+pub mod plain;
 #[cfg(all(feature = "schedule", feature = "store"))]
 pub mod presence;
 pub mod process;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf, absolute};
 use jiff::Timestamp;
 
 use crate::names::RunId;
+use crate::plain::{self, LastLink};
 
 /// The directory in the state directory where the marks are.
 const DIR_NAME: &str = "running";
@@ -26,20 +27,17 @@ const IN: &str = " in ";
 /// The mark, given back when it is dropped; nothing where there is no state directory to keep it in.
 pub type Mark = Option<File>;
 
-/// Takes the mark of a chain for a run. Where it cannot be kept, that is told, and the run goes on without. `user` is the
-/// configuration for which the run uses a slot, and the database that knows of it: see [`other_config`].
+/// Takes the mark of a chain for a run. Where it cannot be kept, the run goes on without: why is told beside it, in words.
+/// `user` is the configuration for which the run uses a slot, and the database that knows of it: see [`other_config`].
 ///
 /// # Errors
 /// Another run has it: which, in words.
-pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId, user: Option<(&Path, &str)>) -> Result<Mark, String> {
-    let Some(dir) = state_dir.map(|dir| dir.join(DIR_NAME)) else { return Ok(None) };
+pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId, user: Option<(&Path, &str)>) -> Result<(Mark, Option<String>), String> {
+    let Some(dir) = state_dir.map(|dir| dir.join(DIR_NAME)) else { return Ok((None, None)) };
     match take_in(&dir, chain, run, user) {
-        Ok(Ok(file)) => Ok(Some(file)),
+        Ok(Ok(file)) => Ok((Some(file), None)),
         Ok(Err(holder)) => Err(holder),
-        Err(error) => {
-            log::warn!("chain {chain}: other programs cannot see that it runs: {}: {error}", dir.display());
-            Ok(None)
-        }
+        Err(error) => Ok((None, Some(format!("other programs cannot see that it runs: {}: {error}", dir.display())))),
     }
 }
 
@@ -53,7 +51,8 @@ pub fn make_place(state_dir: Option<&Path>, chain: &str) {
 
 /// Only the first one has to make the directory.
 fn open_in(dir: &Path, chain: &str) -> io::Result<File> {
-    let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).open(dir.join(chain));
+    let file = dir.join(chain);
+    let open = || plain::open(OpenOptions::new().create(true).truncate(false).read(true).write(true), &file, LastLink::Refused);
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir).and_then(|()| open()),
         opened => opened,
@@ -101,7 +100,10 @@ fn read(file: &mut File) -> io::Result<String> {
 /// boot, and only where marks can be kept: otherwise nobody knows.
 pub fn never_had(state_dir: Option<&Path>, chain: &str, run: &str) -> bool {
     let Some(path) = state_dir.map(|dir| dir.join(DIR_NAME).join(chain)) else { return false };
-    let Ok(had) = OpenOptions::new().read(true).write(true).open(path).and_then(|mut file| read(&mut file)) else { return false };
+    let Ok(had) = plain::open(OpenOptions::new().read(true).write(true), &path, LastLink::Refused).and_then(|mut file| read(&mut file))
+    else {
+        return false;
+    };
     let wanted = line(run);
     !had.lines().any(|line| line.strip_prefix(&wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))
 }
@@ -131,7 +133,7 @@ pub struct Holder {
 /// `None` also where that cannot be seen.
 pub fn look(state_dir: &Path, chain: &str) -> Option<Holder> {
     let path = state_dir.join(DIR_NAME).join(chain);
-    let text = fs::read_to_string(&path).ok()?;
+    let text = plain::read_text(&path, LastLink::Refused, LONGEST).ok()?;
     let (run_id, pid) = text.lines().next()?.trim().strip_prefix("run ")?.split_once(" of process ")?;
     let file = fs::metadata(&path).ok()?;
     // The file stays when its run has ended; the kernel knows whether it is locked (proc_locks(5)). The device is not
@@ -154,7 +156,7 @@ mod tests {
     #[test]
     fn it_is_had_by_one_run_at_a_time_and_names_it() {
         let dir = tempfile::tempdir().unwrap();
-        let take = |chain, number| take(Some(dir.path()), chain, &RunId::new("", number, 0), None);
+        let take = |chain, number| take(Some(dir.path()), chain, &RunId::new("", number, 0), None).map(|(mark, _)| mark);
         let first = take("a", 1).unwrap();
         assert!(first.is_some());
         assert_eq!(take("a", 2).unwrap_err(), format!("run 00000000-1-0000000000000000 of process {}", std::process::id()));
@@ -171,7 +173,7 @@ mod tests {
         assert!(never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "nobody ever had it");
         make_place(Some(dir.path()), "a");
         assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()), "what is there stays");
-        assert!(super::take(None, "a", &RunId::new("", 5, 0), None).unwrap().is_none());
+        assert!(super::take(None, "a", &RunId::new("", 5, 0), None).unwrap().0.is_none());
     }
 
     #[test]

@@ -227,15 +227,21 @@ impl fmt::Display for Decimal {
     }
 }
 
-/// Text for people with its control characters escaped: a file name must not move the reader's cursor or begin a line
-/// of its own.
+/// Whether a letter is obeyed instead of shown: control characters, and marks that turn the direction of writing (UAX #9).
+pub fn is_obeyed(letter: char) -> bool {
+    let turns = matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    letter.is_control() || turns
+}
+
+/// Text for people with everything escaped that a terminal would obey: a file name must not move the reader's cursor, begin a
+/// line of its own, or read as another.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    if !text.contains(is_obeyed) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 8);
     for c in text.chars() {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        if is_obeyed(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
     Cow::Owned(shown)
 }

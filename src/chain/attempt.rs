@@ -276,7 +276,7 @@ impl Attempt {
                 }
             }
         }
-        reader.tell(kit.run, &Event::TaskProgress { task, percent, status, result });
+        reader.tell(kit.run, &Event::TaskProgress { task, percent, status, result, at: now });
     }
 
     /// It is to stop: TERM, grace, KILL. A task whose hook still runs is not started any more.

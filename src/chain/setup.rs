@@ -269,9 +269,11 @@ fn judge_sections(config: &Config, setup: &Setup, findings: &mut Vec<Finding>) {
         LazyCell::new(|| setup.tasks.iter().flat_map(|task| [task.name.text(), task.name.short()]).collect());
     let left_out: HashSet<&str> = setup.left_out.iter().flat_map(|(name, _)| [name.text(), name.short()]).collect();
     let several = setup.chain.name != MAIN_CHAIN || chains::names(config).chain(queues::names(config)).next().is_some();
+    // Made once: a configuration may have thousands of chains, and each looks at every section.
+    let own = format!("{}/", setup.chain.name);
     for section in config.sections() {
         let word = match section.name.split_once(':') {
-            Some(("task", word)) => word.strip_prefix(&format!("{}/", setup.chain.name)).unwrap_or(word),
+            Some(("task", word)) => word.strip_prefix(&own).unwrap_or(word),
             Some(("env", word)) => word,
             Some(_) | None => continue,
         };

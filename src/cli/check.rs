@@ -9,6 +9,7 @@ use super::check_schedule::named_chains;
 use super::exit::{Exit, Failure};
 use super::prepare::prepare;
 use super::settings::{Loaded, Settings, find_main_dir, has_only_main, is_error, without_repeats};
+use super::trusted::judge_files;
 use super::{check_programs, print};
 use crate::chain::setup::Setup;
 use crate::config::sections::{QUEUE_PREFIX, Sections, near_miss};
@@ -24,11 +25,12 @@ use crate::outcome::{ExitKind, ProcessEnd, Verdict};
 /// # Errors
 /// The configuration cannot be read, or the result not be written.
 pub fn check(settings: &Settings) -> Result<Exit, Failure> {
-    let Loaded { config, chain: main, state, mut findings, whole, .. } = settings.load()?;
+    let Loaded { config, chain: main, state, mut findings, whole, .. } = settings.load_to_judge()?;
     if !whole {
         // What stands in a file that could not be read is not missing: everything else would be wrong for this reason.
         return report(settings, &without_repeats(findings));
     }
+    findings.extend(judge_files(&config, main.trust));
     let named = named_chains(&config, &state, &mut findings);
     let queues = queues::read_all(&config, &mut findings);
     // Whoever only has named chains or queues needs no task_dir in [runner].
@@ -71,7 +73,7 @@ fn named_chains(config: &Config, _: &StateSettings, findings: &mut Vec<Finding>)
 /// another's.
 fn of_task_sections(config: &Config, setups: &[Option<Setup>]) -> Vec<Finding> {
     let queues: Vec<String> = queues::names(config).map(|name| format!("{QUEUE_PREFIX}{name}")).collect();
-    let chains: Vec<&str> = chains::names(config).chain([MAIN_CHAIN]).chain(queues.iter().map(String::as_str)).collect();
+    let chains: HashSet<&str> = chains::names(config).chain([MAIN_CHAIN]).chain(queues.iter().map(String::as_str)).collect();
     // With one chain, or one whose tasks nobody knows, this is not the place.
     if chains.len() == 1 || setups.iter().any(Option::is_none) {
         return Vec::new();

@@ -14,6 +14,7 @@ use super::run::tell_findings;
 use super::settings::{Loaded, Settings, own_variable, part_findings, push, without_repeats};
 use super::stage::{Stage, hear_signals};
 use super::state::{failure, own_place};
+use super::trusted::refuse_database;
 use crate::alarm::ClockAlarm;
 use crate::board::Board;
 use crate::chain::fleet::Fleet;
@@ -55,7 +56,7 @@ pub fn daemon(settings: &Settings, signals: Signals) -> Result<Exit, Failure> {
     let open = move || opened.open(now());
     log::info!("daemon of {}, process {}", counted(ready.chains.len(), "chain"), owner.pid);
     let ended = ready.drive(settings, open, Some(signals), |daemon| daemon.run())?;
-    // Only at its beginning, and only what does not pass by itself, such as the database of a newer version.
+    // What does not pass by itself, such as the database of a newer version at its beginning, or records that are lost at its end.
     ended.no_state.map_or(Ok(Exit::Done), |why| Err(Failure::State(why)))
 }
 
@@ -135,6 +136,7 @@ impl Ready {
             return Err(Failure::Config(errors));
         }
         tell_findings(&told);
+        refuse_database(&config, &own_place(&state))?;
         Ok(Self { config, stamp, state, chains, daemon, push })
     }
 
@@ -175,9 +177,11 @@ impl Ready {
         let _here = if listens { presence::announce(state_dir.as_deref(), &presence) } else { None };
         systemd::ready(managed);
         let mut daemon = Daemon::new(parts, self.chains);
-        let ended = work(&mut daemon);
+        let mut ended = work(&mut daemon);
         systemd::stopping(managed);
-        daemon.settle(LAST_WORDS);
+        if !daemon.settle(LAST_WORDS) {
+            ended.no_state.get_or_insert_with(|| "the newest records could not be written to the database".to_owned());
+        }
         Ok(ended)
     }
 }

@@ -64,6 +64,7 @@ mod status_text;
 mod stop;
 #[cfg(feature = "store")]
 mod table;
+mod trusted;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod watchers;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]

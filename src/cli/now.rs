@@ -176,7 +176,12 @@ impl Play<'_> {
 
     fn begin(&mut self, run: RunRef, ready: Ready) {
         match mark::take(self.state_dir.as_deref(), &run.chain, &run.id, None) {
-            Ok(mark) => self.marks.push((run.id.clone(), mark)),
+            Ok((mark, trouble)) => {
+                if let Some(trouble) = trouble {
+                    log::warn!("chain {}: {trouble}", run.chain);
+                }
+                self.marks.push((run.id.clone(), mark));
+            }
             Err(holder) => {
                 self.fleet.withdraw(&run.id);
                 let chain = run.chain.as_str();

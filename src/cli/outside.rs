@@ -1,6 +1,7 @@
 //! What the daemon and a tick need of files, variables and the command line: chains made ready, hooks of runs that do not
 //! begin, the mark of a chain that runs, the configuration read again.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -31,6 +32,7 @@ use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::DaemonSettings;
 use crate::config::{Config, Finding, Severity, chains};
 use crate::daemon::book::{Booked, read_schedules};
+use crate::daemon::trouble::{News, Troubles};
 use crate::daemon::{Kept, Outside, Refused, TickAnswer, View};
 use crate::event::RunRef;
 use crate::hook::HookRun;
@@ -62,13 +64,16 @@ pub struct Surroundings<'a> {
     stop_time: Duration,
     /// The manager knows that we stop, and how long that may take.
     told_stopping: bool,
+    /// Chains of which something was not trusted when they were made ready last: nothing of them is executed, no hook either.
+    untrusted: HashSet<String>,
+    troubles: Troubles,
     /// What may be shown to others.
     pub audience: Audience,
 }
 
 /// What the files of a configuration look like.
 pub type Stamp = Vec<(PathBuf, Option<Seen>)>;
-/// What a file or directory looks like: its number, its size, when it was changed last.
+/// What a file or directory looks like: its number, its size, when it was changed last in any way, its owner and mode too.
 type Seen = (u64, u64, i64, i64);
 
 impl<'a> Surroundings<'a> {
@@ -86,6 +91,8 @@ impl<'a> Surroundings<'a> {
             looker: Looker::default(),
             stop_time,
             told_stopping: false,
+            untrusted: HashSet::new(),
+            troubles: Troubles::default(),
             audience,
         }
     }
@@ -172,13 +179,13 @@ pub fn load_first(settings: &Settings) -> Result<(Loaded, Stamp), Failure> {
 }
 
 fn seen_of(path: &Path) -> Option<Seen> {
-    fs::metadata(path).ok().map(|found| (found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
+    fs::metadata(path).ok().map(|found| (found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
 }
 
 impl Outside for Surroundings<'_> {
     fn prepare(&mut self, chain: &Booked) -> Result<Ready, String> {
         let (ready, told) = self.make_ready(chain)?;
-        tell_findings(&told);
+        self.tell_news(chain.name(), &told);
         Ok(ready)
     }
 
@@ -187,26 +194,28 @@ impl Outside for Surroundings<'_> {
         mark::make_place(self.place.state_dir.as_deref(), chain.name());
         let seen = seen_of(&dir);
         let (ready, told) = self.make_ready(chain).ok()?;
-        Some(Box::new(move || {
-            let same = seen.is_some() && seen_of(&dir) == seen;
-            same.then(|| {
-                tell_findings(&told);
-                ready
-            })
-        }))
+        self.tell_news(chain.name(), &told);
+        Some(Box::new(move || (seen.is_some() && seen_of(&dir) == seen).then_some(ready)))
     }
 
     fn refused(&mut self, chain: &Booked, run: &RunRef, why: Refused<'_>, driver: &mut Driver<'_>) -> Option<HookRun> {
         let Refused { reason, message } = why;
         self.audience.board.not_begun(run, reason, message);
         self.audience.push.refused(chain.name(), reason);
+        if self.untrusted.contains(chain.name()) {
+            return None;
+        }
         let dir = find_task_dir(None, &chain.named.chain).ok()?;
         let variables = program_variables(self.settings, &dir);
         let refusal = Refusal { chain: &chain.named.chain, reason, message };
         match start_hook(&self.config, &refusal, &variables, driver.world.family, driver.world.clock)? {
-            Ok(hook) => Some(hook),
+            Ok(hook) => {
+                self.troubles.hear(chain.name(), "chain_hook", None);
+                Some(hook)
+            }
             Err(why) => {
-                log::warn!("chain {}: chain_hook: {why}", chain.name());
+                let level = self.troubles.hear(chain.name(), "chain_hook", Some(&why)).level(log::Level::Warn);
+                log::log!(level, "chain {}: chain_hook: {why}", chain.name());
                 None
             }
         }
@@ -215,7 +224,13 @@ impl Outside for Surroundings<'_> {
     fn mark(&mut self, chain: &str, run: &RunId) -> Result<Mark, String> {
         let database = self.place.url().map(|url| url.to_string()).unwrap_or_default();
         let user = self.place.config_file.as_deref().map(|file| (file, database.as_str()));
-        mark::take(self.place.state_dir.as_deref(), chain, run, user)
+        let (mark, trouble) = mark::take(self.place.state_dir.as_deref(), chain, run, user)?;
+        match (self.troubles.hear(chain, "mark", trouble.as_deref()), trouble) {
+            (news, Some(trouble)) => log::log!(news.level(log::Level::Warn), "chain {chain}: {trouble}"),
+            (News::Passed, None) => log::info!("chain {chain}: is well again, other programs can see that it runs"),
+            (News::Trouble | News::Same | News::Well, None) => {}
+        }
+        Ok(mark)
     }
 
     fn has_changed(&mut self) -> bool {
@@ -305,11 +320,16 @@ impl Outside for Surroundings<'_> {
 }
 
 impl Surroundings<'_> {
-    /// A chain as it is now, and what is to be told of it.
-    fn make_ready(&self, chain: &Booked) -> Result<(Ready, Vec<Finding>), String> {
+    /// A chain as it is now, and what is to be told of it. Remembers whether it is trusted: nothing of one that is not may run.
+    fn make_ready(&mut self, chain: &Booked) -> Result<(Ready, Vec<Finding>), String> {
         let settings = chain.named.chain.clone();
         let dir = find_task_dir(None, &settings).map_err(|failure| failure.to_string())?;
-        let Prepared { setup, findings, lock, .. } = prepare(&self.config, settings, Vec::new(), &dir);
+        let Prepared { setup, findings, untrusted, lock } = prepare(&self.config, settings, Vec::new(), &dir);
+        if untrusted {
+            self.untrusted.insert(chain.name().to_owned());
+        } else {
+            self.untrusted.remove(chain.name());
+        }
         let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
         if !errors.is_empty() {
             return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
@@ -317,6 +337,16 @@ impl Surroundings<'_> {
         let mut setup = setup.ok_or_else(|| format!("{} cannot be used", dir.display()))?;
         setup.beside_others = true;
         Ok((Ready { setup: Rc::new(setup), variables: program_variables(self.settings, &dir), lock }, told))
+    }
+
+    /// What was found in a chain that is made ready at every slot: told when it is news.
+    fn tell_news(&mut self, chain: &str, findings: &[Finding]) {
+        let all = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        match self.troubles.hear(chain, "findings", Some(all.as_str()).filter(|all| !all.is_empty())) {
+            News::Trouble => tell_findings(findings),
+            News::Passed => log::info!("chain {chain}: is well again, nothing is found in it"),
+            News::Same | News::Well => {}
+        }
     }
 
     fn read_again(&mut self) -> Result<Vec<Booked>, String> {

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 
 use super::settings::own_environment;
+use super::trusted::refuse_hooks;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::keys::CHAIN_HOOK;
@@ -22,7 +23,7 @@ pub struct Refusal<'a> {
     pub message: &'a str,
 }
 
-/// Starts the hook of the chain, if it has one.
+/// Starts the hook of the chain, if it has one that root may run.
 pub fn start_hook(
     config: &Config,
     refusal: &Refusal<'_>,
@@ -32,6 +33,9 @@ pub fn start_hook(
 ) -> Option<Result<HookRun, String>> {
     let chain = refusal.chain;
     let command = chain.chain_hook.as_ref()?;
+    if let Some(why) = refuse_hooks(config, chain) {
+        return Some(Err(why));
+    }
     let own_variables = own_environment().variables(Sections::new(config, &chain.name).variables(None), &[]);
     let marks: Block =
         [variable(b"RUNNER_CHAIN", chain.name.as_bytes()), variable(b"RUNNER_HOOK", b"chain")].into_iter().flatten().collect();

@@ -10,6 +10,7 @@ use log::LevelFilter;
 
 use super::args::{GlobalArgs, RunArgs, When};
 use super::exit::{Exit, Failure};
+use super::trusted::judge_files;
 use crate::clock::SystemClock;
 use crate::config::chains::{self, NamedChain};
 use crate::config::load::{DEFAULT_FILE, LoadError, Override, load};
@@ -80,11 +81,27 @@ impl Settings {
         }
     }
 
-    /// Reads the configuration and judges it. Errors inside it are findings.
+    /// Reads the configuration and judges it. Errors inside it are findings. One that root cannot trust is refused whole:
+    /// nothing of it is executed, written, asked or listened on.
+    ///
+    /// # Errors
+    /// A file of it cannot be read, or could have been written by others.
+    pub fn load(&self) -> Result<Loaded, Failure> {
+        let mut loaded = self.load_to_judge()?;
+        let judged = judge_files(&loaded.config, loaded.chain.trust);
+        let (untrusted, told): (Vec<_>, Vec<_>) = judged.into_iter().partition(|finding| finding.severity == Severity::Error);
+        if !untrusted.is_empty() {
+            return Err(Failure::Config(without_repeats(untrusted)));
+        }
+        loaded.findings.extend(told);
+        Ok(loaded)
+    }
+
+    /// The same for who only tells what is wrong with it: trust is not asked for.
     ///
     /// # Errors
     /// A file of it cannot be read.
-    pub fn load(&self) -> Result<Loaded, Failure> {
+    pub fn load_to_judge(&self) -> Result<Loaded, Failure> {
         let mut findings = Vec::new();
         let config = load(self.config_file.as_deref(), &self.overrides, &mut findings).map_err(unreadable)?;
         // Of what is said in a file only its syntax is an error here, and then nothing of the file was taken in.

@@ -13,7 +13,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::config::keys::Output;
 use crate::config::settings::ChainSettings;
-use crate::names::MAIN_CHAIN;
+use crate::names::{MAIN_CHAIN, printable};
 use crate::outcome::signal_name;
 use crate::status::{Date, Run};
 use crate::store::record::{RunRecord, TryRecord};
@@ -81,7 +81,7 @@ fn as_text(run: &RunRecord, told: Option<&Run>, zone: &TimeZone) -> String {
         text.push_str(&tries(run, zone));
     }
     for one in run.tries.iter().filter(|one| !one.output_tail.is_empty()) {
-        text.push_str(&format!("\n{}, try {}, the end of its output:\n", harmless(&one.task), one.try_num));
+        text.push_str(&format!("\n{}, try {}, the end of its output:\n", printable(&one.task), one.try_num));
         text.extend(one.output_tail.lines().map(|line| format!("    {}\n", harmless(line))));
     }
     text
@@ -109,7 +109,7 @@ fn tries(run: &RunRecord, zone: &TimeZone) -> String {
     }
     for one in &run.tries {
         let began = table::time(one.began, zone);
-        table.add(vec![one.task.clone(), one.try_num.to_string(), began, table::length(Some(one.duration_ms)), how(one)]);
+        table.add(vec![printable(&one.task).into_owned(), one.try_num.to_string(), began, table::length(Some(one.duration_ms)), how(one)]);
     }
     table.text(table::width())
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::clock::Seconds;
+use crate::names::is_obeyed;
 
 /// Blanks between two columns.
 const GAP: usize = 2;
@@ -119,10 +120,9 @@ pub fn height() -> Option<usize> {
 /// Text without anything that a terminal would obey: control characters, and marks that turn the direction of writing,
 /// are shown as escapes. Line feeds and tabs stay.
 pub fn harmless(text: &str) -> String {
-    let turns = |letter: char| matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {
-        if (letter.is_control() && !matches!(letter, '\n' | '\t')) || turns(letter) {
+        if is_obeyed(letter) && !matches!(letter, '\n' | '\t') {
             shown.extend(letter.escape_default());
         } else {
             shown.push(letter);

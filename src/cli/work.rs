@@ -22,6 +22,7 @@ use super::run::tell_findings;
 use super::settings::{Settings, find_task_dir, own_variable, part_findings, program_variables, push, without_repeats};
 use super::stage::Stage;
 use super::state::{failure, own_place};
+use super::trusted::refuse_database;
 use crate::chain::setup::{Setup, Task};
 use crate::clock::{Clock, SystemClock};
 use crate::config::push::PushSettings;
@@ -93,6 +94,7 @@ fn drive(
     // One job that somebody asked for by its number says nothing of its queue.
     let push = (!foreground).then(|| push(PushSettings::new(&config, &mut Vec::new()), Waits::TheEnd));
     let place = own_place(&state);
+    refuse_database(&config, &place)?;
     let longest_stop = queues.iter().map(|queue| queue.chain.task.kill_after).max().unwrap_or_default() + limits.grace;
     let mut stage = Stage::new(managed, None, longest_stop, Record::of_nobody())?;
     stage.be_silent_about_runs();

@@ -13,6 +13,7 @@ mod rounds;
 mod runs;
 mod slots;
 mod state;
+pub mod trouble;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::os::fd::BorrowedFd;
@@ -41,6 +42,7 @@ use crew::Crew;
 use depths::Depths;
 use rounds::Rounds;
 pub use state::{Outbox, State};
+use trouble::Troubles;
 
 /// So long before it is due a slot is asked for, and its chain made ready: when the moment comes, it is ours on disk, and
 /// nothing has to be done but to start it. Longer than a disk needs for a sync, and so short that hardly anybody is killed in it.
@@ -254,6 +256,8 @@ pub struct Daemon<'a> {
 struct Trouble {
     refused_config: Option<String>,
     no_clock: Option<String>,
+    /// Of each chain.
+    chains: Troubles,
 }
 
 /// How a tick, or a daemon, ended.
@@ -357,11 +361,12 @@ impl<'a> Daemon<'a> {
         waiting + self.kept.len() + self.awaiting.len() + self.marks.len() + self.starting.len() + self.replaced.len() + self.outcomes.len()
     }
 
-    /// Waits until the newest records are written, but not longer than `limit`.
-    pub fn settle(&mut self, limit: Duration) {
+    /// Waits until the newest records are written, but not longer than `limit`. Tells whether all of them are.
+    pub fn settle(&mut self, limit: Duration) -> bool {
         let now = self.parts.fleet.wall();
-        self.parts.state.settle(limit, now);
+        let written = self.parts.state.settle(limit, now);
         self.crew.settle(limit, now);
+        written
     }
 
     fn work(&mut self) -> Ended {

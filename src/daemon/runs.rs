@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::book::Booked;
 use super::overlap::{Fate, fate};
 use super::rounds::Step;
+use super::trouble::News;
 use super::{Daemon, Mode, Offer, Refused, SIGTERM};
 use crate::chain::fleet::Ready;
 use crate::chain::locks::{Answer, Unavailable};
@@ -15,6 +16,8 @@ use crate::names::RunId;
 use crate::outcome::RunOutcome;
 use crate::store::record::{REFUSED, SKIPPED};
 
+/// The side of a chain that is in trouble when it cannot be made ready.
+const TASKS: &str = "tasks";
 const REPLACED: &str = "a newer slot takes its place (overlap = replace)";
 const HANDED_ON: &str = "its last run failed, and this slot is left to other machines (release_on_error)";
 
@@ -113,6 +116,9 @@ impl Daemon<'_> {
             Ok(ready) => ready,
             Err(why) => return self.refuse(&chain, &offer, &why),
         };
+        if self.trouble.chains.hear(&offer.chain, TASKS, None) == News::Passed {
+            log::info!("chain {}: is well again, its tasks can be run", offer.chain);
+        }
         match ready.lock.clone() {
             None => self.start(&chain, offer, ready),
             Some(plan) if self.handed_on.remove(&offer.chain) && plan.release_on_error => self.skip(&chain, &offer, HANDED_ON),
@@ -221,7 +227,8 @@ impl Daemon<'_> {
 
     fn refuse(&mut self, chain: &Booked, offer: &Offer, why: &str) {
         self.refused += 1;
-        log::error!(event = "run_refused", chain = offer.chain.as_str(), reason = "task_dir"; "chain {}: {why}", offer.chain);
+        let level = self.trouble.chains.hear(&offer.chain, TASKS, Some(why)).level(log::Level::Error);
+        log::log!(level, event = "run_refused", chain = offer.chain.as_str(), reason = "task_dir"; "chain {}: {why}", offer.chain);
         self.not_begun(chain, offer, "task_dir", Refused { reason: "task_dir", message: why });
     }
 

@@ -311,7 +311,8 @@ impl State {
 
     /// Waits for what is still being written, but not for ever: for the end of the program. What is ours only now was too
     /// late: it is given back.
-    pub fn settle(&mut self, limit: std::time::Duration, now: Timestamp) {
+    /// Tells whether all was written.
+    pub fn settle(&mut self, limit: std::time::Duration, now: Timestamp) -> bool {
         self.hand_over(now);
         loop {
             let replies = self.desk.settle(limit);
@@ -329,9 +330,7 @@ impl State {
             }
             self.give_back(unused);
         }
-        if self.desk.open_requests() > 0 {
-            log::warn!("the newest records could not be written to the database");
-        }
+        self.desk.open_requests() == 0
     }
 }
 

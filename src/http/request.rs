@@ -150,6 +150,10 @@ fn request(raw: &httparse::Request<'_, '_>) -> Result<Request, Wrong> {
     if second.is_some() || (first.is_none() && raw.version == Some(1)) {
         return Err(Wrong::Malformed("a request of HTTP/1.1 has one Host"));
     }
+    // The second one would be what another program before us has looked at, or the first one.
+    if headers.iter().filter(|(name, _)| name == "authorization").count() > 1 {
+        return Err(Wrong::Malformed("a request has one Authorization"));
+    }
     let header = first.map(|value| str::from_utf8(value).map_err(|_| Wrong::Malformed("the Host is no text"))).transpose()?;
     // Whoever names the host in the target means that one (RFC 9112 section 3.2.2).
     let host = authority.or(header).map(str::to_owned);
@@ -226,6 +230,7 @@ mod tests {
             ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n".to_owned(), 400),
             ("GET x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400),
+            (with("Authorization: Bearer a\r\nauthorization: Bearer b"), 400),
             ("\u{16}\u{3}\u{1}\0".to_owned(), 400),
             ("GET / HTTP/1.1\r\nHost : a\r\n\r\n".to_owned(), 400),
             ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n".to_owned(), 400),

@@ -1,13 +1,14 @@
 //! The secret that opens the guarded paths: read from a file, and again when the file changes; never printed.
 
 use std::fmt;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata, OpenOptions};
 use std::hint::black_box;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use crate::plain::{self, LastLink};
 
 /// More than this is no token.
 const MAX_FILE: u64 = 64 * 1024;
@@ -104,7 +105,8 @@ impl TokenFile {
         self.tokens = Tokens::default();
         self.look = None;
         let unreadable = |error| format!("cannot be read: {error}");
-        let file = File::open(&self.path).map_err(unreadable)?;
+        // Never waits for a writer: the thread that answers everybody reads it.
+        let file = plain::open(OpenOptions::new().read(true), &self.path, LastLink::Followed).map_err(unreadable)?;
         let look = Look::of(&file.metadata().map_err(unreadable)?);
         let mut bytes = Vec::new();
         file.take(MAX_FILE).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -137,6 +139,18 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_pipe_is_no_file_of_tokens_and_nobody_waits_for_its_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "long-enough-to-be-one\n").unwrap();
+        let mut file = TokenFile::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        assert!(!file.current().know(b"long-enough-to-be-one"), "while it cannot be read everybody is refused");
+        assert!(TokenFile::open(&path).unwrap_err().to_string().contains("no regular file"));
+    }
 
     #[test]
     fn a_token_is_a_line_and_is_known_whole() {

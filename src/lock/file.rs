@@ -12,6 +12,11 @@ use super::evict::{here, is_alive};
 use super::lease::Token;
 use super::owner::Owner;
 use super::{Attempt, Bid, Engine, Holder, LockError, Renewal};
+use crate::plain::{self, LastLink};
+use crate::trust::TrustCheck;
+
+/// More than this is no token, and no record of an owner.
+const LONGEST: u64 = 1024 * 1024;
 
 /// How often a file that was exchanged under us is opened again before that is an error.
 const REOPEN: usize = 10;
@@ -28,8 +33,20 @@ pub struct FileEngine {
 }
 
 impl FileEngine {
-    /// A lock in this file.
-    pub fn new(path: &Path) -> Self {
+    /// A lock in this file. Whoever could write it, or exchange it, could keep root from running for ever, or name the processes
+    /// that a dead owner is said to have left: root takes no such file, nor what stands beside it.
+    ///
+    /// # Errors
+    /// It is not trusted.
+    pub fn new(path: &Path) -> Result<Self, LockError> {
+        let engine = Self::of(path);
+        for path in [&engine.path, &engine.token_file, &engine.owner_file] {
+            trust(path)?;
+        }
+        Ok(engine)
+    }
+
+    fn of(path: &Path) -> Self {
         let beside = |ending: &str| {
             let mut name = path.as_os_str().to_owned();
             name.push(ending);
@@ -50,8 +67,9 @@ impl FileEngine {
         }
         for _ in 0..REOPEN {
             let mut options = OpenOptions::new();
-            let file = options.read(true).write(true).create(true).truncate(false).mode(0o644).open(&self.path);
-            let file = file.map_err(Self::wrong(&self.path))?;
+            options.read(true).write(true).create(true).truncate(false).mode(0o644);
+            let file = plain::open(&mut options, &self.path, LastLink::Refused).map_err(Self::wrong(&self.path))?;
+            trust(&self.path)?;
             match file.try_lock() {
                 Ok(()) if self.is_named(&file) => return Ok(Some(file)),
                 // Removed or exchanged between open and lock: whoever opens the name now would lock another file.
@@ -72,16 +90,35 @@ impl FileEngine {
     }
 
     fn token(&self) -> Option<Token> {
-        fs::read_to_string(&self.token_file).ok()?.trim().parse().ok().map(Token)
+        plain::read_text(&self.token_file, LastLink::Refused, LONGEST).ok()?.trim().parse().ok().map(Token)
+    }
+
+    /// The last token, unless it is one that nobody can have been given: after it none could grow.
+    fn sane_token(&self) -> Option<Token> {
+        let token = self.token()?;
+        if token.is_absurd() {
+            log::warn!("{}: the token {token} is greater than any that runner gives, and not believed", self.token_file.display());
+            return None;
+        }
+        Some(token)
     }
 
     fn owner(&self) -> Option<Owner> {
-        Owner::from_json(&fs::read_to_string(&self.owner_file).ok()?)
+        Owner::from_json(&plain::read_text(&self.owner_file, LastLink::Refused, LONGEST).ok()?)
     }
 
     fn write_owner(&self, owner: &Owner) -> Result<(), LockError> {
         replace(&self.owner_file, &owner.to_json(), false).map_err(Self::wrong(&self.owner_file))
     }
+}
+
+/// Looks who could have written a file, and each directory above it. What is not there is nobody's.
+fn trust(path: &Path) -> Result<(), LockError> {
+    let wrong = TrustCheck::for_root().map(|mut check| check.check(path)).unwrap_or_default();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(LockError::File { path: path.to_owned(), error: io::Error::other(format!("not trusted: {}", wrong.join("; "))) })
 }
 
 /// Writes beside, and renames: nobody ever sees half a file. `durable` brings it to the disk before it is relied on.
@@ -111,8 +148,10 @@ impl Engine for FileEngine {
         let Some(file) = self.try_lock()? else {
             return Ok(Attempt::Busy(Holder { owner: self.owner(), token: self.token(), rest: None }));
         };
+        trust(&self.token_file)?;
+        trust(&self.owner_file)?;
         let previous = self.owner();
-        let token = Token::after(self.token(), bid.wall_ms);
+        let token = Token::after(self.sane_token(), bid.wall_ms);
         replace(&self.token_file, &format!("{token}\n"), true).map_err(Self::wrong(&self.token_file))?;
         // What the dead holder left running stays in the record until it is ended: we may die before that.
         self.recorded = previous.is_none();

@@ -38,6 +38,12 @@ impl Token {
         let next = last.map_or(1, |last| last.0.saturating_add(1));
         Self(next.max(wall_ms))
     }
+
+    /// Whether no clock can have led to it, however wrong: it is a number that many readers of JSON cannot hold. Below that it is
+    /// believed, since a token must never be less than one that somebody was given.
+    pub fn is_absurd(self) -> bool {
+        self.0 > 1 << 53
+    }
 }
 
 impl fmt::Display for Token {

@@ -179,7 +179,7 @@ pub trait Engine: Send {
 /// This program cannot speak to it, or a file of passwords or certificates cannot be used.
 pub fn engine(settings: &LockSettings) -> Result<Box<dyn Engine>, LockError> {
     match &settings.address {
-        Address::File(path) => Ok(Box::new(file::FileEngine::new(path))),
+        Address::File(path) => Ok(Box::new(file::FileEngine::new(path)?)),
         #[cfg(feature = "postgres")]
         Address::Postgres(address) => Ok(Box::new(postgres::PostgresEngine::new(address, settings)?)),
         #[cfg(not(feature = "postgres"))]

@@ -14,7 +14,7 @@ use log::{Level, LevelFilter, Record};
 
 use super::sink::{self, Stream};
 use crate::clock::{Clock, SystemClock};
-use crate::names::printable;
+use crate::names::{is_obeyed, printable};
 use crate::zone;
 
 /// How a line is written.
@@ -262,13 +262,14 @@ fn style(level: Level) -> Style {
 /// Escapes the control characters of `line` behind `from`: what a task or a file name put into a message must not move
 /// the reader's cursor or begin a line of its own.
 fn escape_controls(line: &mut String, from: usize) {
-    // 0xC2 begins the encodings of the second block of control characters, among others. All bytes are looked at,
+    // 0xC2 begins the encodings of the second block of control characters, 0xD8 and 0xE2 those of the marks that turn the
+    // direction of writing, among others. All bytes are looked at,
     // without a way out on the first: the compiler makes one step of sixteen of them then.
-    let suspect = |byte: u8| (byte < b' ') | (byte == 0x7f) | (byte == 0xc2);
+    let suspect = |byte: u8| (byte < b' ') | (byte == 0x7f) | (byte == 0xc2) | (byte == 0xd8) | (byte == 0xe2);
     if line.as_bytes()[from..].iter().fold(false, |found, byte| found | suspect(*byte)) {
         let message = line.split_off(from);
         for c in message.chars() {
-            if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+            if is_obeyed(c) { line.extend(c.escape_default()) } else { line.push(c) }
         }
     }
 }
@@ -394,6 +395,7 @@ mod tests {
             line
         };
         assert_eq!(text("plain \u{e4}\u{b5}"), "\u{1b}[1mhead plain \u{e4}\u{b5}");
+        assert_eq!(text("a\u{202e}b\u{2066}\u{61c}\u{2014}"), "\u{1b}[1mhead a\\u{202e}b\\u{2066}\\u{61c}\u{2014}");
         assert_eq!(text("a\nb\u{1b}[2J\u{85}\u{7f}\u{a0}"), "\u{1b}[1mhead a\\nb\\u{1b}[2J\\u{85}\\u{7f}\u{a0}");
     }
 

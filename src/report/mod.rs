@@ -2,6 +2,7 @@
 
 pub mod bars;
 pub mod log;
+mod pace;
 mod screen;
 pub mod sink;
 
@@ -17,6 +18,7 @@ use crate::event::{Event, Reader, RunRef, TaskEnd};
 use crate::names::{Decimal, MAIN_CHAIN, counted, printable};
 use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
 use bars::Bars;
+use pace::{Pace, Said};
 use sink::Stream;
 
 /// Writes a line for each event, and draws bars where there is a terminal for them.
@@ -24,6 +26,7 @@ use sink::Stream;
 pub struct Reporter {
     bars: Option<Bars>,
     hinted: HashSet<&'static str>,
+    pace: Pace,
 }
 
 /// A task as lines for people name it: with its chain before it where that is not the main one. Fields have the two apart.
@@ -34,12 +37,15 @@ fn shown<'a>(run: &RunRef, task: &'a str) -> Cow<'a, str> {
 impl Reporter {
     /// A reporter; `bars` only where nothing but us writes to the terminal.
     pub fn new(bars: Option<Bars>) -> Self {
-        Self { bars, hinted: HashSet::new() }
+        Self { bars, hinted: HashSet::new(), pace: Pace::default() }
     }
 
     fn task_ended(&mut self, run: &RunRef, end: &TaskEnd) {
         let (chain, run_id, task) = (run.chain.as_str(), run.id.as_str(), end.task.text());
         let name = shown(run, task);
+        if let Some(said) = self.pace.end(&run.id, task) {
+            quote(run, task, &said);
+        }
         let duration_ms = u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX);
         let (code, signal) = (end.exit.code().map(u64::from), end.exit.signal());
         let timed_out = matches!(end.exit, ExitKind::TimedOut { .. });
@@ -110,16 +116,14 @@ impl Reader for Reporter {
                 let (task, name, of) = (task.text(), shown(run, task.text()), tries(*try_num, *max_tries));
                 info!(event = "task_started", chain, run_id, task, try_num, max_tries; "{name}: started, {of}");
             }
-            Event::TaskProgress { task, percent, status, result } => {
-                let (task, name) = (task.text(), shown(run, task.text()));
-                let parts = [
-                    percent.map(|percent| format!("{percent}%")),
-                    status.map(str::to_owned),
-                    result.map(|result| format!("says {result}")),
-                ];
-                let text = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
-                if self.bars.is_none() && !text.is_empty() {
-                    info!(event = "task_progress", chain, run_id, task, percent = percent.map(u64::from), status, result; "{name}: {text}");
+            Event::TaskProgress { task, percent, status, result, at } => {
+                let says = percent.is_some() || status.is_some_and(|text| !text.is_empty()) || result.is_some();
+                let said = || Said { percent: *percent, status: status.map(str::to_owned), result: result.map(str::to_owned), unshown: 0 };
+                if self.bars.is_none()
+                    && says
+                    && let Some(said) = self.pace.hear(&run.id, task.text(), said(), *at)
+                {
+                    quote(run, task.text(), &said);
                 }
             }
             Event::TaskEnding { task, why, kill_after } => {
@@ -166,6 +170,20 @@ impl Reader for Reporter {
             Event::RunEnded { outcome, duration, started } => run_ended(run, outcome, Seconds(*duration), *started),
         }
     }
+}
+
+/// The line of what a task says of itself.
+fn quote(run: &RunRef, task: &str, said: &Said) {
+    let (chain, run_id, name) = (run.chain.as_str(), run.id.as_str(), shown(run, task));
+    let (status, result) = (said.status.as_deref(), said.result.as_deref());
+    let parts = [
+        said.percent.map(|percent| format!("{percent}%")),
+        status.map(str::to_owned),
+        result.map(|result| format!("says {result}")),
+        (said.unshown > 0).then(|| format!("(and {} messages before it)", said.unshown)),
+    ];
+    let text = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    info!(event = "task_progress", chain, run_id, task, percent = said.percent.map(u64::from), status, result, unshown = said.unshown; "{name}: {text}");
 }
 
 /// How a try of a task ended, in words.

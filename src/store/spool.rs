@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{Keeper, RunRecord, VERSION};
 use super::{Store, StoreError};
+use crate::plain::{self, LastLink};
 
 /// The directory below the state directory.
 pub const DIR_NAME: &str = "runs";
@@ -199,7 +200,8 @@ enum Broken {
 
 fn read(path: &Path) -> Result<(RunRecord, Source), Broken> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+    let read =
+        plain::open(OpenOptions::new().read(true), path, LastLink::Followed).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Broken::Gone),
         Err(error) => return Err(Broken::Unreadable(error.to_string())),

@@ -14,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, TransactionBehavior, par
 use super::engine::{Cell, Engine, Row, Statements, Work};
 use super::error::{EngineError, EngineFault, StoreError};
 use super::schema::{self, Dialect};
+use crate::plain::{self, LastLink};
 
 /// How long is waited for other writers, in waits of [`BUSY_WAIT`]: about a minute. Nobody holds a transaction open for longer than a
 /// few milliseconds; a minute is for a disk that is busy.
@@ -51,7 +52,7 @@ impl Sqlite {
     /// # Errors
     /// It cannot be opened or made, is of a newer version, is no database.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        make_private(path).map_err(|error| cannot_open(path, &error))?;
+        make_private(path).and_then(|()| look_beside(path)).map_err(|error| cannot_open(path, &error))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut sqlite = Self::connect(path, flags)?;
         // Before anything is changed: the file of something else is left as it is.
@@ -87,7 +88,8 @@ impl Sqlite {
     pub fn open_to_read(path: &Path) -> Result<Self, StoreError> {
         let name = shown(path);
         // What SQLite says of a file that it cannot open is the same whatever the reason is.
-        if let Err(error) = fs::File::open(path) {
+        let looked = plain::open(OpenOptions::new().read(true), path, LastLink::Followed).and_then(|_| look_beside(path));
+        if let Err(error) = looked {
             return Err(if error.kind() == io::ErrorKind::NotFound {
                 StoreError::Absent { database: name }
             } else {
@@ -269,13 +271,23 @@ fn make_private(path: &Path) -> io::Result<()> {
             fs::File::open(parent)?.sync_all()?;
         }
     }
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map(|_| ())
+    plain::open(OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600), path, LastLink::Followed).map(|_| ())
+}
+
+/// SQLite would wait for the other end of a pipe that stands where it looks for its companions.
+fn look_beside(path: &Path) -> io::Result<()> {
+    let companions = ["-wal", "-shm", "-journal"].map(|ending| beside(path, ending));
+    match companions.iter().find(|path| fs::symlink_metadata(path).is_ok_and(|file| !file.is_file())) {
+        Some(strange) => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no regular file", strange.display()))),
+        None => Ok(()),
+    }
 }
 
 fn cannot_open(path: &Path, error: &io::Error) -> StoreError {
     let (database, why) = (shown(path), error.to_string());
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::Denied { database, why },
+        io::ErrorKind::InvalidInput => StoreError::Foreign { database, why },
         io::ErrorKind::StorageFull => StoreError::Full { database, doing: "make it", why },
         _ => StoreError::Away { database, doing: "open it", why },
     }

@@ -358,3 +358,40 @@ fn two_configurations_with_one_state_are_told_that_they_share_their_slots() {
     scene.run(&["tick"]).exits(0).never_says("of this name");
     scene.run(&["-c", "other.cfg", "tick"]).exits(0).says("has a chain of this name and used its last slot").says("runner.cfg has a chain");
 }
+
+// ---- the same trouble at every slot -----------------------------------------------------------------
+
+fn lines_with(running: &Running, fragment: &str) -> usize {
+    running.said().lines().filter(|line| line.contains(fragment)).count()
+}
+
+#[test]
+fn a_trouble_of_a_chain_is_told_once_and_when_it_has_passed() {
+    let hook = format!("{EVERY_SECOND}\nchain_hook = sh -c 'echo refused >>$SCENE/refused'");
+    let scene = chains(&[("a", &hook)]).task_at("a/1-a.sh", SAY_SLOT);
+    let (there, away) = (scene.path("a"), scene.path("away"));
+    std::fs::rename(&there, &away).unwrap();
+    let mut running = scene.start(&["daemon"]);
+    let count = |running: &Running| std::fs::read_to_string(running.path("refused")).unwrap_or_default().lines().count();
+    running.wait_for("refused slots", |running| count(running) >= 3);
+    assert_eq!(lines_with(&running, "cannot be read"), 1);
+    std::fs::rename(&away, &there).unwrap();
+    wait_for_slots(&mut running, "a", 1);
+    assert_eq!(lines_with(&running, "is well again"), 1);
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+    let history = scene.run(&["history", "a"]).exits(0).stdout_text();
+    assert!(history.matches("  task_dir, ").count() >= 3, "the history has each: {history}");
+}
+
+#[test]
+fn a_mark_that_cannot_be_kept_is_told_once() {
+    let scene = chains(&[("a", EVERY_SECOND)]).task_at("a/1-a.sh", SAY_SLOT).file("state/running", "no directory");
+    let mut running = scene.start(&["daemon"]);
+    wait_for_slots(&mut running, "a", 3);
+    assert_eq!(lines_with(&running, "other programs cannot see that it runs"), 1);
+    std::fs::remove_file(running.path("state/running")).unwrap();
+    running.wait_for_message("is well again", "other programs can see");
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}

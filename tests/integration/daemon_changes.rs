@@ -141,3 +141,16 @@ fn whoever_only_reads_does_not_wait() {
         scene.run(&[command]).exits(0);
     }
 }
+
+#[test]
+fn a_daemon_whose_newest_records_are_lost_does_not_say_that_all_is_well() {
+    let scene = Scene::new().config("[chain:a]\ntask_dir = a\nschedule = every 1s\n").task_at("a/1-a.sh", "say in; play wait-file go");
+    drop(store(&scene));
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_log("- in");
+    let other = Connection::open(scene.path(STATE_DIR).join("runner.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    running.signal(Signal::TERM);
+    running.finish().exits(74).says("the newest records could not be written");
+    drop(other);
+}

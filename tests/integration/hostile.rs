@@ -147,3 +147,89 @@ fn a_file_that_the_user_of_a_task_may_not_read_asks_for_no_halt() {
         .ran_nothing()
         .says("1-a may not be read by the user nobody");
 }
+
+// ---- files that are no files where runner keeps its own -----------------------------------------
+
+#[rstest]
+#[case::lock("l")]
+#[case::token("l.token")]
+#[case::owner("l.owner")]
+fn a_pipe_beside_a_lock_holds_nobody_up(#[case] name: &str) {
+    let scene = Scene::new().dir("locks");
+    make_fifo(&scene.path("locks").join(name));
+    let key = format!("file:{}", scene.path("locks/l").display());
+    // A token or a record that cannot be read is none; a lock has to be a file.
+    scene.run(&["lock", &key, "--", "true"]).exits(if name == "l" { 74 } else { 0 });
+}
+
+#[test]
+fn a_token_that_could_not_grow_is_not_believed() {
+    let scene = Scene::new().file("locks/l.token", "18446744073709551615\n");
+    let key = format!("file:{}", scene.path("locks/l").display());
+    let token = |number: u32| {
+        let run = scene.run(&["lock", &key, "--", "sh", "-c", "echo $RUNNER_LOCK_TOKEN"]).exits(0);
+        assert_eq!(run.stderr_text().contains("not believed"), number == 1, "{run}");
+        run.stdout_text().trim().parse::<u64>().unwrap()
+    };
+    let (one, two) = (token(1), token(2));
+    assert!(one < two && two < u64::MAX / 2, "{one} {two}");
+}
+
+#[cfg(feature = "store")]
+#[rstest]
+#[case::database("runner.db")]
+#[case::journal("runner.db-wal")]
+fn a_pipe_is_no_database_and_nobody_waits_for_its_writer(
+    #[case] name: &str,
+    #[values(&["history"], &["queue", "list"], &["enqueue", "1-a.sh"])] command: &[&str],
+) {
+    let scene = Scene::new().dir("state").tasks(["1-a.sh"]).config("[queue:default]\ntask_dir = tasks.d\n");
+    let state = scene.path("state");
+    let scene = scene.env("STATE_DIRECTORY", &state);
+    if name != "runner.db" {
+        scene.run(&["enqueue", "1-a.sh"]).exits(0);
+        let _ = std::fs::remove_file(state.join(name));
+    }
+    make_fifo(&state.join(name));
+    scene.run(command).exits(74).says("is no database of runner").says("no regular file");
+}
+
+#[cfg(all(feature = "schedule", feature = "store"))]
+#[test]
+fn a_pipe_where_the_mark_of_a_chain_would_be_holds_nobody_up() {
+    let scene = Scene::new().config("[chain:a]\ntask_dir = tasks.d\n").tasks(["1-a.sh"]).dir("state/running");
+    make_fifo(&scene.path("state/running/a"));
+    let state = scene.path("state");
+    let scene = scene.env("STATE_DIRECTORY", state);
+    scene.run(&["status"]).exits(0);
+    scene.run(&["now", "a"]).exits(0).ran(["1-a.sh"]).says("other programs cannot see that it runs");
+}
+
+// ---- names that turn the direction of writing -------------------------------------------------
+
+#[test]
+fn a_name_cannot_read_as_another() {
+    let scene = Scene::new()
+        .config("[runner]\nmax_tries = 1\nhalt_on_give_up = no\n")
+        .task("10-a\u{202e}hs.b", "exit 1")
+        .file("tasks.d/left\u{2066}", "");
+    for args in [&["list"][..], &["check"], &["--dry-run"], &[]] {
+        let run = scene.run(args);
+        let all = format!("{}{}", String::from_utf8_lossy(&run.stdout), run.stderr_text());
+        assert!(!all.contains(['\u{202e}', '\u{2066}']) && all.contains("\\u{20"), "{args:?}: {all}");
+    }
+}
+
+#[cfg(feature = "store")]
+#[test]
+fn what_a_task_is_called_makes_no_line_of_its_own_in_its_record() {
+    let scene = Scene::new()
+        .config("[runner]\noutput = capture\nmax_tries = 1\nhalt_on_give_up = no\n")
+        .task("10-a\nforged: 0 errors", "echo out; exit 1");
+    let state = scene.path("state");
+    let scene = scene.env("STATE_DIRECTORY", state);
+    scene.run(&[]).exits(1);
+    let runs = scene.run(&["--json", "history"]).exits(0).json();
+    let run = scene.run(&["show", runs["runs"][0]["run_id"].as_str().unwrap()]).exits(0);
+    assert!(!run.stdout_text().lines().any(|line| line.starts_with("forged")) && run.stdout_text().contains("out"), "{run}");
+}

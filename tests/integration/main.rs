@@ -127,4 +127,6 @@ mod supervise;
 mod sweep;
 mod trust;
 #[cfg(all(feature = "schedule", feature = "store"))]
+mod trust_daemon;
+#[cfg(all(feature = "schedule", feature = "store"))]
 mod why;

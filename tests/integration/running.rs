@@ -65,6 +65,12 @@ impl Running {
         })
     }
 
+    /// What it has said on its stderr so far.
+    #[cfg(all(feature = "schedule", feature = "store"))]
+    pub(crate) fn said(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.stderr).unwrap_or_default()).into_owned()
+    }
+
     /// Waits until `fact` holds. It is asked again whenever something in the scene's directory
     /// changes; if the program ends first and it still does not hold, that is a failure.
     #[track_caller]

@@ -169,6 +169,19 @@ fn it_can_be_only_told() {
     scene.run_logged(&[]).exits(0).ran(["1-a.sh"]).warns().says("1-a.sh");
 }
 
+/// Whoever can write the configuration could have written that it is to be trusted.
+#[test]
+fn a_configuration_does_not_excuse_itself() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = whole().config("trust = warn\n");
+    scene.run(&["list"]).exits(0);
+    let scene = scene.mode("runner.cfg", 0o666);
+    assert_refused(&scene, "runner.cfg");
+    scene.run_logged(&["-s", "runner.trust=warn"]).exits(0).warns().says("runner.cfg");
+}
+
 #[test]
 fn a_directory_from_the_command_line_counts_as_well() {
     if !is_root_or_skipped() {

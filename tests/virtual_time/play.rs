@@ -167,7 +167,7 @@ impl Outside for Played {
     }
 
     fn mark(&mut self, chain: &str, run: &RunId) -> Result<Mark, String> {
-        mark::take(self.stage.marks.then_some(self.stage.dir.as_path()), chain, run, None)
+        mark::take(self.stage.marks.then_some(self.stage.dir.as_path()), chain, run, None).map(|(mark, _)| mark)
     }
 
     fn has_changed(&mut self) -> bool {
