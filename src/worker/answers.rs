@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Worker;
 use super::job::{Job, not_begun, not_started, patience};
-use super::state::Answer;
+use super::state::{Answer, Seen};
 use crate::chain::World;
 use crate::clock::Moment;
 use crate::config::queues::QueueSettings;
@@ -93,17 +93,17 @@ impl Worker {
         }
     }
 
-    fn around(&mut self, ahead: i64, running: Vec<JobRecord>, world: &World<'_>) {
+    fn around(&mut self, ahead: i64, running: Vec<Seen>, world: &World<'_>) {
         self.ahead = Some(SignedDuration::from_millis(ahead));
         let (here, now) = (self.parts.state.owner().clone(), self.wall(world));
         let mut free = Vec::new();
         let suspects = std::mem::take(&mut self.suspects);
         let known: HashSet<i64> = self.dead.iter().map(|(record, _)| record.id).collect();
-        for record in running {
+        for Seen { job: record, alive } in running {
             if record.cancel {
                 self.cancel(record.id, world);
             }
-            match record.owner().and_then(|owner| owner.is_alive(&here)) {
+            match alive {
                 Some(true) if !known.contains(&record.id) && self.is_lost(&record, &here) => {
                     let claim = record.claim.clone().unwrap_or_default();
                     // Its end may have been on its way while the database looked. The next look comes after that.

@@ -1,6 +1,7 @@
 //! What a worker asks of the database, through a desk: it never waits for a disk. One turn at a time, so that results
 //! gather while the one before is being written, and each is durable before its place is counted as free.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -23,13 +24,22 @@ pub enum Answer {
     /// To a turn that could not be done, and why: these ends are not written down.
     Refused(Vec<Finish>, StoreError),
     /// To a look around: how far the clock of the database is ahead, in milliseconds, and who runs what.
-    Around(i64, Vec<JobRecord>),
+    Around(i64, Vec<Seen>),
     /// How many jobs there are.
     Counted(Vec<QueueCount>),
     /// To a job that was asked for by its number.
     Taken(Option<Box<JobRecord>>),
     /// Jobs of dead workers are free again.
     Freed,
+}
+
+/// A job that a worker has, or had when it died.
+#[derive(Debug)]
+pub struct Seen {
+    /// The job.
+    pub job: JobRecord,
+    /// Whether its worker lives; nobody knows of another machine's.
+    pub alive: Option<bool>,
 }
 
 /// The desk, and what has not been answered.
@@ -110,11 +120,11 @@ impl State {
         if self.around.is_some() {
             return;
         }
-        let kept = self.kept.clone();
+        let (kept, here) = (self.kept.clone(), self.owner.clone());
         self.around = Some(self.desk.ask(move |store| {
             let ours = wall();
             let theirs = store.clock(ours)?;
-            let running = store.running_jobs()?;
+            let running = look(store, &here)?;
             store.prune_jobs(&kept, theirs, PRUNED_AT_ONCE)?;
             Ok(Answer::Around(theirs.as_millisecond() - ours.as_millisecond(), running))
         }));
@@ -158,7 +168,23 @@ impl State {
     }
 }
 
+/// Who runs what. A worker may have written down the end of a job and left between the look into the database and the one at
+/// its process: only what it still has after its process was found to be gone is a dead worker's.
+fn look(store: &mut dyn Store, here: &Owner) -> Result<Vec<Seen>, StoreError> {
+    let seen = |job: JobRecord| Seen { alive: job.owner().and_then(|owner| owner.is_alive(here)), job };
+    let mut around: Vec<Seen> = store.running_jobs()?.into_iter().map(seen).collect();
+    if around.iter().any(|seen| seen.alive == Some(false)) {
+        let still: HashSet<Option<String>> = store.running_jobs()?.into_iter().map(|job| job.claim).collect();
+        around.retain(|seen| seen.alive != Some(false) || still.contains(&seen.job.claim));
+    }
+    Ok(around)
+}
+
 fn kept(queues: &[QueueSettings]) -> Vec<Kept> {
     let kept = |queue: &QueueSettings| Kept { queue: queue.name.clone(), done: queue.keep_done, failed: queue.keep_failed };
     queues.iter().map(kept).collect()
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
