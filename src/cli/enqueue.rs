@@ -18,7 +18,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::queues::QueueSettings;
 use crate::config::value;
 use crate::names::suggestion;
-use crate::queue::judge_task;
+use crate::queue::{judge_args, judge_task};
 use crate::schedule::when;
 use crate::store::job::{Existing, NewJob};
 use crate::store::wake;
@@ -31,17 +31,16 @@ use crate::zone;
 pub fn enqueue(settings: &Settings, args: EnqueueArgs) -> Result<Exit, Failure> {
     let (queues, state) = queues_of(settings)?;
     let place = own_place(&state);
-    let jobs = if args.stdin { read_lines(&args)? } else { vec![Line::of(args)] };
-    for job in &jobs {
+    let jobs = if args.stdin { read_lines(&args)? } else { vec![(None, Line::of(args))] };
+    for (_, job) in &jobs {
         refuse_unknown(&queues, job.queue())?;
     }
     let mut store = place.open_quickly().map_err(failure)?;
     let now = store.clock(SystemClock::new().wall()).map_err(failure)?;
     let zone = zone::local(own_variable("TZ").as_deref());
-    let place_of = |number: usize| if jobs.len() > 1 { format!("line {}: ", number + 1) } else { String::new() };
+    let place_of = |number: &Option<u64>| number.map(|number| format!("line {number}: ")).unwrap_or_default();
     let new: Result<Vec<NewJob>, Failure> = jobs
         .iter()
-        .enumerate()
         .map(|(number, line)| line.job(now, &zone).map_err(|why| Failure::Usage(format!("{}{why}", place_of(number)))))
         .collect();
     let ids = store.enqueue(&new?, now).map_err(failure)?;
@@ -84,8 +83,8 @@ struct Line {
     max_attempts: Option<u32>,
 }
 
-/// Standard input, line by line; what was typed beside --stdin holds where a line does not say it.
-fn read_lines(args: &EnqueueArgs) -> Result<Vec<Line>, Failure> {
+/// Standard input, line by line with their numbers; what was typed beside --stdin holds where a line does not say it.
+fn read_lines(args: &EnqueueArgs) -> Result<Vec<(Option<u64>, Line)>, Failure> {
     let mut text = String::new();
     std::io::stdin().lock().read_to_string(&mut text).map_err(|error| Failure::Usage(format!("standard input: {error}")))?;
     let lines = text.lines().zip(1_u64..).filter(|(line, _)| !line.trim().is_empty());
@@ -95,7 +94,7 @@ fn read_lines(args: &EnqueueArgs) -> Result<Vec<Line>, Failure> {
             job.queue.get_or_insert_with(|| args.queue.clone());
             job.priority.get_or_insert(args.priority);
             job.creator = job.creator.or_else(|| args.creator.clone());
-            Ok(job)
+            Ok((Some(number), job))
         })
         .collect()
 }
@@ -132,9 +131,7 @@ impl Line {
 
     fn job(&self, now: Timestamp, zone: &TimeZone) -> Result<NewJob, String> {
         judge_task(&self.task).map_err(|expected| format!("`{}`: {expected}", self.task))?;
-        if let Some(arg) = self.args.iter().find(|arg| arg.contains('\0')) {
-            return Err(format!("the argument {arg:?} holds a NUL byte, which no program can be given"));
-        }
+        judge_args(&self.args)?;
         let time = |text: &String| when(text, now, zone).map_err(|error| error.to_string());
         let due = match (&self.after, &self.at) {
             (Some(_), Some(_)) => return Err("`in` and `at` exclude each other".to_owned()),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::queues::QueueSettings;
-use crate::store::desk::{Desk, Ticket};
+use crate::store::desk::{Desk, Health, Ticket};
 use crate::store::job::{Finish, JobRecord, Kept, QueueCount, Turn, Turned};
 use crate::store::{Owner, Store, StoreError};
 
@@ -38,7 +38,7 @@ pub enum Answer {
 pub struct Seen {
     /// The job.
     pub job: JobRecord,
-    /// Whether its worker lives; nobody knows of another machine's.
+    /// Whether its worker lives; of another machine or container nobody knows, unless there is a sign of life.
     pub alive: Option<bool>,
 }
 
@@ -74,6 +74,14 @@ impl State {
     /// The worker's process.
     pub fn owner(&self) -> &Owner {
         &self.owner
+    }
+
+    /// Why the database is away just now, if it is.
+    pub fn away(&self) -> Option<String> {
+        match self.desk.health() {
+            Health::Away(why) => Some(why),
+            Health::Opening | Health::Good => None,
+        }
     }
 
     /// Readable when there are answers.
@@ -171,8 +179,10 @@ impl State {
 /// Who runs what. A worker may have written down the end of a job and left between the look into the database and the one at
 /// its process: only what it still has after its process was found to be gone is a dead worker's.
 fn look(store: &mut dyn Store, here: &Owner) -> Result<Vec<Seen>, StoreError> {
-    let seen = |job: JobRecord| Seen { alive: job.owner().and_then(|owner| owner.is_alive(here)), job };
-    let mut around: Vec<Seen> = store.running_jobs()?.into_iter().map(seen).collect();
+    let running = store.running_jobs()?;
+    let lives = |owner: Owner| owner.is_alive(here).or_else(|| store.sees_life(&owner).then_some(true));
+    let seen = |job: JobRecord| Seen { alive: job.owner().and_then(lives), job };
+    let mut around: Vec<Seen> = running.into_iter().map(seen).collect();
     if around.iter().any(|seen| seen.alive == Some(false)) {
         let still: HashSet<Option<String>> = store.running_jobs()?.into_iter().map(|job| job.claim).collect();
         around.retain(|seen| seen.alive != Some(false) || still.contains(&seen.job.claim));
