@@ -24,6 +24,9 @@ use crate::process::unix::Spec;
 use crate::process::{Family, Gone, Supervised, explain_start, find_program};
 use crate::task::look_into;
 
+/// How much more time a task may ask for at once in a run that has no limit; its own limit, if that is longer.
+const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
+
 /// What a try needs of the run it belongs to.
 pub struct Kit<'a> {
     /// The chain.
@@ -78,6 +81,8 @@ pub struct Attempt {
     last_sign: Moment,
     end: Option<Gone>,
     not_started: Option<String>,
+    /// What it is to be given is too long for any program: it will be so the next time.
+    too_long: bool,
     cancelled: bool,
 }
 
@@ -110,6 +115,7 @@ impl Attempt {
             last_sign: now,
             end: None,
             not_started: None,
+            too_long: false,
             cancelled: false,
         };
         let message = || hook::before_task(kit.run, &task.name, try_num, max_tries);
@@ -193,6 +199,7 @@ impl Attempt {
         };
         let mark = Mark { run: kit.run.id.clone(), task: task.name.clone(), try_num: self.try_num };
         Supervised::start(&spec, kit.family, Some(mark), settings.kill_after, settings.sweep).map_err(|error| {
+            self.too_long = error.kind() == io::ErrorKind::ArgumentListTooLong;
             match (&settings.user, &reads) {
                 (Some(user), Some(_)) if error.kind() == io::ErrorKind::PermissionDenied => {
                     format!("{} may not be read by the user {user}, or {} not be executed", task.path.display(), program.display())
@@ -211,6 +218,11 @@ impl Attempt {
         let (capture, ends) = Capture::new(&kit.setup.label_of(task), echo).map_err(|error| format!("no pipe for its output: {error}"))?;
         self.capture = Some(capture);
         Ok(Some(ends))
+    }
+
+    /// Whether another try cannot begin either: its arguments are too long for any program.
+    pub fn is_hopeless(&self) -> bool {
+        self.too_long
     }
 
     /// The process of the task, while it runs.
@@ -271,7 +283,8 @@ impl Attempt {
                 Message::Result(word) => result = Some(word.as_str()),
                 Message::Alive => {}
                 Message::Extend(more) => {
-                    let wanted = kit.run_deadline.map_or(now + *more, |end| (now + *more).min(end));
+                    let limit = kit.setup.task_at(self.place).settings.max_time.duration().unwrap_or_default();
+                    let wanted = extended(*more, limit, kit.run_deadline, now);
                     self.deadline = self.deadline.map(|deadline| deadline.max(wanted));
                 }
             }
@@ -416,6 +429,12 @@ fn tell_hook(kit: &Kit<'_>, reader: &mut dyn Reader, key: &'static str, result: 
     }
 }
 
+/// When a task is to end that has asked for so much more time: never after the end of its run. Where that has none, it has to
+/// ask again (as with systemd, sd_notify(3), EXTEND_TIMEOUT_USEC): one that hangs after it has asked is ended all the same.
+fn extended(more: Duration, limit: Duration, run_deadline: Option<Moment>, now: Moment) -> Moment {
+    run_deadline.map_or(now + more.min(limit.max(LONGEST_EXTENSION)), |end| (now + more).min(end))
+}
+
 fn limit_length(settings: &Rc<crate::config::settings::TaskSettings>, kind: LimitKind) -> Duration {
     let limit = match kind {
         LimitKind::MaxTime => settings.max_time,
@@ -448,5 +467,22 @@ pub fn add_limits(variables: &mut OwnVariables, limit: Option<Duration>, run_lef
     }
     if let Some(left) = limit.into_iter().chain(run_left).min() {
         variables.add_number("RUNNER_DEADLINE", clock.wall().as_second().saturating_add(whole(left)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_asked_for_again_and_again_where_a_run_has_no_limit() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let now = Moment::at(hours(10));
+        let asked = |more, limit, end: Option<Duration>| extended(more, limit, end.map(Moment::at), now);
+        assert_eq!(asked(hours(1), hours(0), None), Moment::at(hours(11)));
+        assert_eq!(asked(Duration::MAX, hours(0), None), Moment::at(hours(11)), "not for ever");
+        assert_eq!(asked(hours(9), hours(3), None), Moment::at(hours(13)));
+        assert_eq!(asked(hours(9), hours(0), Some(hours(12))), Moment::at(hours(12)));
+        assert_eq!(asked(hours(9), hours(0), Some(hours(99))), Moment::at(hours(19)), "the run has its own limit");
     }
 }

@@ -131,7 +131,7 @@ impl Audience {
             let queue = status::Queue { uncounted: view.depths.failed().map(str::to_owned), ..depths };
             let Some(worker) = view.crew.worker() else { return queue };
             let queue = queue_status::with_worker(queue, worker, &zone, now);
-            let trouble = view.crew.trouble().filter(|_| queue.places.is_some()).map(str::to_owned);
+            let trouble = view.crew.trouble().filter(|_| queue.places.is_some());
             status::Queue { trouble, ..queue }
         };
         let mut names: Vec<&str> = queues::names(config).collect();

@@ -22,7 +22,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::queues::QueueSettings;
 use crate::config::value;
 use crate::names::{TaskName, counted, suggestion};
-use crate::queue::judge_task;
+use crate::queue::{judge_args, judge_task};
 use crate::schedule::when;
 use crate::store::job::{Existing, NewJob};
 use crate::store::wake;
@@ -36,18 +36,17 @@ use crate::zone;
 pub fn enqueue(settings: &Settings, args: EnqueueArgs) -> Result<Exit, Failure> {
     let (queues, state) = queues_of(settings)?;
     let place = own_place(&state);
-    let jobs = if args.stdin { read_lines(&args)? } else { vec![Line::of(args)] };
-    for job in &jobs {
+    let jobs = if args.stdin { read_lines(&args)? } else { vec![(None, Line::of(args))] };
+    for (_, job) in &jobs {
         refuse_unknown(&queues, job.queue())?;
     }
     let mut store = place.open_quickly().map_err(failure)?;
     let now = store.clock(SystemClock::new().wall()).map_err(failure)?;
     // Most jobs name no time.
     let zone: LazyCell<TimeZone> = LazyCell::new(|| zone::local(own_variable("TZ").as_deref()));
-    let place_of = |number: usize| if jobs.len() > 1 { format!("line {}: ", number + 1) } else { String::new() };
+    let place_of = |number: &Option<u64>| number.map(|number| format!("line {number}: ")).unwrap_or_default();
     let new: Result<Vec<NewJob>, Failure> = jobs
         .iter()
-        .enumerate()
         .map(|(number, line)| line.job(now, &zone).map_err(|why| Failure::Usage(format!("{}{why}", place_of(number)))))
         .collect();
     let ids = store.enqueue(&new?, now).map_err(failure)?;
@@ -57,18 +56,18 @@ pub fn enqueue(settings: &Settings, args: EnqueueArgs) -> Result<Exit, Failure> 
     } else {
         print::text(&ids.iter().map(|id| format!("{id}\n")).collect::<String>())?;
     }
-    warn_of_missing(&queues, &jobs);
+    warn_of_missing(&queues, jobs.iter().map(|(_, job)| job));
     Ok(Exit::Done)
 }
 
 /// Tells of jobs whose task is not there. The worker may well be on another machine, or the task still to come: nothing is
 /// refused for it, and where the directory cannot be read here nothing is said. A job that gives its task's file name costs
 /// one look; only where that is not there the names of the directory are read.
-fn warn_of_missing(queues: &[QueueSettings], jobs: &[Line]) {
+fn warn_of_missing<'a>(queues: &[QueueSettings], jobs: impl Iterator<Item = &'a Line>) {
     /// A list may hold thousands.
     const TOLD: usize = 3;
     let (mut seen, mut names, mut missing) = (HashSet::new(), HashMap::new(), 0_usize);
-    for job in jobs.iter().filter(|job| seen.insert((job.queue(), job.task.as_str()))) {
+    for job in jobs.filter(|job| seen.insert((job.queue(), job.task.as_str()))) {
         let queue = queues.iter().find(|queue| queue.name == job.queue());
         let Some(dir) = queue.and_then(|queue| queue.chain.task_dir.as_deref()) else { continue };
         if dir.join(&job.task).is_file() {
@@ -125,8 +124,8 @@ struct Line {
     max_attempts: Option<u32>,
 }
 
-/// Standard input, line by line; what was typed beside --stdin holds where a line does not say it.
-fn read_lines(args: &EnqueueArgs) -> Result<Vec<Line>, Failure> {
+/// Standard input, line by line with their numbers; what was typed beside --stdin holds where a line does not say it.
+fn read_lines(args: &EnqueueArgs) -> Result<Vec<(Option<u64>, Line)>, Failure> {
     let mut text = String::new();
     std::io::stdin().lock().read_to_string(&mut text).map_err(|error| Failure::Usage(format!("standard input: {error}")))?;
     let lines = text.lines().zip(1_u64..).filter(|(line, _)| !line.trim().is_empty());
@@ -136,7 +135,7 @@ fn read_lines(args: &EnqueueArgs) -> Result<Vec<Line>, Failure> {
             job.queue.get_or_insert_with(|| args.queue.clone());
             job.priority.get_or_insert(args.priority);
             job.creator = job.creator.or_else(|| args.creator.clone());
-            Ok(job)
+            Ok((Some(number), job))
         })
         .collect()
 }
@@ -181,9 +180,7 @@ impl Line {
 
     fn job(&self, now: Timestamp, zone: &LazyCell<TimeZone>) -> Result<NewJob, String> {
         judge_task(&self.task).map_err(|expected| format!("`{}`: {expected}", self.task))?;
-        if let Some(arg) = self.args.iter().find(|arg| arg.contains('\0')) {
-            return Err(format!("the argument {arg:?} holds a NUL byte, which no program can be given"));
-        }
+        judge_args(&self.args)?;
         let time = |text: &String| when(text, now, zone).map_err(|error| error.to_string());
         let due = match (&self.after, &self.at) {
             (Some(_), Some(_)) => return Err("`in` and `at` exclude each other".to_owned()),

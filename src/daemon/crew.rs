@@ -48,8 +48,8 @@ impl Crew {
     }
 
     /// Why jobs are not taken.
-    pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.clone().or_else(|| self.worker.as_ref().and_then(Worker::away))
     }
 
     /// How many jobs run.

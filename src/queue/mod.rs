@@ -150,6 +150,38 @@ pub fn judge_task(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Whether a program can be started with these arguments at all (execve(2), "Limits on size of arguments and environment").
+/// The environment has its share of the second limit, and is known only when the job runs: what is near it may fail there.
+///
+/// # Errors
+/// What no program can be given.
+pub fn judge_args(args: &[String]) -> Result<(), String> {
+    /// MAX_ARG_STRLEN, with the NUL at the end: 32 pages.
+    const LONGEST: usize = 131_072;
+    /// Three quarters of _STK_LIM, 8 MiB, which no limit of the stack exceeds; each argument has a pointer.
+    const MOST: usize = 6 * 1024 * 1024;
+    for (number, arg) in (1_u32..).zip(args) {
+        if arg.contains('\0') {
+            return Err(format!("argument {number} holds a NUL byte, which no program can be given"));
+        }
+        if arg.len() >= LONGEST {
+            let length = arg.len();
+            return Err(format!(
+                "argument {number} has {length} bytes, and no program can be given more than {}: name a file",
+                LONGEST - 1
+            ));
+        }
+    }
+    let all: usize = args.iter().map(|arg| arg.len() + 1 + size_of::<usize>()).sum();
+    if all > MOST {
+        return Err(format!(
+            "its {} arguments are {all} bytes with their pointers, and no program can be given more than {MOST}: name a file",
+            args.len()
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +231,18 @@ mod tests {
             let due = if state == JobState::Scheduled { at(1) } else { at(0) };
             assert_eq!(JobState::of_stored(state.stored(), due, at(0)), state);
         }
+    }
+
+    #[test]
+    fn what_no_program_can_be_given_is_no_argument() {
+        let judge = |args: &[String]| judge_args(args);
+        let long = |length| "x".repeat(length);
+        assert_eq!(judge(&[String::new(), long(131_071)]), Ok(()));
+        assert!(judge(&["a".into(), long(131_072)]).unwrap_err().starts_with("argument 2 has 131072 bytes"));
+        assert!(judge(&["a\0b".into()]).unwrap_err().contains("NUL"));
+        assert_eq!(judge(&vec![long(100_000); 60]), Ok(()));
+        assert!(judge(&vec![long(100_000); 64]).unwrap_err().starts_with("its 64 arguments"));
+        assert!(judge(&vec![String::new(); 1_000_000]).is_err(), "pointers count");
     }
 
     #[test]

@@ -183,6 +183,9 @@ impl<A> Clerk<A> {
     }
 
     fn answer(&mut self, request: &mut Request<A>) -> Option<Result<A, StoreError>> {
+        if let Some(gone) = self.store.take_if(|store| store.is_gone()) {
+            log::warn!("{}: it was moved away, deleted or replaced; what has its name now is opened, or made anew", gone.name());
+        }
         self.insist(|clerk| {
             let store = match &mut clerk.store {
                 Some(store) => store,

@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 
+use super::Owner;
 use super::error::{EngineError, StoreError};
 
 /// A value that goes to a database or comes from it.
@@ -83,6 +84,16 @@ pub trait Engine: Send {
     /// It could not be asked.
     fn clock(&mut self, ours: Timestamp) -> Result<Timestamp, StoreError> {
         Ok(ours)
+    }
+
+    /// Whether what was opened is not what has its name any more; it is not to be used then.
+    fn is_gone(&mut self) -> bool {
+        false
+    }
+
+    /// Whether there is a sign that this process lives, although nobody here can see it.
+    fn sees_life(&self, _owner: &Owner) -> bool {
+        false
     }
 }
 

@@ -171,6 +171,8 @@ pub struct Finish {
     pub message: Option<String>,
     /// The end of what it wrote, if it failed.
     pub last_error: Option<String>,
+    /// Only if its lease was not made longer than this: its worker was taken for dead by the lease alone.
+    pub lease: Option<Timestamp>,
 }
 
 /// Jobs wanted from one queue.

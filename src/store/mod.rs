@@ -4,6 +4,7 @@
 //! engines; `schema` has the tables and their versions. `record` is what is kept of a run, `spool` where the main chain
 //! leaves it without a database, `desk` a thread that keeps a slow database away from whoever supervises processes.
 
+pub mod alive;
 pub mod desk;
 pub mod engine;
 pub mod error;
@@ -258,6 +259,12 @@ pub trait Store: Send {
     /// Nothing was done.
     fn finish_jobs(&mut self, finishes: &[Finish]) -> Result<u64, StoreError>;
 
+    /// Whether what was opened is not what has its name any more: moved away, deleted, replaced. It is not to be used then.
+    fn is_gone(&mut self) -> bool;
+
+    /// Whether there is a sign that this process lives, although nobody here can see it.
+    fn sees_life(&self, owner: &Owner) -> bool;
+
     /// All jobs that a worker has, or had when it died.
     ///
     /// # Errors
@@ -411,6 +418,14 @@ impl<E: Engine> Store for E {
 
     fn finish_jobs(&mut self, finishes: &[Finish]) -> Result<u64, StoreError> {
         write(self, "give jobs back", |on| turn::finish_all(on, finishes))
+    }
+
+    fn is_gone(&mut self) -> bool {
+        Engine::is_gone(self)
+    }
+
+    fn sees_life(&self, owner: &Owner) -> bool {
+        Engine::sees_life(self, owner)
     }
 
     fn running_jobs(&mut self) -> Result<Vec<JobRecord>, StoreError> {

@@ -3,18 +3,21 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, TransactionBehavior, params_from_iter};
+use rustix::fs::Access;
 
+use super::Owner;
+use super::alive;
 use super::engine::{Cell, Engine, Row, Statements, Work};
 use super::error::{EngineError, EngineFault, StoreError};
 use super::schema::{self, Dialect};
-use crate::plain::{self, LastLink};
+use super::wake;
 
 /// How long is waited for other writers, in waits of [`BUSY_WAIT`]: about a minute. Nobody holds a transaction open for longer than a
 /// few milliseconds; a minute is for a disk that is busy.
@@ -25,6 +28,8 @@ const BUSY_WAIT: Duration = Duration::from_millis(2);
 const APPLICATION_ID: i64 = 0x72_75_6e_72;
 /// A journal of so many bytes is carried over into the file by the last who closes it: some thirty jobs, added one by one.
 const LONG_JOURNAL: u64 = 512 * 1024;
+/// A journal of so many pages of 4 KiB is carried over into the file when a transaction ends: it never grows much longer.
+const JOURNAL_PAGES: i64 = 256;
 /// How many statements are kept ready.
 const STATEMENTS: usize = 128;
 
@@ -44,7 +49,15 @@ const DIALECT: Dialect = Dialect {
 pub struct Sqlite {
     connection: Connection,
     name: String,
+    path: PathBuf,
+    /// The file, its journal and its index, as they were when they were opened.
+    files: [Option<Inode>; 3],
 }
+
+/// Device and number.
+type Inode = (u64, u64);
+/// What the names of the file, of its journal and of its index end in.
+const FILES: [&str; 3] = ["", "-wal", "-shm"];
 
 impl Sqlite {
     /// Opens the file to write to it. Makes it, with its directory, when it is not there; brings an old one up to date.
@@ -62,6 +75,7 @@ impl Sqlite {
         if found < schema::VERSION {
             sqlite.migrate()?;
         }
+        sqlite.files = FILES.map(|ending| inode(&beside(path, ending)).ok());
         Ok(sqlite)
     }
 
@@ -88,8 +102,7 @@ impl Sqlite {
     pub fn open_to_read(path: &Path) -> Result<Self, StoreError> {
         let name = shown(path);
         // What SQLite says of a file that it cannot open is the same whatever the reason is.
-        let looked = plain::open(OpenOptions::new().read(true), path, LastLink::Followed).and_then(|_| look_beside(path));
-        if let Err(error) = looked {
+        if let Err(error) = look_at(path, Access::READ_OK).and_then(|()| look_beside(path)) {
             return Err(if error.kind() == io::ErrorKind::NotFound {
                 StoreError::Absent { database: name }
             } else {
@@ -104,7 +117,7 @@ impl Sqlite {
             Err(error) if error.kind != EngineFault::Foreign && !beside(path, "-wal").exists() => {
                 let uri = format!("file:{}?immutable=1", encoded(path));
                 sqlite = Self::connect(Path::new(&uri), flags | OpenFlags::SQLITE_OPEN_URI)?;
-                sqlite.name.clone_from(&name);
+                (sqlite.name, sqlite.path) = (name.clone(), path.to_owned());
                 sqlite.version()
             }
             found => found,
@@ -122,7 +135,7 @@ impl Sqlite {
         let mut connection = Connection::open_with_flags(path, flags).map_err(|error| fault(&error).on(&name, "open it"))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         connection.busy_handler(Some(wait_for_others)).map_err(|error| fault(&error).on(&name, "open it"))?;
-        Ok(Self { connection, name })
+        Ok(Self { connection, name, path: path.to_owned(), files: [None; 3] })
     }
 
     fn prepare_to_write(&mut self) -> Result<(), EngineError> {
@@ -131,7 +144,15 @@ impl Sqlite {
         if mode != "wal" {
             return Err(EngineError::new(EngineFault::Rejected, format!("it stays in the journal mode {mode}")));
         }
+        let set = |key, value: i64| self.connection.pragma_update(None, key, value).map_err(|error| fault(&error));
+        set("wal_autocheckpoint", JOURNAL_PAGES)?;
         self.connection.pragma_update(None, "synchronous", "FULL").map_err(|error| fault(&error))
+    }
+
+    /// Carries the journal over into the file and makes it empty: it may be larger than all that is in the file.
+    fn make_room(&mut self) -> bool {
+        let busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        busy.is_ok_and(|busy| busy == 0)
     }
 
     /// The version of its tables; zero while there are none. All is read at one moment: somebody else may just make them.
@@ -199,11 +220,38 @@ impl Engine for Sqlite {
     }
 
     fn write(&mut self, doing: &'static str, work: Work<'_>) -> Result<(), StoreError> {
-        self.patiently(doing, |sqlite| transact_once(&mut sqlite.connection, TransactionBehavior::Immediate, work))
+        let mut deed = |sqlite: &mut Self| transact_once(&mut sqlite.connection, TransactionBehavior::Immediate, work);
+        match self.patiently(doing, &mut deed) {
+            Err(StoreError::Full { .. }) if self.make_room() => self.patiently(doing, &mut deed),
+            done => done,
+        }
     }
 
     fn read(&mut self, doing: &'static str, work: Work<'_>) -> Result<(), StoreError> {
         self.patiently(doing, |sqlite| transact_once(&mut sqlite.connection, TransactionBehavior::Deferred, work))
+    }
+
+    /// A file that was moved away takes all with it that was acknowledged. What is left of it under the old name is removed: a
+    /// new file would take the journal for its own (sqlite.org/howtocorrupt.html, 2.4).
+    fn is_gone(&mut self) -> bool {
+        let gone = match inode(&self.path) {
+            Ok(there) => self.files[0].is_some_and(|ours| ours != there),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if gone {
+            let _ = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+            for (ending, ours) in FILES.iter().zip(self.files).skip(1) {
+                let path = beside(&self.path, ending);
+                if ours.is_some() && inode(&path).ok() == ours {
+                    let _ = fs::remove_file(path);
+                }
+            }
+        }
+        gone
+    }
+
+    fn sees_life(&self, owner: &Owner) -> bool {
+        alive::is_seen(&wake::dir_of(&self.path), owner)
     }
 }
 
@@ -271,16 +319,57 @@ fn make_private(path: &Path) -> io::Result<()> {
             fs::File::open(parent)?.sync_all()?;
         }
     }
-    plain::open(OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600), path, LastLink::Followed).map(|_| ())
+    match look_at(path, Access::READ_OK | Access::WRITE_OK) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_file(path),
+        looked => looked,
+    }
+}
+
+/// Makes the file. Journals of one that had its name before are no part of it, and are taken away before there is a file:
+/// nobody opens what is not there, so that nobody has made new ones. Whoever else makes it waits for the lock.
+fn make_file(path: &Path) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = fs::File::open(dir)?;
+    dir.lock()?;
+    if path.try_exists()? {
+        return Ok(());
+    }
+    for ending in &FILES[1..] {
+        match fs::remove_file(beside(path, ending)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Whether it is a file, with which we may do that. It is not opened: to close it would let go of all locks that this process
+/// has on it (fcntl(2), sqlite.org/howtocorrupt.html, 2.2), and others would take it for one that nobody uses.
+fn look_at(path: &Path, how: Access) -> io::Result<()> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(strange(path));
+    }
+    Ok(rustix::fs::accessat(rustix::fs::CWD, path, how, rustix::fs::AtFlags::EACCESS)?)
 }
 
 /// SQLite would wait for the other end of a pipe that stands where it looks for its companions.
 fn look_beside(path: &Path) -> io::Result<()> {
     let companions = ["-wal", "-shm", "-journal"].map(|ending| beside(path, ending));
     match companions.iter().find(|path| fs::symlink_metadata(path).is_ok_and(|file| !file.is_file())) {
-        Some(strange) => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no regular file", strange.display()))),
+        Some(found) => Err(strange(found)),
         None => Ok(()),
     }
+}
+
+fn strange(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no regular file", path.display()))
+}
+
+fn inode(path: &Path) -> io::Result<Inode> {
+    fs::metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 fn cannot_open(path: &Path, error: &io::Error) -> StoreError {

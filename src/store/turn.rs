@@ -254,7 +254,8 @@ pub fn finish_all(on: &mut dyn Statements, finishes: &[Finish]) -> Result<u64, E
 
 /// The parameters of one end, in the order of [`finish_cells`]. With a server between us, many ends in one statement are
 /// many times quicker than each in its own.
-const FINISH_TYPES: [&str; 11] = ["BIGINT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "TEXT", "TEXT"];
+const FINISH_TYPES: [&str; 12] =
+    ["BIGINT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "TEXT", "TEXT", "BIGINT"];
 
 fn finish(on: &mut dyn Statements, finishes: &[Finish]) -> Result<Vec<i64>, EngineError> {
     let typed = |row: usize| {
@@ -265,7 +266,7 @@ fn finish(on: &mut dyn Statements, finishes: &[Finish]) -> Result<Vec<i64>, Engi
         "UPDATE jobs SET state = column3, due = COALESCE(column4, due), attempts = attempts - column5, ended = column6, claim = NULL, \
          lease_until = NULL, cancel = 0, result = column7, exit_code = column8, signal = column9, message = column10, \
          last_error = COALESCE(column11, last_error) FROM (VALUES {}) AS finished \
-         WHERE id = column1 AND claim = column2 AND state = 'running' RETURNING id",
+         WHERE id = column1 AND claim = column2 AND state = 'running' AND (column12 IS NULL OR lease_until <= column12) RETURNING id",
         (0..finishes.len()).map(typed).collect::<Vec<_>>().join(", ")
     );
     let values: Vec<Cell> = finishes.iter().flat_map(finish_cells).collect();
@@ -293,6 +294,7 @@ fn finish_cells(finish: &Finish) -> [Cell; FINISH_TYPES.len()] {
         finish.signal.map(i64::from).into(),
         optional(finish.message.as_deref()),
         optional(finish.last_error.as_deref()),
+        millis(finish.lease),
     ]
 }
 

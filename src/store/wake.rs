@@ -9,6 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
+use super::Owner;
+use super::alive::Sign;
 use super::open::Place;
 use crate::config::database::DatabaseUrl;
 use crate::process::tree;
@@ -19,6 +21,8 @@ pub struct Alarm {
     socket: UnixDatagram,
     /// The name of the socket, which goes with it.
     path: Option<PathBuf>,
+    /// By which others see that we live.
+    sign: Option<Sign>,
 }
 
 impl Alarm {
@@ -45,7 +49,7 @@ impl Alarm {
         let open = fs::File::open(&dir)?;
         let socket = UnixDatagram::bind(short(&open, &name))?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, path: Some(path) })
+        Ok(Self { socket, path: Some(path), sign: Sign::new(&dir, &Owner::look_quickly("")) })
     }
 
     #[cfg(feature = "postgres")]
@@ -55,7 +59,7 @@ impl Alarm {
         socket.set_nonblocking(true)?;
         ringer.set_nonblocking(true)?;
         super::postgres::listen(server, ringer)?;
-        Ok(Self { socket, path: None })
+        Ok(Self { socket, path: None, sign: None })
     }
 
     #[cfg(not(feature = "postgres"))]
@@ -66,6 +70,11 @@ impl Alarm {
     /// Readable when it rings.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Whether whoever shares the database sees by a sign that we live, and takes no job of ours.
+    pub fn shows_life(&self) -> bool {
+        self.sign.as_ref().is_some_and(Sign::holds)
     }
 
     /// Silences it; tells for what it rang. A thousand rings are one.
@@ -124,8 +133,9 @@ fn short(dir: &fs::File, name: impl AsRef<Path>) -> PathBuf {
     Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name)
 }
 
-fn dir_of(file: &Path) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
+/// The directory of the workers of this file, the same by whatever name the file is known.
+pub(super) fn dir_of(file: &Path) -> PathBuf {
+    let mut name = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned()).into_os_string();
     name.push("-workers");
     name.into()
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Worker;
+use super::hold::Hold;
 use super::job::{Job, not_begun, not_started, patience, tell_not_started};
-use super::state::Answer;
+use super::state::{Answer, Seen};
 use crate::chain::World;
 use crate::clock::Moment;
 use crate::config::queues::QueueSettings;
@@ -61,12 +62,20 @@ impl Worker {
             let wait = Duration::try_from(due.duration_since(self.wall(world))).unwrap_or_default();
             self.look_at = self.look_at.min(world.clock.now() + wait);
         }
+        let (asked, lease) = self.asked;
+        let hold = Hold::new(asked, lease);
         if self.running.is_empty() {
             // The lease of the first of them is the lease of all.
-            (self.safe_until, self.renew_at) = self.lease_as_asked();
+            self.hold = hold;
         }
         for job in turned.jobs {
-            self.begin(job, world);
+            if hold.is_fresh(world.clock.now()) {
+                self.begin(job, world);
+            } else {
+                // The answer was so long on its way that others may have begun them.
+                self.finished.push(not_begun(&job, Next::Back, self.wall(world)));
+                self.look = true;
+            }
         }
         if self.limits.drain && none && !self.look && self.is_done() {
             // Nothing is to be had; a drain is over when others run nothing either.
@@ -80,39 +89,34 @@ impl Worker {
         self.running.is_empty() && self.finished.is_empty() && self.dead.is_empty()
     }
 
-    fn lease_as_asked(&self) -> (Moment, Moment) {
-        let (begin, lease) = self.asked;
-        let to_end = lease / 3;
-        (begin + lease.saturating_sub(to_end), begin + lease / 3)
-    }
-
     /// The lease was renewed: what is not ours any more, or not wanted, is ended.
     fn renewed(&mut self, held: &[(String, bool)], world: &World<'_>) {
-        (self.safe_until, self.renew_at) = self.lease_as_asked();
+        let (asked, lease) = self.asked;
+        self.hold = Hold::new(asked, lease);
         for job in &mut self.running {
             let claim = job.record().claim.clone().unwrap_or_default();
             match held.iter().find(|(known, _)| *known == claim) {
                 Some((_, true)) => job.stop(true, world),
                 Some((_, false)) => {}
                 None => {
-                    log::error!("job {} was taken by another worker: it is ended here", job.record().id);
-                    job.stop(false, world);
+                    log::error!("job {} is another worker's, or not in the database any more: it is ended here", job.record().id);
+                    job.lose(world);
                 }
             }
         }
     }
 
-    fn around(&mut self, ahead: i64, running: Vec<JobRecord>, world: &World<'_>) {
+    fn around(&mut self, ahead: i64, running: Vec<Seen>, world: &World<'_>) {
         self.ahead = Some(SignedDuration::from_millis(ahead));
         let (here, now) = (self.parts.state.owner().clone(), self.wall(world));
         let mut free = Vec::new();
         let suspects = std::mem::take(&mut self.suspects);
         let known: HashSet<i64> = self.dead.iter().map(|(record, _)| record.id).collect();
-        for record in running {
+        for Seen { job: record, alive } in running {
             if record.cancel {
                 self.cancel(record.id, world);
             }
-            match record.owner().and_then(|owner| owner.is_alive(&here)) {
+            match alive {
                 Some(true) if !known.contains(&record.id) && self.is_lost(&record, &here) => {
                     let claim = record.claim.clone().unwrap_or_default();
                     // Its end may have been on its way while the database looked. The next look comes after that.
@@ -132,7 +136,7 @@ impl Worker {
                 // Of another machine, and nobody has heard of it for as long as its lease was.
                 None if record.lease_until.is_none_or(|until| until < now) => {
                     log::warn!("job {}: its worker on {} is gone", record.id, record.host.as_deref().unwrap_or("?"));
-                    free.push(self.death(&record, now));
+                    free.push(Finish { lease: record.lease_until, ..self.death(&record, now) });
                 }
                 None => {}
             }
@@ -144,7 +148,10 @@ impl Worker {
 
     /// Whether the database says that it is ours, and we know nothing of it: the answer of a database that was broken.
     fn is_lost(&self, record: &JobRecord, here: &Owner) -> bool {
-        let ours = record.owner().is_some_and(|owner| owner.pid == here.pid && owner.start_time == here.start_time);
+        let ours = record.owner().is_some_and(|owner| {
+            let place = owner.place.is_empty() || owner.place == here.place;
+            place && owner.pid == here.pid && owner.start_time == here.start_time
+        });
         let claim = record.claim.as_deref().unwrap_or_default();
         let runs = self.running.iter().any(|job| job.record().claim.as_deref() == Some(claim));
         ours && !runs && self.finished.iter().all(|finish| finish.claim != claim)

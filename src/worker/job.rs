@@ -17,7 +17,7 @@ use crate::names::RunId;
 use crate::notify::Message;
 use crate::outcome::{ExitKind, Verdict};
 use crate::process::Supervised;
-use crate::queue::{Next, Patience, after_attempt, leaves_repetition, next_repetition};
+use crate::queue::{Next, Patience, after_attempt, after_death, leaves_repetition, next_repetition};
 use crate::store::job::{Finish, JobRecord};
 use crate::trigger::{Trigger, TriggerKind};
 
@@ -53,6 +53,8 @@ pub struct Job {
     frame: Frame,
     attempt: Attempt,
     cancelled: bool,
+    /// It may be another worker's by now.
+    lost: bool,
     ended: Option<(TaskEnd, Next)>,
     said: Said,
 }
@@ -86,7 +88,7 @@ impl Job {
         let kit = frame.kit(world);
         let mut events = Events::new(record.id, &mut *world.reader);
         let attempt = Attempt::begin(&kit, 0, record.attempts.max(1), patience.max_attempts.max(record.attempts), &mut events);
-        Self { record, patience, frame, attempt, cancelled: false, ended: None, said: Said::default() }
+        Self { record, patience, frame, attempt, cancelled: false, lost: false, ended: None, said: Said::default() }
     }
 
     /// The job.
@@ -141,6 +143,12 @@ impl Job {
         self.attempt.cancel(&self.frame.kit(world));
     }
 
+    /// It is to end, because it may be another worker's by now.
+    pub fn lose(&mut self, world: &World<'_>) {
+        self.lost = true;
+        self.attempt.cancel(&self.frame.kit(world));
+    }
+
     /// It is to be gone.
     pub fn kill_now(&mut self, world: &World<'_>) {
         self.attempt.kill_now(&self.frame.kit(world));
@@ -148,22 +156,36 @@ impl Job {
 
     /// Looks what has happened to it; how it ended, when all is over.
     pub fn advance(&mut self, world: &mut World<'_>, now: jiff::Timestamp) -> Option<Finish> {
-        let Self { record, patience, frame, attempt, cancelled, ended, .. } = self;
+        let Self { record, patience, frame, attempt, cancelled, lost, ended, .. } = self;
         let kit = frame.kit(world);
         let mut events = Events::new(record.id, &mut *world.reader);
         while let Some(progress) = attempt.advance(&kit, &mut events) {
             match progress {
                 Progress::Judged(judged) => {
                     let next = after_attempt(judged.verdict, record.attempts, *patience, *cancelled, now);
-                    events.again = again_in(next, now);
-                    attempt.conclude(&kit, judged.verdict, next == Next::Failed, &mut events);
-                    *ended = events.end.take().map(|end| (end, next));
+                    // What has begun, and was ended because it may have begun elsewhere, was an attempt.
+                    let then = match next {
+                        // A longer wait makes no argument shorter.
+                        Next::Again(_) if attempt.is_hopeless() => Next::Failed,
+                        Next::Back if *lost => after_death(record.attempts, patience.max_attempts, now),
+                        next => next,
+                    };
+                    events.again = again_in(then, now);
+                    attempt.conclude(&kit, judged.verdict, then == Next::Failed, &mut events);
+                    *ended = events.end.take().map(|end| (end, then));
                     if ended.is_none() {
                         // It was stopped before it began.
                         return Some(not_begun(record, next, now));
                     }
                 }
-                Progress::Freed => return ended.take().map(|(end, next)| finish(record, &end, next, now)),
+                Progress::Freed => {
+                    let (end, next) = ended.take()?;
+                    let mut finish = finish(record, &end, next, now);
+                    if *lost && end.verdict == Verdict::Cancel {
+                        finish.message = Some("ended: its worker could not tell any more whether it was its own".to_owned());
+                    }
+                    return Some(finish);
+                }
             }
         }
         None
@@ -199,6 +221,7 @@ pub fn not_begun(record: &JobRecord, next: Next, now: jiff::Timestamp) -> Finish
         signal: None,
         message: None,
         last_error: None,
+        lease: None,
     }
 }
 

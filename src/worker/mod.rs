@@ -7,6 +7,7 @@
 //! gone; others wait for the lease. What a dead worker's job has left running is ended before it is begun again.
 
 mod answers;
+mod hold;
 mod job;
 mod state;
 pub mod tally;
@@ -31,6 +32,7 @@ use crate::queue::Next;
 use crate::store::StoreError;
 use crate::store::job::{Finish, JobRecord, QueueCount, Turn, Want};
 use crate::store::wake::Alarm;
+use hold::{Hold, Standing};
 pub use job::{Job, max_attempts};
 pub use state::State;
 use tally::Tallies;
@@ -141,9 +143,8 @@ pub struct Worker {
     /// The last turn found more jobs than there were places.
     plenty: bool,
     look_at: Moment,
-    renew_at: Moment,
-    /// Until when the running jobs are ours, less the time it takes to end them.
-    safe_until: Moment,
+    /// Until when the running jobs are ours.
+    hold: Hold,
     begun: Moment,
     /// Told to stop: until when what runs may go on.
     stopping: Option<Moment>,
@@ -174,7 +175,8 @@ pub struct Layout {
 
 /// For how long a worker of these queues has its jobs.
 fn lease_of(queues: &[QueueSettings]) -> Duration {
-    let to_end = queues.iter().map(|queue| queue.chain.task.kill_after).max().unwrap_or_default() + UNKILLABLE_AFTER + SAFETY;
+    let to_end =
+        queues.iter().map(|queue| queue.chain.task.kill_after).max().unwrap_or_default() + UNKILLABLE_AFTER + SAFETY + hold::ANSWER;
     LEASE.max(to_end.saturating_mul(3))
 }
 
@@ -208,8 +210,7 @@ impl Worker {
             look: true,
             plenty: false,
             look_at: now,
-            renew_at: now + lease / 3,
-            safe_until: now + lease,
+            hold: Hold::new(now, lease),
             begun: now,
             stopping: None,
             ended: false,
@@ -301,6 +302,11 @@ impl Worker {
     /// What the database said that will not pass by itself. It does nothing more until it is mended, or told to stop.
     pub fn broken(&self) -> Option<&StoreError> {
         self.broken.as_ref()
+    }
+
+    /// Why the database is away just now: it is tried again and again.
+    pub fn away(&self) -> Option<String> {
+        self.parts.state.away()
     }
 
     /// Whether the database has done what was asked since it was opened last.
@@ -408,7 +414,7 @@ impl Worker {
             return;
         }
         let wants = if self.look && self.takes_jobs(now) { self.wants() } else { Vec::new() };
-        let renew = now >= self.renew_at && !self.running.is_empty();
+        let renew = now >= self.hold.renew_at && !self.running.is_empty();
         if wants.is_empty() && self.finished.is_empty() && !renew {
             return;
         }
@@ -486,10 +492,10 @@ impl Worker {
         let jobs = self.running.iter().filter_map(Job::wake_at);
         let dead = self.dead.iter().map(|(_, leftovers)| leftovers.wake_at());
         let end = self.limits.duration.map(|duration| self.begun + duration).filter(|end| *end > now);
-        let held = (!self.running.is_empty()).then_some(self.safe_until);
+        let held = (!self.running.is_empty()).then_some(self.hold.look_at());
         let works = self.broken.is_none();
         // What was asked for wakes us by its answer.
-        let renew = (works && !self.running.is_empty() && !self.parts.state.turns()).then_some(self.renew_at);
+        let renew = (works && !self.running.is_empty() && !self.parts.state.turns()).then_some(self.hold.renew_at);
         let tell = self.telling.as_ref().filter(|_| works && self.ahead.is_some()).map(|_| self.tell_at);
         let stop = self.stopping.filter(|_| !self.ended);
         let look = works.then_some(self.look_at);
@@ -555,10 +561,18 @@ impl Worker {
         if self.stopping.is_some_and(|at| now >= at) && !self.ended {
             self.end(world);
         }
-        if now >= self.safe_until && !self.running.is_empty() {
-            log::error!("the database has not been heard of: jobs are ended before another worker may begin them");
-            self.running.iter_mut().for_each(|job| job.stop(false, world));
-            self.safe_until = now + self.lease;
+        if self.running.is_empty() {
+            return;
+        }
+        let alarm = self.parts.alarm.as_ref();
+        match self.hold.look(now, || alarm.is_some_and(Alarm::shows_life)) {
+            Standing::Held | Standing::Doubted | Standing::Seen(false) => {}
+            Standing::Seen(true) => log::warn!("the database has not been heard of: jobs go on, others see that their worker lives"),
+            Standing::Lost => {
+                log::error!("the database has not been heard of: jobs are ended before another worker may begin them");
+                self.running.iter_mut().for_each(|job| job.lose(world));
+                self.hold = Hold::new(now, self.lease);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a worker asks of the database, through a desk: it never waits for a disk. One turn at a time, so that results
 //! gather while the one before is being written, and each is durable before its place is counted as free.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::queues::QueueSettings;
-use crate::store::desk::{Desk, Ticket};
+use crate::store::desk::{Desk, Health, Ticket};
 use crate::store::job::{Finish, JobRecord, Kept, QueueCount, Turn, Turned, Want};
 use crate::store::{Owner, Store, StoreError};
 
@@ -23,7 +24,7 @@ pub enum Answer {
     /// To a turn that could not be done, and why: these ends are not written down.
     Refused(Vec<Finish>, StoreError),
     /// To a look around: how far the clock of the database is ahead, in milliseconds, and who runs what.
-    Around(i64, Vec<JobRecord>),
+    Around(i64, Vec<Seen>),
     /// How many jobs there are.
     Counted(Vec<QueueCount>),
     /// Whether a job of the queues is ready or running.
@@ -32,6 +33,15 @@ pub enum Answer {
     Taken(Option<Box<JobRecord>>),
     /// Jobs of dead workers are free again.
     Freed,
+}
+
+/// A job that a worker has, or had when it died.
+#[derive(Debug)]
+pub struct Seen {
+    /// The job.
+    pub job: JobRecord,
+    /// Whether its worker lives; of another machine or container nobody knows, unless there is a sign of life.
+    pub alive: Option<bool>,
 }
 
 /// The desk, and what has not been answered.
@@ -67,6 +77,14 @@ impl State {
     /// The worker's process.
     pub fn owner(&self) -> &Owner {
         &self.owner
+    }
+
+    /// Why the database is away just now, if it is.
+    pub fn away(&self) -> Option<String> {
+        match self.desk.health() {
+            Health::Away(why) => Some(why),
+            Health::Opening | Health::Good => None,
+        }
     }
 
     /// Readable when there are answers.
@@ -113,11 +131,11 @@ impl State {
         if self.around.is_some() {
             return;
         }
-        let kept = self.kept.clone();
+        let (kept, here) = (self.kept.clone(), self.owner.clone());
         self.around = Some(self.desk.ask(move |store| {
             let ours = wall();
             let theirs = store.clock(ours)?;
-            let running = store.running_jobs()?;
+            let running = look(store, &here)?;
             store.prune_jobs(&kept, theirs, PRUNED_AT_ONCE)?;
             Ok(Answer::Around(theirs.as_millisecond() - ours.as_millisecond(), running))
         }));
@@ -168,7 +186,25 @@ impl State {
     }
 }
 
+/// Who runs what. A worker may have written down the end of a job and left between the look into the database and the one at
+/// its process: only what it still has after its process was found to be gone is a dead worker's.
+fn look(store: &mut dyn Store, here: &Owner) -> Result<Vec<Seen>, StoreError> {
+    let running = store.running_jobs()?;
+    let lives = |owner: Owner| owner.is_alive(here).or_else(|| store.sees_life(&owner).then_some(true));
+    let seen = |job: JobRecord| Seen { alive: job.owner().and_then(lives), job };
+    let mut around: Vec<Seen> = running.into_iter().map(seen).collect();
+    if around.iter().any(|seen| seen.alive == Some(false)) {
+        let still: HashSet<Option<String>> = store.running_jobs()?.into_iter().map(|job| job.claim).collect();
+        around.retain(|seen| seen.alive != Some(false) || still.contains(&seen.job.claim));
+    }
+    Ok(around)
+}
+
 fn kept(queues: &[QueueSettings]) -> Vec<Kept> {
     let kept = |queue: &QueueSettings| Kept { queue: queue.name.clone(), done: queue.keep_done, failed: queue.keep_failed };
     queues.iter().map(kept).collect()
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

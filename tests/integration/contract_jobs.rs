@@ -44,6 +44,7 @@ pub(crate) fn finish_of(job: &JobRecord, next: Next, seconds: i64) -> Finish {
         signal: None,
         message: Some("exit 0".into()),
         last_error: None,
+        lease: None,
     }
 }
 

@@ -101,6 +101,7 @@ mod queue;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod queue_crash;
 #[cfg(all(feature = "schedule", feature = "store"))]
+mod queue_moved;
 mod queue_places;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod queue_plans;

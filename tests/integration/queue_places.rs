@@ -69,6 +69,20 @@ fn containers_that_share_a_file_do_not_take_each_other_for_dead() {
     });
 }
 
+#[test]
+fn a_worker_in_a_container_is_seen_to_live_although_its_lease_has_ended() {
+    let Some((home, away)) = two_places("") else { return };
+    let id = enqueue(&home, &["a.sh"])[0];
+    let _worker = away.start(&["work"]);
+    until("it has begun", || home.path("begun").exists());
+    // As after a suspension, or while the disk is full: nobody has renewed it.
+    rusqlite::Connection::open(home.path(STATE_DIR).join("runner.db")).unwrap().execute_batch(EXPIRE).unwrap();
+    home.run(&["work", "--duration", "0.5"]).exits(0).never_says("gone");
+    let home = home.file("go", "");
+    until("it is done", || job(&home, id)["state"] == "done");
+    assert_eq!((job(&home, id)["attempts"].as_i64(), begun(&home)), (Some(1), 1));
+}
+
 #[cfg(feature = "postgres")]
 #[test]
 fn containers_that_share_a_server_do_not_take_each_other_for_dead() {

@@ -10,6 +10,7 @@
 )]
 
 mod play;
+mod queue;
 
 use std::fs;
 use std::sync::atomic::Ordering;

@@ -21,6 +21,8 @@ use runner::chain::fleet::{Fleet, Ready};
 use runner::chain::setup::Setup;
 use runner::chain::{Driver, World};
 use runner::clock::{Clock, Moment};
+use runner::config::database::DatabaseUrl;
+use runner::config::queues::{self, QueueSettings};
 use runner::config::{Config, chains, load};
 use runner::daemon::book::{Booked, read_schedules};
 use runner::daemon::{Daemon, Ended, Outbox, Outside, Parts, Refused, State, TickAnswer, View};
@@ -34,9 +36,13 @@ use runner::process::Family;
 use runner::process::signal::Signals;
 use runner::process::unix::WaitMethod;
 use runner::store::engine::{Engine, Work};
+use runner::store::job::JobRecord;
+use runner::store::open::{Place, Secrets};
 use runner::store::record::{Facts, Recorder, RunRecord};
 use runner::store::sqlite::Sqlite;
+use runner::store::wake;
 use runner::store::{HistoryQuery, Owner, Retention, Store, StoreError};
+use runner::worker::{self, Orders, Tasks};
 
 /// One after the other: signal handlers and children belong to the whole process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -138,6 +144,20 @@ struct Stage {
     changed: Rc<Cell<bool>>,
     refused: Rc<RefCell<Vec<String>>>,
     marks: bool,
+    away: Arc<AtomicBool>,
+    bells: bool,
+}
+
+impl Stage {
+    fn opener(&self) -> impl FnMut() -> Result<Box<dyn Store>, StoreError> + Send + 'static {
+        let (path, gone) = (self.dir.join("runner.db"), self.away.clone());
+        move || {
+            if gone.load(Ordering::SeqCst) {
+                return Err(away());
+            }
+            Ok(Box::new(Switch { inner: Sqlite::open(&path)?, away: gone.clone() }) as Box<dyn Store>)
+        }
+    }
 }
 
 fn read_config(dir: &Path) -> Result<(Config, Vec<Booked>), String> {
@@ -153,8 +173,7 @@ fn read_config(dir: &Path) -> Result<(Config, Vec<Booked>), String> {
 impl Outside for Played {
     fn prepare(&mut self, chain: &Booked) -> Result<Ready, String> {
         let dir = self.stage.dir.join(chain.name());
-        let environment = Environment::new([("PATH".into(), "/usr/bin:/bin".into()), ("SCENE".into(), self.stage.dir.clone().into())]);
-        let setup = Setup::new(&self.config, chain.named.chain.clone(), &dir, &environment, &mut Vec::new());
+        let setup = Setup::new(&self.config, chain.named.chain.clone(), &dir, &environment(&self.stage.dir), &mut Vec::new());
         setup
             .map(|setup| Ready { setup: Rc::new(setup), variables: Vec::new(), lock: None })
             .ok_or_else(|| "it has no directory".to_owned())
@@ -193,6 +212,41 @@ impl Outside for Played {
     }
 
     fn tell(&mut self, _: &View<'_>) {}
+
+    fn orders(&mut self) -> Option<Orders> {
+        let queues = queues::of_daemon(&self.config, &mut Vec::new());
+        let tasks = PlayedTasks { config: self.config.clone(), dir: self.stage.dir.clone() };
+        Some(Orders { queues, tasks: Box::new(tasks), telling: None })
+    }
+
+    fn jobs(&mut self, queues: &[QueueSettings]) -> Result<worker::State, String> {
+        worker::State::new(self.stage.opener(), Owner::look(), queues).map_err(|error| error.to_string())
+    }
+
+    fn bell(&mut self) -> Option<wake::Alarm> {
+        let database = DatabaseUrl::Sqlite(self.stage.dir.join("runner.db"));
+        let keep = Retention { runs: 1, age: Duration::ZERO };
+        let place = Place { state_dir: None, database: Some(database), config_file: None, keep, secrets: Secrets::default() };
+        self.stage.bells.then(|| wake::Alarm::new(&place).unwrap())
+    }
+}
+
+fn environment(dir: &Path) -> Environment {
+    Environment::new([("PATH".into(), "/usr/bin:/bin".into()), ("SCENE".into(), dir.into())])
+}
+
+/// The one task of a queue.
+struct PlayedTasks {
+    config: Config,
+    dir: PathBuf,
+}
+
+impl Tasks for PlayedTasks {
+    fn prepare(&mut self, queue: &QueueSettings, _: &str, _: &[String]) -> Result<(Setup, Vec<std::ffi::CString>), String> {
+        let dir = self.dir.join(&queue.name);
+        let setup = Setup::new(&self.config, queue.chain.clone(), &dir, &environment(&self.dir), &mut Vec::new());
+        setup.map(|setup| (setup, Vec::new())).ok_or_else(|| "it has no directory".to_owned())
+    }
 }
 
 /// Hears of the runs.
@@ -218,6 +272,8 @@ pub(crate) struct Machine {
     dir: tempfile::TempDir,
     clock: ManualClock,
     pub(crate) away: Arc<AtomicBool>,
+    /// Whether its workers show that they live.
+    pub(crate) bells: bool,
     boot: &'static str,
 }
 
@@ -234,7 +290,7 @@ impl Machine {
         });
         let clock = ManualClock { wall: Rc::new(Cell::new(at(now))), since_zero: Rc::new(Cell::new(Duration::from_secs(1000))) };
         let dir = tempfile::tempdir().unwrap();
-        let machine = Self { _turn: turn, _alive: alive, dir, clock, away: Arc::default(), boot: "this boot" };
+        let machine = Self { _turn: turn, _alive: alive, dir, clock, away: Arc::default(), bells: false, boot: "this boot" };
         machine.configure(config);
         machine
     }
@@ -244,6 +300,10 @@ impl Machine {
         let mut text = String::new();
         for line in config.lines().map(str::trim) {
             text.push_str(&format!("{line}\n"));
+            if let Some(name) = line.strip_prefix("[queue:").and_then(|rest| rest.strip_suffix(']')) {
+                fs::create_dir_all(self.dir.path().join(name)).unwrap();
+                text.push_str(&format!("task_dir = {name}\n"));
+            }
             if let Some(name) = line.strip_prefix("[chain:").and_then(|rest| rest.strip_suffix(']')) {
                 fs::create_dir_all(self.dir.path().join(name)).unwrap();
                 text.push_str(&format!("task_dir = {name}\ntimezone = UTC\n"));
@@ -332,7 +392,8 @@ impl<'a> Play<'a> {
         let clock = machine.clock.clone();
         let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC).unwrap();
         let alarm = PlayedAlarm { bell: Rc::new(bell), armed: Rc::default(), wall: clock.wall.clone() };
-        let stage = Stage { dir: machine.dir.path().to_owned(), changed: Rc::default(), refused: Rc::default(), marks: true };
+        let (dir, away, bells) = (machine.dir.path().to_owned(), machine.away.clone(), machine.bells);
+        let stage = Stage { dir, changed: Rc::default(), refused: Rc::default(), marks: true, away, bells };
         let (config, chains) = read_config(&stage.dir).unwrap();
         let owner = Owner { boot_id: machine.owner(true).boot_id, ..machine.owner(lives) };
         let outbox = Outbox::default();
@@ -347,15 +408,8 @@ impl<'a> Play<'a> {
             reader: keep(listener),
             rng: keep(SmallRng::seed_from_u64(seed)),
         };
-        let (path, gone) = (machine.path("runner.db"), machine.away.clone());
-        let open = move || {
-            if gone.load(Ordering::SeqCst) {
-                return Err(away());
-            }
-            Ok(Box::new(Switch { inner: Sqlite::open(&path)?, away: gone.clone() }) as Box<dyn Store>)
-        };
         let keep_runs = Retention { runs: 10_000, age: Duration::from_secs(86_400 * 365) };
-        let state = State::new(open, owner, keep_runs, outbox).unwrap().with_marks(Some(machine.dir.path().to_owned()));
+        let state = State::new(stage.opener(), owner, keep_runs, outbox).unwrap().with_marks(Some(machine.dir.path().to_owned()));
         let parts = Parts {
             fleet: Fleet::new(Driver { ears: keep(ears), world }),
             ids: keep(RunIds::new(machine.boot.to_owned(), seed)),
@@ -509,6 +563,11 @@ impl Play<'_> {
 }
 
 impl Machine {
+    /// A job of the queue `q`.
+    pub(crate) fn job(&self) -> JobRecord {
+        self.store().job(1).unwrap().unwrap()
+    }
+
     /// Whether so many slots were claimed.
     pub(crate) fn store_has_slots(&self, count: usize) -> bool {
         let here = Owner::look();
