@@ -102,6 +102,7 @@ mod queue;
 mod queue_crash;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod queue_moved;
+#[cfg(all(feature = "schedule", feature = "store"))]
 mod queue_places;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod queue_plans;

@@ -50,7 +50,7 @@ fn a_database_that_is_moved_away_takes_all_along_and_a_new_one_is_begun() {
 fn a_database_that_is_moved_with_all_its_files_or_deleted_with_its_directory_is_begun_anew() {
     works_on_after(|scene| {
         for ending in ENDINGS {
-            let _ = fs::rename(format!("{}{ending}", database(scene).display()), scene.path(&format!("away{ending}")));
+            let _ = fs::rename(format!("{}{ending}", database(scene).display()), scene.path(format!("away{ending}")));
         }
     });
     works_on_after(|scene| fs::remove_dir_all(scene.path(STATE_DIR)).unwrap());
