@@ -11,7 +11,7 @@ use crate::notify::asking::ask_all;
 use crate::process::tree::Stat;
 use crate::status::{Date, Going, Run, VERSION};
 use crate::store::Owner;
-use crate::store::record::{self, RunRecord};
+use crate::store::record::{Occasion, RunRecord};
 
 /// How long all of them are waited for together: each answers from its loop, which never waits for anything.
 /// On a machine with much to do that may take a while; only one that is stopped keeps us so long.
@@ -41,28 +41,9 @@ fn in_zone(mut run: Run, zone: &TimeZone) -> Run {
 pub fn record(going: &Going, here: &Owner) -> RunRecord {
     let run = &going.run;
     let pid = i32::try_from(going.pid).unwrap_or_default();
-    RunRecord {
-        version: record::VERSION,
-        run_id: run.id.clone(),
-        chain: going.chain.clone(),
-        trigger: run.trigger.clone(),
-        scheduled_at: run.scheduled_at.map(|date| date.at),
-        host: here.host.clone(),
-        boot_id: here.boot_id.clone(),
-        place: here.place.clone(),
-        pid,
-        start_time: Pid::from_raw(pid).and_then(Stat::of).map_or(0, |stat| stat.start_time),
-        began: run.started_at.at,
-        ended: None,
-        duration_ms: None,
-        outcome: None,
-        exit_code: None,
-        signal: None,
-        failed_task: None,
-        message: None,
-        tries: Vec::new(),
-        tries_left_out: 0,
-    }
+    let start_time = Pid::from_raw(pid).and_then(Stat::of).map_or(0, |stat| stat.start_time);
+    let occasion = Occasion { trigger: run.trigger.clone(), scheduled_at: run.scheduled_at.map(|date| date.at) };
+    RunRecord::begun(&run.id, &going.chain, occasion, &Owner { pid, start_time, ..here.clone() }, run.started_at.at)
 }
 
 /// The tasks of a run and where each stands, one in a line.
