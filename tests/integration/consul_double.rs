@@ -75,6 +75,11 @@ impl Consul {
         self.state.lock().unwrap().ahead += time;
     }
 
+    /// Grows with everything that is written.
+    pub(crate) fn index(&self) -> u64 {
+        self.state.lock().unwrap().index
+    }
+
     /// From now on every question needs this token.
     pub(crate) fn need_token(&self, token: &str) {
         self.state.lock().unwrap().token = Some(token.to_owned());

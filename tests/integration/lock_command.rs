@@ -76,7 +76,7 @@ fn a_second_one_is_refused_and_told_who_has_it() {
     let mut first = stay_inside(&scene, &[], "k");
     first.wait_for("the first is inside", |_| entered(&scene).len() == 1);
     let second = scene.run(&["lock", "k", "--", "./inside.sh"]).exits(75);
-    second.says(&format!("state/locks/k is held by pid {} on ", first.pid())).says(" since 20").says(", run ");
+    second.says(&format!("state/locks/k is held by pid {} on ", first.pid())).says(" since 20").says(", by runner lock");
     let json = scene.run(&["--json", "lock", "k", "--", "./inside.sh"]).exits(75).json();
     assert_eq!(json["error"]["code"], 75);
     scene.run(&["lock", "another", "--", "true"]).exits(0);

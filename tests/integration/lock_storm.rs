@@ -19,11 +19,11 @@ use crate::scene::{Scene, skipped, succeeds};
 /// The shortest lease there is.
 const SHORT: [&str; 6] = ["--kill-after", "0", "--ttl", "6", "--delay", "0"];
 
-fn postgres_key(server: &Server, key: &str) -> String {
+pub(crate) fn postgres_key(server: &Server, key: &str) -> String {
     format!("postgresql://postgres@127.0.0.1:{}/postgres?key={key}", server.port)
 }
 
-fn etcd_key(server: &Server, key: &str) -> String {
+pub(crate) fn etcd_key(server: &Server, key: &str) -> String {
     format!("etcd://127.0.0.1:{}/{key}", server.port)
 }
 

@@ -65,6 +65,8 @@ mod ini_reference;
 mod killed;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_chain;
+#[cfg(all(feature = "schedule", feature = "store", feature = "net", feature = "postgres"))]
+mod lock_clock;
 mod lock_command;
 #[cfg(all(feature = "schedule", feature = "store", feature = "net", feature = "postgres"))]
 mod lock_cut;
