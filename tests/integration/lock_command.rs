@@ -9,10 +9,11 @@ use crate::running::{Running, until};
 use crate::scene::Scene;
 
 /// A script that is inside: it holds `inside` while it runs, says so in the log, and does the rest of its words. Two at
-/// once are told by the kernel, not by the clock.
+/// once are told by the kernel, not by the clock; when it was is the time of a file.
 const INSIDE: &str = r#"exec 9>>"$SCENE/inside"
 flock -n 9 || { echo "TWO $RUNNER_LOCK_TOKEN" >>"$SCENE/log"; exit 99; }
 echo "enter $RUNNER_LOCK_TOKEN $PPID $$" >>"$SCENE/log"
+: >"$SCENE/at.$RUNNER_LOCK_TOKEN"
 "$@"
 echo "leave $RUNNER_LOCK_TOKEN" >>"$SCENE/log""#;
 

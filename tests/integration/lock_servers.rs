@@ -10,8 +10,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::lock_command::send;
 use crate::running::pause_briefly;
 use crate::scene::{skipped, spawn};
 
@@ -54,6 +56,22 @@ impl Server {
     /// The server's own process.
     pub(crate) fn pid(&self) -> i32 {
         fs::read_to_string(self.directory.path().join("pid")).unwrap().trim().parse().unwrap()
+    }
+
+    /// Stops it with all its processes, or lets it go on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        let pid = self.pid();
+        // The first one starts the others: stopped before them, it goes on after them.
+        let children = || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let mut all = vec![pid];
+        if frozen {
+            send(pid, signal);
+        }
+        all.extend(children().split_whitespace().map(|pid| pid.parse::<i32>().unwrap()));
+        for pid in all.into_iter().rev().filter_map(Pid::from_raw) {
+            let _ = kill_process(pid, signal);
+        }
     }
 
     #[track_caller]

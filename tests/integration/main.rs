@@ -73,6 +73,8 @@ mod lock_cut;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_engines;
 #[cfg(all(feature = "schedule", feature = "store", feature = "net", feature = "postgres"))]
+mod lock_hurricane;
+#[cfg(all(feature = "schedule", feature = "store", feature = "net", feature = "postgres"))]
 mod lock_named;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_storm;
