@@ -49,9 +49,10 @@ impl ConsulEngine {
     /// A lock in this key.
     ///
     /// # Errors
-    /// A certificate cannot be read.
+    /// A certificate or the token cannot be read.
     pub fn new(address: &HttpAddress, settings: &LockSettings) -> Result<Self, LockError> {
         let client = Client::new(address, settings.terms.call_limit() / 3)?;
+        client.secret()?;
         let path = format!("/v1/kv/{}", encode(&address.key));
         Ok(Self { client, path, ttl_ms: settings.ttl.as_millis(), delay_ms: settings.delay.as_millis(), held: None })
     }

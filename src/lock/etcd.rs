@@ -52,9 +52,10 @@ impl EtcdEngine {
     /// A lock in this key.
     ///
     /// # Errors
-    /// A certificate cannot be read.
+    /// A certificate or the password cannot be read.
     pub fn new(address: &HttpAddress, settings: &LockSettings) -> Result<Self, LockError> {
         let client = Client::new(address, settings.terms.call_limit() / 2)?;
+        client.secret()?;
         let whole = settings.ttl.as_secs() + u64::from(settings.ttl.subsec_nanos() > 0);
         // What etcd itself adds until it looks is a part of the delay.
         let lease_seconds = whole + settings.delay.as_secs().saturating_sub(1);

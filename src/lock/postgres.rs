@@ -61,7 +61,7 @@ impl PostgresEngine {
     /// A lock in this row; nothing is connected yet.
     ///
     /// # Errors
-    /// The URL is none.
+    /// The URL is none, or a file of a password or of certificates cannot be used.
     pub fn new(address: &PostgresAddress, settings: &LockSettings) -> Result<Self, LockError> {
         let lease = settings.ttl + settings.delay;
         let engine = Self {
@@ -71,7 +71,10 @@ impl PostgresEngine {
             client: None,
             token: None,
         };
-        engine.parse_url()?;
+        engine.config()?;
+        if engine.address.ca_file.is_some() {
+            engine.tls()?;
+        }
         Ok(engine)
     }
 

@@ -12,8 +12,8 @@ use crate::scene::Scene;
 /// once are told by the kernel, not by the clock; when it was is the time of a file.
 const INSIDE: &str = r#"exec 9>>"$SCENE/inside"
 flock -n 9 || { echo "TWO $RUNNER_LOCK_TOKEN" >>"$SCENE/log"; exit 99; }
-echo "enter $RUNNER_LOCK_TOKEN $PPID $$" >>"$SCENE/log"
 : >"$SCENE/at.$RUNNER_LOCK_TOKEN"
+echo "enter $RUNNER_LOCK_TOKEN $PPID $$" >>"$SCENE/log"
 "$@"
 echo "leave $RUNNER_LOCK_TOKEN" >>"$SCENE/log""#;
 

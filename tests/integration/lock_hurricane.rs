@@ -133,7 +133,8 @@ struct Storm {
     contenders: Vec<Contender>,
 }
 
-/// Tells when a process has ended: a moment after the end itself, so that what comes next may seem to have come before it.
+/// Tells when a process has ended: a moment after the end itself, while times of files are up to a tick of the kernel too early.
+/// So what comes next at once may seem to have come some milliseconds before.
 fn end_of(pid: u32) -> Receiver<SystemTime> {
     let (sender, end) = mpsc::channel();
     let pidfd = pidfd_open(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), PidfdFlags::empty()).unwrap();

@@ -77,6 +77,8 @@ mod lock_hurricane;
 #[cfg(all(feature = "schedule", feature = "store", feature = "net", feature = "postgres"))]
 mod lock_named;
 #[cfg(all(feature = "net", feature = "postgres"))]
+mod lock_secure;
+#[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_storm;
 mod loops;
 #[cfg(all(feature = "schedule", feature = "store"))]
