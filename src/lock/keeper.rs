@@ -176,7 +176,7 @@ impl Core {
         // Whoever gets it after hours of waiting has had it since then, not since it began to ask.
         self.owner.time = wall.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let answer = self.engine.acquire(&Bid { owner: &self.owner, over, wall_ms });
-        let next = |rest| Phase::Contending { at: now() + pause_before_next(tries, rest), tries: tries.saturating_add(1) };
+        let next = |rest| Phase::Contending { at: now() + pause_before_next(self.terms, tries, rest), tries: tries.saturating_add(1) };
         match answer {
             Ok(Attempt::Won { token, previous }) => self.won(begun, token, previous, now),
             Ok(Attempt::Busy(holder)) => {

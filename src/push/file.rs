@@ -77,6 +77,17 @@ fn failed(path: &Path, error: io::Error) -> PushError {
 mod tests {
     use super::*;
 
+    /// Nobody is waited for who would write into it.
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("runner.prom");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        let why = change(&pipe, |_| panic!("it was read")).unwrap_err().to_string();
+        assert!(why.contains("no regular file"), "{why}");
+        assert_eq!(crate::push::target::sign_of_life(&pipe, "main"), None);
+    }
+
     #[test]
     fn it_is_readable_for_everybody_and_nothing_is_left_beside() {
         let dir = tempfile::tempdir().unwrap();
