@@ -3,13 +3,14 @@
 //!
 //! It goes to the server that is named, and nowhere else: no proxy of the environment, no redirect.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
 use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+
+use crate::plain::{self, LONGEST, LastLink};
 
 /// A file of certificates, of a key or of a secret that cannot be used.
 #[derive(Debug, Error)]
@@ -70,7 +71,7 @@ pub fn quote(text: &str) -> String {
 /// # Errors
 /// It cannot be read.
 pub fn secret(file: &Path) -> Result<String, BadFile> {
-    let text = fs::read_to_string(file).map_err(|error| BadFile { path: file.to_owned(), error })?;
+    let text = plain::read_text(file, LastLink::Followed, LONGEST).map_err(|error| BadFile { path: file.to_owned(), error })?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
@@ -88,7 +89,7 @@ fn private_key(file: &Path) -> Result<PrivateKey<'static>, BadFile> {
 }
 
 fn pem_items(file: &Path) -> Result<Vec<PemItem<'static>>, BadFile> {
-    let bytes = fs::read(file).map_err(|error| BadFile { path: file.to_owned(), error })?;
+    let bytes = plain::read(file, LastLink::Followed, LONGEST).map_err(|error| BadFile { path: file.to_owned(), error })?;
     parse_pem(&bytes).collect::<Result<_, _>>().map_err(|_| without(file, "certificates or a key"))
 }
 
@@ -98,6 +99,8 @@ fn without(file: &Path, what: &str) -> BadFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const KEY: &str =
@@ -134,6 +137,11 @@ mod tests {
         let file = dir.path().join("token");
         fs::write(&file, " a b \r\n").unwrap();
         assert_eq!(secret(&file).unwrap(), " a b ");
+        // Nobody is waited for who would write into it.
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        assert!(secret(&pipe).unwrap_err().to_string().ends_with("it is no regular file"));
+        assert!(why(Certificates { ca_file: Some(&pipe), identity: None }).ends_with("it is no regular file"));
     }
 
     #[test]

@@ -28,6 +28,19 @@ pub enum LastLink {
     Refused,
 }
 
+/// The longest file of a secret, of certificates or of a record that is read, in bytes.
+pub const LONGEST: u64 = 1024 * 1024;
+
+/// The bytes of a file, of which no more than `most` are read.
+///
+/// # Errors
+/// It cannot be read, or is no regular file.
+pub fn read(path: &Path, end: LastLink, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(OpenOptions::new().read(true), path, end)?.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// The text of a file, of which no more than `most` bytes are read.
 ///
 /// # Errors
@@ -53,10 +66,11 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), rustix::fs::Mode::RWXU).unwrap();
         assert_eq!(read_text(&path("file"), LastLink::Refused, 3).unwrap(), "tex");
         assert_eq!(read_text(&path("link"), LastLink::Followed, 9).unwrap(), "text");
+        assert_eq!(read(&path("link"), LastLink::Followed, 2).unwrap(), b"te");
         assert!(read_text(&path("link"), LastLink::Refused, 9).is_err());
         for end in [LastLink::Followed, LastLink::Refused] {
             assert!(read_text(&path("pipe"), end, 9).unwrap_err().to_string().contains("no regular file"));
-            assert!(read_text(Path::new("/dev/null"), end, 9).is_err());
+            assert!(read_text(Path::new("/dev/null"), end, 9).is_err() && read(&path("pipe"), end, 9).is_err());
         }
     }
 }

@@ -81,6 +81,8 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("task", "trust", "whoever lists a directory sees what trust asks of each file"),
     ("lock", "trust", "a lock that others can write is none"),
     ("lock", "plain", "what stands beside a lock may have been exchanged"),
+    ("client", "plain", "a secret is read while somebody waits for its answer"),
+    ("push", "plain", "what stands in the place of a file may be something else"),
     ("http", "plain", "a token is read while everybody waits"),
     ("store", "plain", "what stands in the state may have been exchanged"),
     ("mark", "plain", "a mark may have been exchanged"),

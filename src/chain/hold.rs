@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::World;
 use super::run::Run;
-use crate::clock::{BootTime, Clock, Moment, Seconds};
+use crate::clock::{BootTime, Moment, Seconds};
 use crate::environment::variable;
 use crate::event::{Event, Reader, RunRef};
 use crate::lock::address::LockSettings;
@@ -60,9 +60,8 @@ impl Hold {
     }
 
     /// Begins to ask for it for a run.
-    pub fn contend(&mut self, run: &RunRef, clock: &dyn Clock) {
-        let time = clock.wall().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        self.lock.contend(run.id.as_str(), &time, BootTime::now());
+    pub fn contend(&mut self, run: &RunRef) {
+        self.lock.contend(run.id.as_str(), BootTime::now());
     }
 
     /// The next run begins under the lock that was kept. `false` when it may not.

@@ -90,7 +90,7 @@ enum After {
 impl Locks {
     /// Asks for the lock of a chain, for a run of it. A chain has one run at a time.
     pub fn ask(&mut self, plan: LockPlan, run: RunRef, world: &World<'_>) {
-        let Some(at) = self.all.iter().position(|entry| entry.chain == run.chain) else { return self.open(plan, run, world) };
+        let Some(at) = self.all.iter().position(|entry| entry.chain == run.chain) else { return self.open(plan, run) };
         let entry = &mut self.all[at];
         match &mut entry.stage {
             Stage::Kept => {
@@ -115,10 +115,10 @@ impl Locks {
         }
     }
 
-    fn open(&mut self, plan: LockPlan, run: RunRef, world: &World<'_>) {
+    fn open(&mut self, plan: LockPlan, run: RunRef) {
         match Hold::open(&plan.settings) {
             Ok(mut hold) => {
-                hold.contend(&run, world.clock);
+                hold.contend(&run);
                 let chain = run.chain.clone();
                 self.all.push(ChainLock { chain, plan, hold: RefCell::new(hold), stage: Stage::Asking { run, waits: None } });
             }
@@ -209,7 +209,7 @@ impl Locks {
                 After::Next(next) => {
                     self.all.swap_remove(at);
                     let (plan, run) = *next;
-                    self.open(plan, run, &driver.world);
+                    self.open(plan, run);
                 }
             }
         }

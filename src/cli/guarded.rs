@@ -113,7 +113,7 @@ impl Guarded {
         if hold.lock().is_held() {
             let_go(&mut hold, driver);
         }
-        hold.contend(run, driver.world.clock);
+        hold.contend(run);
         loop {
             for event in hold.hear() {
                 match event {

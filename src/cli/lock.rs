@@ -197,8 +197,7 @@ impl Guarded<'_> {
     }
 
     fn acquire(&mut self) -> Waited {
-        let time = self.clock.wall().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        self.lock.contend(self.run_id.as_str(), &time, BootTime::now());
+        self.lock.contend(self.run_id.as_str(), BootTime::now());
         loop {
             for event in self.lock.hear(BootTime::now()) {
                 match event {

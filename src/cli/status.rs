@@ -147,7 +147,8 @@ fn age(settings: &Settings, question: &Question, most: Duration) -> Result<Exit,
     let now = status.time.at;
     let most = SignedDuration::try_from(most).unwrap_or(SignedDuration::MAX);
     let age_of = |chain: &Chain| chain.last_success.map(|last| last.at.duration_until(now));
-    let is_fresh = |chain: &Chain| age_of(chain).is_some_and(|age| age < most);
+    // One that is dated far ahead is from a clock that was wrong: nobody knows its age, and it must not count until then.
+    let is_fresh = |chain: &Chain| age_of(chain).is_some_and(|age| age.abs() < most);
     let chains: Vec<&Chain> = status.chains.iter().filter(asked).collect();
     let fresh = !chains.is_empty() && chains.iter().all(|chain| is_fresh(chain));
     if settings.json {
@@ -160,6 +161,9 @@ fn age(settings: &Settings, question: &Question, most: Duration) -> Result<Exit,
         let mut text = String::new();
         for chain in chains.iter().filter(|chain| !is_fresh(chain)) {
             let said = match (chain.last_success, age_of(chain)) {
+                (Some(last), Some(age)) if age.is_negative() => {
+                    format!("its last success is dated {} ahead of the clock ({last})", table::about(age.abs()))
+                }
                 (Some(last), Some(age)) => format!("its last success is {} old ({last})", table::about(age)),
                 _ => "no success of it is known".to_owned(),
             };
@@ -178,10 +182,17 @@ fn add_signs_of_life(settings: &Settings, status: &mut Status) -> Result<(), Fai
     let Some(file) = settings.load()?.push.file else { return Ok(()) };
     let zone = local_zone();
     for chain in &mut status.chains {
-        let sign = sign_of_life(&file, &chain.name).filter(|at| chain.last_success.is_none_or(|last| last.at < *at));
+        let now = status.time.at;
+        let is_news = |at: &Timestamp| chain.last_success.is_none_or(|last| last.at < *at || is_ahead(last.at, now));
+        let sign = sign_of_life(&file, &chain.name).filter(is_news);
         chain.last_success = sign.map(|at| Date::new(at, &zone)).or(chain.last_success);
     }
     Ok(())
+}
+
+/// Whether a date is from a clock that was wrong, then or now. Those of machines that share a database differ by less.
+fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
+    now.duration_until(at) > SignedDuration::from_secs(60)
 }
 
 // ---- what is known ---------------------------------------------------------------------------------
@@ -288,7 +299,10 @@ impl Look<'_> {
     fn chain(&self, reading: &mut Reading) -> Result<Chain, Failure> {
         let name = &self.settings.name;
         let mut records = reading.of_chain(name, RUNS)?;
-        let success = |records: &[RunRecord]| records.iter().find(|run| run.outcome.as_deref() == Some("done")).and_then(|run| run.ended);
+        let success = |records: &[RunRecord]| {
+            let all = || records.iter().filter(|run| run.outcome.as_deref() == Some("done")).filter_map(|run| run.ended);
+            all().find(|ended| !is_ahead(*ended, self.now)).or_else(|| all().next())
+        };
         let mut last_success = success(&records);
         if last_success.is_none() && records.len() >= RUNS as usize {
             last_success = success(&reading.of_chain(name, u32::MAX)?);

@@ -114,16 +114,22 @@ impl Look {
         self.wrong.extend(self.check.check(path));
     }
 
-    fn program(&mut self, command: &CommandLine) {
+    /// The program of a command, and the first file that its words name with a `/`: what an interpreter executes (`sh
+    /// ./hook`). Of those behind it nobody knows; what a hook reads is its own affair, as it is with a task.
+    fn command(&mut self, command: &CommandLine) {
         if let Some(path) = find_program(command.program().as_ref(), self.search.as_deref()) {
             self.path(&path);
+        }
+        let mut named = command.words().iter().skip(1).filter(|word| word.contains('/')).map(Path::new);
+        if let Some(file) = named.find(|word| word.is_file()) {
+            self.path(file);
         }
     }
 
     /// The files of the configuration, and the hooks.
     fn beside_tasks(&mut self, config: &Config, chain: &ChainSettings) {
         config.files().iter().for_each(|file| self.path(file));
-        chain.task_hook.iter().chain(&chain.chain_hook).for_each(|hook| self.program(hook));
+        chain.task_hook.iter().chain(&chain.chain_hook).for_each(|hook| self.command(hook));
     }
 
     fn tasks(&mut self, setup: &Setup) {
@@ -136,6 +142,6 @@ impl Look {
         setup.halt.iter().for_each(|halt| self.path(&halt.path));
         let mut interpreters: Vec<&CommandLine> = setup.tasks.iter().filter_map(|task| task.settings.interpreter.as_ref()).collect();
         interpreters.dedup();
-        interpreters.into_iter().for_each(|interpreter| self.program(interpreter));
+        interpreters.into_iter().for_each(|interpreter| self.command(interpreter));
     }
 }

@@ -5,6 +5,8 @@
 //! key from others for `lock_delay` more. The session is bound to no health check: a node that is thought ill for a moment
 //! would lose the lock before its TTL is over.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -19,6 +21,9 @@ use crate::config::url::encode;
 
 /// How often the counter is tried again that somebody else was faster with.
 const RACES: usize = 5;
+
+/// How soon a key is asked for again that is kept back for its lock-delay: nobody says how much of that is left.
+const SOON: Duration = Duration::from_millis(100);
 
 /// The engine of `consul://`.
 #[derive(Debug)]
@@ -49,9 +54,10 @@ impl ConsulEngine {
     /// A lock in this key.
     ///
     /// # Errors
-    /// A certificate cannot be read.
+    /// A certificate or the token cannot be read.
     pub fn new(address: &HttpAddress, settings: &LockSettings) -> Result<Self, LockError> {
         let client = Client::new(address, settings.terms.call_limit() / 3)?;
+        client.secret()?;
         let path = format!("/v1/kv/{}", encode(&address.key));
         Ok(Self { client, path, ttl_ms: settings.ttl.as_millis(), delay_ms: settings.delay.as_millis(), held: None })
     }
@@ -167,7 +173,8 @@ impl Engine for ConsulEngine {
                 answer?;
                 let now = self.see()?;
                 // Free, and not to be had: the lock-delay after a holder that did not let go.
-                return Ok(Attempt::Busy(Holder { owner: now.owner, token: now.token, rest: None }));
+                let rest = now.session.is_none().then_some(SOON);
+                return Ok(Attempt::Busy(Holder { owner: now.owner, token: now.token, rest }));
             }
         }
         self.held = Some(Held { session: session.clone(), token: None });

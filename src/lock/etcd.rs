@@ -4,6 +4,8 @@
 //! Every change is one transaction that compares what was seen with what is there. etcd counts leases in whole seconds
 //! and looks about twice a second which of them are over.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -38,10 +40,15 @@ struct Held {
     token: Token,
 }
 
+/// How soon it is asked again for a lease of which etcd says that nothing is left: it looks about twice a second.
+const SOON: Duration = Duration::from_millis(100);
+
 /// What is there.
 struct Seen {
     /// The revision of KEY, 0 when it is not there.
     revision: u64,
+    /// The lease that KEY is bound to.
+    lease: Option<u64>,
     /// That of KEY.owner.
     record_revision: u64,
     token: Option<Token>,
@@ -52,9 +59,10 @@ impl EtcdEngine {
     /// A lock in this key.
     ///
     /// # Errors
-    /// A certificate cannot be read.
+    /// A certificate or the password cannot be read.
     pub fn new(address: &HttpAddress, settings: &LockSettings) -> Result<Self, LockError> {
         let client = Client::new(address, settings.terms.call_limit() / 2)?;
+        client.secret()?;
         let whole = settings.ttl.as_secs() + u64::from(settings.ttl.subsec_nanos() > 0);
         // What etcd itself adds until it looks is a part of the delay.
         let lease_seconds = whole + settings.delay.as_secs().saturating_sub(1);
@@ -109,7 +117,14 @@ impl EtcdEngine {
         let revision = |at| number(&kv(at)["mod_revision"]).unwrap_or(0);
         let text = kv(1)["value"].as_str().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
         let (token, owner) = from_record(&String::from_utf8_lossy(&text));
-        Ok(Seen { revision: revision(0), record_revision: revision(1), token, owner })
+        let lease = number(&kv(0)["lease"]);
+        Ok(Seen { revision: revision(0), lease, record_revision: revision(1), token, owner })
+    }
+
+    /// How long the lease lasts if nobody renews it. etcd tells whole seconds, and a negative number when it is over.
+    fn rest(&mut self, lease: u64) -> Option<Duration> {
+        let answer = self.good("/v3/lease/timetolive", &json!({ "ID": lease.to_string() })).ok()?;
+        Some(number(&answer["TTL"]).map_or(SOON, |seconds| Duration::from_secs(seconds).max(SOON)))
     }
 
     fn grant(&mut self) -> Result<u64, LockError> {
@@ -172,7 +187,8 @@ impl Engine for EtcdEngine {
             self.revoke(lease)?;
             seen = self.see()?;
         }
-        Ok(Attempt::Busy(Holder { owner: seen.owner, token: seen.token, rest: None }))
+        let rest = seen.lease.and_then(|lease| self.rest(lease));
+        Ok(Attempt::Busy(Holder { owner: seen.owner, token: seen.token, rest }))
     }
 
     fn renew(&mut self, owner: &Owner) -> Result<Renewal, LockError> {

@@ -98,16 +98,16 @@ impl Evict {
 
     /// Looks, and ends who is found.
     pub fn advance(&mut self, now: BootTime) -> Progress {
-        let members = find(&self.owner);
-        if members.is_empty() {
+        let found = Found::by(&self.owner, self.after_guard);
+        if found.members.is_empty() {
             // A guard that stands still keeps nobody for ever.
-            let waits = self.after_guard && now < self.kill_at + UNKILLABLE_AFTER && is_guarded(&self.owner);
+            let waits = found.guard && now < self.kill_at + UNKILLABLE_AFTER;
             return if waits { Progress::Going } else { Progress::Gone };
         }
         if now >= self.kill_at + UNKILLABLE_AFTER {
-            return Progress::Stuck(members.iter().map(|(pid, _)| pid.as_raw_pid()).collect());
+            return Progress::Stuck(found.members.iter().map(|(pid, _)| pid.as_raw_pid()).collect());
         }
-        for (pid, start_time) in members {
+        for (pid, start_time) in found.members {
             if now >= self.kill_at {
                 send(pid, start_time, &[Signal::KILL]);
             } else if self.told.insert((pid, start_time)) {
@@ -132,33 +132,45 @@ fn send(pid: Pid, start_time: u64, signals: &[Signal]) {
     }
 }
 
-/// All other processes that live.
-fn living() -> impl Iterator<Item = (Pid, Stat)> {
-    let ourselves = rustix::process::getpid();
-    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw);
-    pids.filter(move |pid| *pid != ourselves).filter_map(|pid| Some((pid, Stat::of(pid).filter(|stat| stat.alive())?)))
+/// What of a holder still lives.
+#[derive(Default)]
+struct Found {
+    /// What ran under its lock: each with its start time.
+    members: Vec<(Pid, u64)>,
+    /// A guard of it.
+    guard: bool,
 }
 
-/// Whether a guard of this holder still lives.
-fn is_guarded(owner: &Owner) -> bool {
-    let wanted = guard_of(owner.pid, owner.start_time);
-    let says = |pid: Pid| fs::read(format!("/proc/{}/environ", pid.as_raw_pid())).is_ok_and(|text| is_variable(&text, &wanted));
-    living().any(|(pid, _)| says(pid))
+impl Found {
+    /// Looks once at all other processes that live. None of what we look for is older than the holder: of the rest, which on a
+    /// busy machine are nearly all, no environment is read.
+    fn by(owner: &Owner, with_guard: bool) -> Self {
+        let mut found = Self::default();
+        let has_members = !owner.groups.is_empty() || owner.whole_run;
+        if !has_members && !with_guard {
+            return found;
+        }
+        let (ourselves, guard) = (rustix::process::getpid(), guard_of(owner.pid, owner.start_time));
+        let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw);
+        for pid in pids.filter(|pid| *pid != ourselves) {
+            let Some(stat) = Stat::of(pid).filter(|stat| stat.alive() && stat.start_time >= owner.start_time) else { continue };
+            let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_pid())).ok();
+            if has_members && belongs(owner, stat, environment.as_deref()) {
+                found.members.push((pid, stat.start_time));
+            }
+            found.guard |= with_guard && environment.is_some_and(|text| is_variable(&text, &guard));
+        }
+        found
+    }
 }
 
 fn is_variable(environment: &[u8], wanted: &str) -> bool {
     environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
 }
 
-fn find(owner: &Owner) -> Vec<(Pid, u64)> {
-    if owner.groups.is_empty() && !owner.whole_run {
-        return Vec::new();
-    }
-    living().filter(|(pid, stat)| belongs(owner, *pid, *stat)).map(|(pid, stat)| (pid, stat.start_time)).collect()
-}
-
-fn belongs(owner: &Owner, pid: Pid, stat: Stat) -> bool {
+/// Whether a process is one that ran under the owner's lock; its environment may be hidden from us.
+fn belongs(owner: &Owner, stat: Stat, environment: Option<&[u8]>) -> bool {
     let group = owner.groups.iter().find(|group| group.pid == stat.group);
     let leader = group.and_then(|group| Pid::from_raw(group.pid)).and_then(Stat::of);
     if let (Some(group), Some(leader)) = (group, leader)
@@ -166,8 +178,7 @@ fn belongs(owner: &Owner, pid: Pid, stat: Stat) -> bool {
     {
         return true;
     }
-    let Ok(environment) = fs::read(format!("/proc/{}/environ", pid.as_raw_pid())) else { return false };
-    carries(owner, &environment, group.is_some())
+    environment.is_some_and(|environment| carries(owner, environment, group.is_some()))
 }
 
 /// Whether a process that was started with this environment is the owner's.
@@ -205,13 +216,13 @@ mod tests {
 
     #[test]
     fn whoever_comes_next_waits_for_the_guard_of_the_dead_and_not_for_ever() {
-        let dead = Owner { pid: 7, start_time: u64::MAX, ..Owner::default() };
+        let dead = Owner { pid: 7, start_time: 1, ..Owner::default() };
         assert!(is_variable(b"A=b\0LOCK_GUARD_OF=7:9\0", &guard_of(7, 9)) && !is_variable(b"LOCK_GUARD_OF=7:91\0", &guard_of(7, 9)));
         let now = BootTime::now();
         assert_eq!(Evict::after_guard(dead.clone(), Duration::ZERO, now).advance(now), Progress::Gone, "there is none");
         let mut command = std::process::Command::new("sleep");
         #[expect(clippy::disallowed_methods, reason = "a test that plays a guard")]
-        let mut guard = command.arg("1000").env(GUARD_OF, "7:18446744073709551615").spawn().unwrap();
+        let mut guard = command.arg("1000").env(GUARD_OF, "7:1").spawn().unwrap();
         let mut evict = Evict::after_guard(dead.clone(), Duration::ZERO, now);
         assert_eq!((evict.advance(now), Evict::new(dead, Duration::ZERO, now).advance(now)), (Progress::Going, Progress::Gone));
         assert_eq!(evict.advance(now + UNKILLABLE_AFTER), Progress::Gone);

@@ -40,6 +40,8 @@ pub enum Report {
         begun: BootTime,
         /// Its token.
         token: Token,
+        /// The date of that, as it stands in the record.
+        since: String,
     },
     /// Somebody else has it.
     Busy(Holder),
@@ -169,9 +171,12 @@ impl Core {
 
     fn bid(&mut self, over: Option<Token>, tries: u32, now: &impl Fn() -> BootTime) {
         let begun = now();
-        let wall_ms = u64::try_from(self.clock.wall().as_millisecond()).unwrap_or(0);
+        let wall = self.clock.wall();
+        let wall_ms = u64::try_from(wall.as_millisecond()).unwrap_or(0);
+        // Whoever gets it after hours of waiting has had it since then, not since it began to ask.
+        self.owner.time = wall.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let answer = self.engine.acquire(&Bid { owner: &self.owner, over, wall_ms });
-        let next = |rest| Phase::Contending { at: now() + pause_before_next(tries, rest), tries: tries.saturating_add(1) };
+        let next = |rest| Phase::Contending { at: now() + pause_before_next(self.terms, tries, rest), tries: tries.saturating_add(1) };
         match answer {
             Ok(Attempt::Won { token, previous }) => self.won(begun, token, previous, now),
             Ok(Attempt::Busy(holder)) => {
@@ -209,7 +214,7 @@ impl Core {
         let left = previous.filter(|owner| owner.place.is_same(&here()));
         let clearing = left.map(|owner| (begun, Evict::after_guard(owner, self.terms.kill_after(), now()), token, begun));
         if clearing.is_none() {
-            self.pending.push(Report::Won { begun, token });
+            self.pending.push(Report::Won { begun, token, since: self.owner.time.clone() });
         }
         self.phase = Phase::Holding { renew_at, clearing };
         self.clear_held(now);
@@ -247,7 +252,7 @@ impl Core {
                 // The record of the dead holder is replaced by ours only now.
                 let recorded = self.engine.renew(&self.owner);
                 match recorded {
-                    Ok(Renewal::Held) => self.pending.push(Report::Won { begun, token }),
+                    Ok(Renewal::Held) => self.pending.push(Report::Won { begun, token, since: self.owner.time.clone() }),
                     Ok(Renewal::Gone) => self.phase = Phase::Contending { at: now(), tries: 0 },
                     Err(error) => {
                         let _ = self.engine.release();

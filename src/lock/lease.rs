@@ -396,11 +396,11 @@ impl Lease {
     }
 }
 
-/// How long to wait before the lock is asked for again: soon at first, then once a second, and at the moment at which
-/// the holder's lease is over if that is known and sooner.
-pub fn pause_before_next(tries: u32, rest: Option<Duration>) -> Duration {
-    const LONGEST: Duration = Duration::from_secs(1);
-    let pause = Duration::from_millis(25).saturating_mul(1 << tries.min(6)).min(LONGEST);
+/// How long to wait before the lock is asked for again: soon at first, then once a second or, where leases are short, a
+/// thirtieth of one, and at the moment at which the holder's lease is over if that is known and sooner.
+pub fn pause_before_next(terms: Terms, tries: u32, rest: Option<Duration>) -> Duration {
+    let longest = terms.retry_every().min(Duration::from_secs(1));
+    let pause = Duration::from_millis(25).saturating_mul(1 << tries.min(6)).min(longest);
     rest.map_or(pause, |rest| rest.clamp(Duration::from_millis(1), pause))
 }
 

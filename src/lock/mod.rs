@@ -275,11 +275,10 @@ impl Lock {
         })
     }
 
-    /// Begins to ask for it, for the run of this id; `time` is now, as RFC 3339.
-    pub fn contend(&mut self, run_id: &str, time: &str, now: BootTime) {
+    /// Begins to ask for it, for the run of this id.
+    pub fn contend(&mut self, run_id: &str, now: BootTime) {
         (self.holder, self.trouble, self.token) = (None, None, None);
         run_id.clone_into(&mut self.owner.run_id);
-        time.clone_into(&mut self.owner.time);
         self.lease.step(Input::Contend { until: self.wait.map(|wait| now + wait) }, now);
         self.order(Order::Contend(self.owner.clone()), now);
         self.set_timer();
@@ -316,8 +315,9 @@ impl Lock {
     fn take(&mut self, report: Report, now: BootTime, events: &mut Vec<LockEvent>) {
         let mut news = None;
         let (input, why) = match report {
-            Report::Won { begun, token } => {
+            Report::Won { begun, token, since } => {
                 self.token = Some(token);
+                self.owner.time = since;
                 (Input::Acquired { begun }, String::new())
             }
             Report::Busy(holder) => {

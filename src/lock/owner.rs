@@ -74,7 +74,9 @@ impl Owner {
 
 impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "pid {} on {} since {}, run {}", self.pid, self.place.host, self.time, self.run_id)
+        write!(f, "pid {} on {} since {}, ", self.pid, self.place.host, self.time)?;
+        // The id of a command under `runner lock` marks its processes; no run of a chain has it.
+        if self.whole_run { f.write_str("by runner lock") } else { write!(f, "run {}", self.run_id) }
     }
 }
 
@@ -89,7 +91,8 @@ mod tests {
         let owner = Owner::from_json(FIRST).unwrap();
         assert_eq!(owner.to_json(), FIRST);
         assert_eq!((owner.groups[0].task.as_str(), owner.place.host.as_str(), owner.whole_run), ("t", "a", true));
-        assert_eq!(owner.to_string(), "pid 7 on a since 2026-11-21T07:00:00Z, run r");
+        assert_eq!(owner.to_string(), "pid 7 on a since 2026-11-21T07:00:00Z, by runner lock");
+        assert_eq!(Owner { whole_run: false, ..owner }.to_string(), "pid 7 on a since 2026-11-21T07:00:00Z, run r");
         assert_eq!(Owner::from_json(r#"{"host":"h","new":1}"#).unwrap().place.host, "h");
         assert_eq!(Owner::from_json("junk"), None);
     }

@@ -4,6 +4,7 @@
 //! Where the server does not answer, the keepalives and the user time-out of TCP end the wait, not a clock of ours: the
 //! loop beside us has its own timer.
 
+use std::path::Path;
 use std::time::Duration;
 
 use postgres::config::SslMode;
@@ -16,6 +17,7 @@ use super::address::{LockSettings, PostgresAddress, TlsMode};
 use super::lease::Token;
 use super::owner::Owner;
 use super::{Attempt, Bid, Engine, Holder, LockError, Renewal};
+use crate::plain::{self, LONGEST, LastLink};
 
 /// `token` grows and never goes back; `owner` is empty after the lock was let go.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS runner_lock (
@@ -59,7 +61,7 @@ impl PostgresEngine {
     /// A lock in this row; nothing is connected yet.
     ///
     /// # Errors
-    /// The URL is none.
+    /// The URL is none, or a file of a password or of certificates cannot be used.
     pub fn new(address: &PostgresAddress, settings: &LockSettings) -> Result<Self, LockError> {
         let lease = settings.ttl + settings.delay;
         let engine = Self {
@@ -69,7 +71,10 @@ impl PostgresEngine {
             client: None,
             token: None,
         };
-        engine.parse_url()?;
+        engine.config()?;
+        if engine.address.ca_file.is_some() {
+            engine.tls()?;
+        }
         Ok(engine)
     }
 
@@ -99,7 +104,7 @@ impl PostgresEngine {
         if let Some(file) = &self.address.password_file {
             config.password(read_secret(file)?);
         } else if let Some(file) = self.address.passfile.as_ref().filter(|_| config.get_password().is_none()) {
-            let text = std::fs::read_to_string(file).map_err(|error| LockError::File { path: file.clone(), error })?;
+            let text = read_text(file)?;
             if let Some(password) = find_password(&text, &config) {
                 config.password(password);
             }
@@ -129,8 +134,8 @@ impl PostgresEngine {
         match &self.address.ca_file {
             Some(file) => {
                 let wrong = || LockError::File { path: file.clone(), error: std::io::Error::other("expected certificates in PEM") };
-                let certificates = CertificateDer::pem_file_iter(file).map_err(|_| wrong())?;
-                for certificate in certificates {
+                let bytes = plain::read(file, LastLink::Followed, LONGEST).map_err(unreadable(file))?;
+                for certificate in CertificateDer::pem_slice_iter(&bytes) {
                     roots.add(certificate.map_err(|_| wrong())?).map_err(|_| wrong())?;
                 }
             }
@@ -180,9 +185,17 @@ fn explain(error: &postgres::Error) -> String {
     text
 }
 
-fn read_secret(file: &std::path::Path) -> Result<String, LockError> {
-    let text = std::fs::read_to_string(file).map_err(|error| LockError::File { path: file.to_owned(), error })?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+fn read_secret(file: &Path) -> Result<String, LockError> {
+    Ok(read_text(file)?.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn read_text(file: &Path) -> Result<String, LockError> {
+    plain::read_text(file, LastLink::Followed, LONGEST).map_err(unreadable(file))
+}
+
+fn unreadable(file: &Path) -> impl FnOnce(std::io::Error) -> LockError + use<> {
+    let path = file.to_owned();
+    move |error| LockError::File { path, error }
 }
 
 /// The first line of a password file that fits (PostgreSQL documentation, "The Password File").

@@ -1,11 +1,12 @@
 //! Writes a file so that whoever reads it sees the old one or the new one. Touches only that file and its directory.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::PushError;
+use crate::plain::{self, LastLink};
 
 /// Longer than this is no file of ours, in bytes.
 const LONGEST: u64 = 16 * 1024 * 1024;
@@ -27,11 +28,9 @@ pub fn change(path: &Path, change: impl FnOnce(&str) -> Option<String>) -> Resul
         // Released when the descriptor is closed. A lock file would stand between the files that node exporter reads.
         let dir = File::open(parent(path))?;
         dir.lock()?;
-        let mut text = String::new();
-        match File::open(path) {
-            Ok(file) => file.take(LONGEST).read_to_string(&mut text)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(error),
+        let text = match plain::read_text(path, LastLink::Followed, LONGEST) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text?,
         };
         let text = change(&text).ok_or_else(|| io::Error::other("it was not written by runner; take it away or name another file"))?;
         write(path, &text)?;
@@ -77,6 +76,17 @@ fn failed(path: &Path, error: io::Error) -> PushError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Nobody is waited for who would write into it.
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("runner.prom");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        let why = change(&pipe, |_| panic!("it was read")).unwrap_err().to_string();
+        assert!(why.contains("no regular file"), "{why}");
+        assert_eq!(crate::push::target::sign_of_life(&pipe, "main"), None);
+    }
 
     #[test]
     fn it_is_readable_for_everybody_and_nothing_is_left_beside() {

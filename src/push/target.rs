@@ -11,6 +11,7 @@ use super::{PushError, file};
 #[cfg(feature = "net")]
 use crate::config::endpoint::{Endpoint, Influx};
 use crate::config::push::{CHAIN_WORD, PushSettings};
+use crate::plain::{self, LONGEST, LastLink};
 
 /// Somebody who is told.
 pub enum Target {
@@ -111,6 +112,6 @@ fn file_of(path: &Path, chain: &str) -> PathBuf {
 /// When a run of a chain last ended well, as the liveness file at `path` has it. A file that all chains share tells only of
 /// the last one.
 pub fn sign_of_life(path: &Path, chain: &str) -> Option<Timestamp> {
-    let record = Liveness::read(&std::fs::read_to_string(file_of(path, chain)).ok()?)?;
+    let record = Liveness::read(&plain::read_text(&file_of(path, chain), LastLink::Followed, LONGEST).ok()?)?;
     Timestamp::from_second(record.timestamp).ok().filter(|_| record.chain.is_none_or(|of| of == chain))
 }

@@ -57,7 +57,11 @@ struct Question {
 
 impl Consul {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::serve_on(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// The same for those who reach this listener.
+    pub(crate) fn serve_on(listener: TcpListener) -> Self {
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
@@ -73,6 +77,16 @@ impl Consul {
     /// Sets its clock forward.
     pub(crate) fn advance(&self, time: Duration) {
         self.state.lock().unwrap().ahead += time;
+    }
+
+    /// Answers nobody as long as the value lives.
+    pub(crate) fn freeze(&self) -> impl Drop + '_ {
+        self.state.lock().unwrap()
+    }
+
+    /// Grows with everything that is written.
+    pub(crate) fn index(&self) -> u64 {
+        self.state.lock().unwrap().index
     }
 
     /// From now on every question needs this token.

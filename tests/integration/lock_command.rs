@@ -9,9 +9,10 @@ use crate::running::{Running, until};
 use crate::scene::Scene;
 
 /// A script that is inside: it holds `inside` while it runs, says so in the log, and does the rest of its words. Two at
-/// once are told by the kernel, not by the clock.
+/// once are told by the kernel, not by the clock; when it was is the time of a file.
 const INSIDE: &str = r#"exec 9>>"$SCENE/inside"
 flock -n 9 || { echo "TWO $RUNNER_LOCK_TOKEN" >>"$SCENE/log"; exit 99; }
+: >"$SCENE/at.$RUNNER_LOCK_TOKEN"
 echo "enter $RUNNER_LOCK_TOKEN $PPID $$" >>"$SCENE/log"
 "$@"
 echo "leave $RUNNER_LOCK_TOKEN" >>"$SCENE/log""#;
@@ -76,7 +77,7 @@ fn a_second_one_is_refused_and_told_who_has_it() {
     let mut first = stay_inside(&scene, &[], "k");
     first.wait_for("the first is inside", |_| entered(&scene).len() == 1);
     let second = scene.run(&["lock", "k", "--", "./inside.sh"]).exits(75);
-    second.says(&format!("state/locks/k is held by pid {} on ", first.pid())).says(" since 20").says(", run ");
+    second.says(&format!("state/locks/k is held by pid {} on ", first.pid())).says(" since 20").says(", by runner lock");
     let json = scene.run(&["--json", "lock", "k", "--", "./inside.sh"]).exits(75).json();
     assert_eq!(json["error"]["code"], 75);
     scene.run(&["lock", "another", "--", "true"]).exits(0);

@@ -12,11 +12,11 @@ use crate::running::{Running, until};
 use crate::scene::{Scene, is_root_or_skipped, runner_binary, skipped, spawn, succeeds};
 use rustix::process::Signal;
 
-/// Where the store is, for both machines.
-const STORE: &str = "10.9.0.1";
+/// Where the store is, for all machines.
+pub(crate) const STORE: &str = "10.9.0.1";
 
 /// A network namespace, which ends with this value.
-struct Host {
+pub(crate) struct Host {
     process: Child,
 }
 
@@ -31,8 +31,13 @@ impl Host {
         Self { process }
     }
 
+    /// The process whose namespaces these are.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The command that runs another one there.
-    fn enter(&self) -> Vec<String> {
+    pub(crate) fn enter(&self) -> Vec<String> {
         ["nsenter", "--target", &self.process.id().to_string(), "--net", "--uts"].map(str::to_owned).to_vec()
     }
 
@@ -52,15 +57,15 @@ impl Drop for Host {
     }
 }
 
-/// Two machines, and the store that both reach.
-struct Net {
-    store: Host,
-    machines: [Host; 2],
+/// Some machines, and the store that all of them reach.
+pub(crate) struct Net {
+    pub(crate) store: Host,
+    pub(crate) machines: Vec<Host>,
 }
 
 impl Net {
     /// `None`, and told, where that cannot be.
-    fn new() -> Option<Self> {
+    pub(crate) fn new(names: &[&str]) -> Option<Self> {
         if !is_root_or_skipped() {
             return None;
         }
@@ -69,7 +74,7 @@ impl Net {
             skipped("no network namespace can be made here");
             return None;
         }
-        let net = Self { store: Host::new("store"), machines: [Host::new("left"), Host::new("right")] };
+        let net = Self { store: Host::new("store"), machines: names.iter().map(|name| Host::new(name)).collect() };
         net.store.ip(&format!("address add {STORE}/32 dev lo"));
         for (number, machine) in net.machines.iter().enumerate() {
             net.store.ip(&format!("link add cable{number} type veth peer name eth0 netns {}", machine.process.id()));
@@ -83,13 +88,38 @@ impl Net {
     }
 
     /// Pulls the cable of a machine, or plugs it in again.
-    fn plug(&self, machine: usize, plugged: bool) {
+    pub(crate) fn plug(&self, machine: usize, plugged: bool) {
         self.store.ip(&format!("link set cable{machine} {}", if plugged { "up" } else { "down" }));
     }
 
     /// What the store answers to a machine vanishes, or does not any more. What it is asked still arrives.
     fn answer(&self, machine: usize, answered: bool) {
         self.store.ip(&format!("route {} blackhole 10.{machine}.0.2/32", if answered { "del" } else { "add" }));
+    }
+
+    /// Its store is etcd.
+    pub(crate) fn etcd(&self) -> Option<Server> {
+        let enter = self.machines[0].enter();
+        // From one of the machines: nobody else can reach it.
+        let ready = |port: u16| {
+            let key = format!("etcd://{STORE}:{port}/ready");
+            let mut command = Command::new(&enter[0]);
+            succeeds(command.args(&enter[1..]).arg(runner_binary()).args(["-q", "lock", &key, "--", "true"]).stderr(Stdio::null()))
+        };
+        let server = start_etcd_under(&self.store.enter(), STORE, ready);
+        if server.is_none() {
+            skipped("etcd is not installed");
+        }
+        server
+    }
+
+    /// Its store is PostgreSQL.
+    pub(crate) fn postgres(&self) -> Option<Server> {
+        let server = start_postgres_under(&self.store.enter(), STORE);
+        if server.is_none() {
+            skipped("PostgreSQL is not installed");
+        }
+        server
     }
 
     /// A daemon on a machine, whose chain is inside for long.
@@ -136,22 +166,14 @@ fn cut(net: &Net, lock: &str, cut: impl Fn(usize, bool)) {
 
 #[test]
 fn a_machine_whose_cable_is_pulled_loses_its_lock_in_etcd() {
-    let Some(net) = Net::new() else { return };
-    let enter = net.machines[1].enter();
-    // From one of the machines: nobody else can reach it.
-    let ready = |port: u16| {
-        let key = format!("etcd://{STORE}:{port}/ready");
-        let mut command = Command::new(&enter[0]);
-        succeeds(command.args(&enter[1..]).arg(runner_binary()).args(["-q", "lock", &key, "--", "true"]).stderr(Stdio::null()))
-    };
-    let Some(server) = start_etcd_under(&net.store.enter(), STORE, ready) else { return skipped("etcd is not installed") };
+    let Some(net) = Net::new(&["left", "right"]) else { return };
+    let Some(server) = net.etcd() else { return };
     cut(&net, &format!("etcd://{STORE}:{}/k", server.port), |machine, plugged| net.plug(machine, plugged));
 }
 
 #[test]
 fn a_machine_that_gets_no_answers_loses_its_lock_in_postgresql() {
-    let Some(net) = Net::new() else { return };
-    let server: Option<Server> = start_postgres_under(&net.store.enter(), STORE);
-    let Some(server) = server else { return skipped("PostgreSQL is not installed") };
+    let Some(net) = Net::new(&["left", "right"]) else { return };
+    let Some(server) = net.postgres() else { return };
     cut(&net, &format!("postgresql://postgres@{STORE}:{}/postgres?key=k", server.port), |machine, answered| net.answer(machine, answered));
 }

@@ -10,8 +10,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::lock_command::send;
 use crate::running::pause_briefly;
 use crate::scene::{skipped, spawn};
 
@@ -54,6 +56,22 @@ impl Server {
     /// The server's own process.
     pub(crate) fn pid(&self) -> i32 {
         fs::read_to_string(self.directory.path().join("pid")).unwrap().trim().parse().unwrap()
+    }
+
+    /// Stops it with all its processes, or lets it go on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        let pid = self.pid();
+        // The first one starts the others: stopped before them, it goes on after them.
+        let children = || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let mut all = vec![pid];
+        if frozen {
+            send(pid, signal);
+        }
+        all.extend(children().split_whitespace().map(|pid| pid.parse::<i32>().unwrap()));
+        for pid in all.into_iter().rev().filter_map(Pid::from_raw) {
+            let _ = kill_process(pid, signal);
+        }
     }
 
     #[track_caller]
@@ -179,11 +197,40 @@ pub(crate) fn start_etcd() -> Option<Server> {
 
 /// One that is started by this command and listens on this address, and is `ready` when that says so of its port.
 pub(crate) fn start_etcd_under(under: &[String], host: &str, ready: impl Fn(u16) -> bool) -> Option<Server> {
+    start_etcd_as(under, ("http", host), &[], ready)
+}
+
+/// One that speaks TLS only, with `server.crt` of this directory, and to those only who show a certificate of `ca.crt`.
+pub(crate) fn start_etcd_over_tls(dir: &Path, ready: impl Fn(u16) -> bool) -> Option<Server> {
+    let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let (own, key, root) = (file("server.crt"), file("server.key"), file("ca.crt"));
+    let more = ["--cert-file", &own, "--key-file", &key, "--trusted-ca-file", &root, "--client-cert-auth"];
+    start_etcd_as(&[], ("https", "127.0.0.1"), &more, ready)
+}
+
+/// One in which `root` has this password, and nobody else may do anything.
+pub(crate) fn etcd_that_asks(password: &str) -> Option<Server> {
+    let server = start_etcd()?;
+    let post = |path: &str, body: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        write!(stream, "POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(" 200 "), "{path}: {answer}");
+    };
+    post("/v3/auth/user/add", &format!(r#"{{"name": "root", "password": "{password}"}}"#));
+    post("/v3/auth/role/add", r#"{"name": "root"}"#);
+    post("/v3/auth/user/grant", r#"{"user": "root", "role": "root"}"#);
+    post("/v3/auth/enable", "{}");
+    Some(server)
+}
+
+fn start_etcd_as(under: &[String], (scheme, host): (&str, &str), more: &[&str], ready: impl Fn(u16) -> bool) -> Option<Server> {
     if !["/usr/bin/etcd", "/usr/local/bin/etcd"].iter().any(|file| Path::new(file).exists()) {
         return None;
     }
     let (directory, port) = (open_directory("runner-etcd-"), free_port());
-    let (clients, peers) = (format!("http://{host}:{port}"), format!("http://127.0.0.1:{}", free_port()));
+    let (clients, peers) = (format!("{scheme}://{host}:{port}"), format!("http://127.0.0.1:{}", free_port()));
     let cluster = format!("t={peers}");
     let data = directory.path().join("data").to_str().unwrap().to_owned();
     let words = [
@@ -191,6 +238,7 @@ pub(crate) fn start_etcd_under(under: &[String], host: &str, ready: impl Fn(u16)
         &["--data-dir", &data],
         &["--listen-client-urls", &clients, "--advertise-client-urls", &clients],
         &["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers, "--initial-cluster", &cluster],
+        more,
     ]
     .concat();
     let words: Vec<String> = under.iter().cloned().chain(words.iter().map(|word| (*word).to_owned())).collect();

@@ -1,8 +1,7 @@
 //! Locks in real stores while holders are killed, frozen and thawed and servers stop: never two inside at once, tokens
 //! grow, whoever loses the lock ends its command in time.
 //!
-//! The storms are short here. The long ones are run by hand, 200 rounds for each store:
-//! `cargo test --test integration lock_storm -- --ignored`; `STORM_ROUNDS` sets another number.
+//! The storms are short here; `lock_hurricane.rs` has the long ones, which are run by hand.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -19,11 +18,11 @@ use crate::scene::{Scene, skipped, succeeds};
 /// The shortest lease there is.
 const SHORT: [&str; 6] = ["--kill-after", "0", "--ttl", "6", "--delay", "0"];
 
-fn postgres_key(server: &Server, key: &str) -> String {
+pub(crate) fn postgres_key(server: &Server, key: &str) -> String {
     format!("postgresql://postgres@127.0.0.1:{}/postgres?key={key}", server.port)
 }
 
-fn etcd_key(server: &Server, key: &str) -> String {
+pub(crate) fn etcd_key(server: &Server, key: &str) -> String {
     format!("etcd://127.0.0.1:{}/{key}", server.port)
 }
 
@@ -41,21 +40,19 @@ enum Blow {
 }
 
 /// In each round somebody is inside, others wait, and the one inside is hit.
-fn storm(key: &str, blows: impl Iterator<Item = Blow>) -> Vec<Duration> {
+fn storm(key: &str, blows: impl Iterator<Item = Blow>) {
     const CONTENDERS: usize = 3;
     let scene = lock_scene();
     // Consul takes no session shorter than 10 s.
     let ttl = if key.starts_with("consul") { "10" } else { "6" };
     let options = ["--kill-after", "0", "--ttl", ttl, "--delay", "0", "--wait", "infinity"];
     let mut contenders: Vec<Running> = (0..CONTENDERS).map(|_| stay_inside(&scene, &options, key)).collect();
-    let mut times = Vec::new();
     for (number, blow) in blows.enumerate() {
         contenders[0].wait_for("somebody is inside", |_| entered(&scene).len() > number);
         let (_, holder, command) = entered(&scene)[number];
         let at = contenders.iter().position(|running| running.pid() == u32::try_from(holder).unwrap()).unwrap();
         let hit = contenders.swap_remove(at);
         contenders.push(stay_inside(&scene, &options, key));
-        let begun = Instant::now();
         match blow {
             Blow::Term => send(holder, Signal::TERM),
             Blow::Kill => send(holder, Signal::KILL),
@@ -63,7 +60,6 @@ fn storm(key: &str, blows: impl Iterator<Item = Blow>) -> Vec<Duration> {
             Blow::Freeze => send(holder, Signal::STOP),
         }
         until("the next is inside", || entered(&scene).len() > number + 1);
-        times.push(begun.elapsed());
         assert!(!is_alive(command), "{blow:?}: its command goes on");
         if blow == Blow::Freeze {
             send(holder, Signal::CONT);
@@ -86,7 +82,6 @@ fn storm(key: &str, blows: impl Iterator<Item = Blow>) -> Vec<Duration> {
     }
     let tokens: Vec<u64> = entered(&scene).iter().map(|entry| entry.0).collect();
     assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
-    times
 }
 
 /// Every blow but the one that takes a whole lease.
@@ -237,55 +232,4 @@ fn elsewhere_a_killed_holder_is_followed_when_its_lease_is_over() {
 fn elsewhere_a_frozen_holder_is_followed_when_its_lease_is_over() {
     let Some(server) = etcd() else { return };
     elsewhere(Signal::STOP, &etcd_key(server, "elsewhere-2"));
-}
-
-// ---- by hand -----------------------------------------------------------------------------------
-
-/// All blows, a whole lease of freezing in every tenth round.
-fn long_storm(name: &str, key: &str) {
-    let rounds = std::env::var("STORM_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
-    let freezes = key.contains("://");
-    let blows: Vec<Blow> =
-        quick(rounds).enumerate().map(|(number, blow)| if freezes && number % 10 == 9 { Blow::Freeze } else { blow }).collect();
-    let times = storm(key, blows.iter().copied());
-    for wanted in [Blow::Term, Blow::Kill, Blow::Command, Blow::Freeze] {
-        let same = blows.iter().zip(&times).filter(|(blow, _)| **blow == wanted);
-        let mut of_kind: Vec<Duration> = same.map(|(_, time)| *time).collect();
-        of_kind.sort();
-        if let (Some(least), Some(most)) = (of_kind.first(), of_kind.last()) {
-            let median = of_kind[of_kind.len() / 2];
-            tell(&format!("{name}: {wanted:?}, {} rounds: next inside after {least:?} to {most:?}, median {median:?}\n", of_kind.len()));
-        }
-    }
-}
-
-fn tell(line: &str) {
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-}
-
-#[test]
-#[ignore = "takes minutes; run by hand"]
-fn a_long_storm_over_a_file() {
-    long_storm("file", "k");
-}
-
-#[test]
-#[ignore = "takes minutes; run by hand"]
-fn a_long_storm_over_postgresql() {
-    let Some(server) = postgres() else { return };
-    long_storm("postgresql", &postgres_key(server, "long"));
-}
-
-#[test]
-#[ignore = "takes minutes; run by hand"]
-fn a_long_storm_over_etcd() {
-    let Some(server) = etcd() else { return };
-    long_storm("etcd", &etcd_key(server, "long"));
-}
-
-#[test]
-#[ignore = "takes minutes; run by hand"]
-fn a_long_storm_over_the_double_of_consul() {
-    let consul = Consul::start();
-    long_storm("consul, a double", &format!("consul://127.0.0.1:{}/long", consul.port));
 }

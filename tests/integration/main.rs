@@ -65,13 +65,19 @@ mod ini_reference;
 mod killed;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_chain;
+#[cfg(all(feature = "schedule", feature = "store", feature = "net", feature = "postgres"))]
+mod lock_clock;
 mod lock_command;
 #[cfg(all(feature = "schedule", feature = "store", feature = "net", feature = "postgres"))]
 mod lock_cut;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_engines;
 #[cfg(all(feature = "schedule", feature = "store", feature = "net", feature = "postgres"))]
+mod lock_hurricane;
+#[cfg(all(feature = "schedule", feature = "store", feature = "net", feature = "postgres"))]
 mod lock_named;
+#[cfg(all(feature = "net", feature = "postgres"))]
+mod lock_secure;
 #[cfg(all(feature = "net", feature = "postgres"))]
 mod lock_storm;
 mod loops;

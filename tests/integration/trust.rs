@@ -90,6 +90,29 @@ fn what_a_group_can_write_is_refused_unless_it_is_that_of_root(#[case] path: &st
     assert_refused(&scene.owner(path, 0, OTHER).mode(path, mode), path.rsplit('/').next().unwrap());
 }
 
+/// Whoever names a shell executes what the shell is given.
+#[rstest]
+#[case("task_hook = sh -e bin/hook.sh")]
+#[case("chain_hook = /bin/sh ./bin/hook.sh tasks.d/1-a.sh")]
+#[case("interpreter = env A=b sh bin/hook.sh")]
+fn the_file_that_an_interpreter_is_given_counts(#[case] key: &str) {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = Scene::new().script("bin/hook.sh", "exit 0").tasks(["1-a.sh"]).config(&format!("[runner]\n{key}\nmax_tries = 1\n"));
+    scene.run(&[]).exits(0);
+    std::fs::write(scene.path("log"), "").unwrap();
+    let scene = scene.mode("bin/hook.sh", 0o777);
+    scene.run(&[]).exits(78).logged([]).says("bin/hook.sh can be written by everybody");
+    // What else it may read is not ours to judge.
+    scene
+        .file("data", "")
+        .mode("data", 0o777)
+        .mode("bin/hook.sh", 0o755)
+        .run(&["-s", "runner.chain_hook=/bin/sh ./bin/hook.sh ./data"])
+        .exits(0);
+}
+
 #[test]
 fn the_target_of_a_link_counts() {
     if !is_root_or_skipped() {

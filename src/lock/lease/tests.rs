@@ -141,9 +141,14 @@ fn tokens_grow_whatever_the_clock_says() {
 #[test]
 fn asking_again_slows_down_but_not_past_the_end_of_the_lease() {
     let millis = Duration::from_millis;
-    assert_eq!(pause_before_next(0, None), millis(25));
-    assert_eq!(pause_before_next(50, None), millis(1000));
-    assert_eq!(pause_before_next(50, Some(millis(3))), millis(3));
-    assert_eq!(pause_before_next(0, Some(millis(500))), millis(25));
-    assert_eq!(pause_before_next(0, Some(millis(0))), millis(1));
+    let (file, long) = (Terms::endless(Duration::ZERO), Terms::new(Duration::from_secs(60), Duration::ZERO).unwrap());
+    for terms in [file, long] {
+        assert_eq!(pause_before_next(terms, 0, None), millis(25));
+        assert_eq!(pause_before_next(terms, 50, None), millis(1000));
+        assert_eq!(pause_before_next(terms, 50, Some(millis(3))), millis(3));
+        assert_eq!(pause_before_next(terms, 0, Some(millis(500))), millis(25));
+        assert_eq!(pause_before_next(terms, 0, Some(millis(0))), millis(1));
+    }
+    let short = Terms::new(Duration::from_secs(6), Duration::ZERO).unwrap();
+    assert_eq!(pause_before_next(short, 50, Some(millis(5000))), millis(200));
 }
