@@ -279,6 +279,11 @@ impl Statements for Inside<'_> {
         done.map(|rows| rows as u64).map_err(|error| fault(&error))
     }
 
+    /// A statement that answers with what it has written keeps a copy of each page that it changes, to be taken back alone.
+    fn add(&mut self, sql: &str, values: &[Cell]) -> Result<i64, EngineError> {
+        self.run(sql, values).map(|_| self.0.last_insert_rowid())
+    }
+
     fn rows(&mut self, sql: &str, values: &[Cell]) -> Result<Vec<Row>, EngineError> {
         let asked = || -> rusqlite::Result<Vec<Row>> {
             let mut statement = self.0.prepare_cached(sql)?;
