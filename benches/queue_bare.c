@@ -1,11 +1,15 @@
 /* What a queue costs at least: jobs taken from the table one by one, each a process of its own, each commit synced.
- * cc -O2 queue_bare.c -lsqlite3; a.out FILE WORKERS PROGRAM. */
+ * cc -O2 queue_bare.c -lsqlite3; a.out FILE WORKERS PROGRAM works until there is nothing to do; a.out FILE SOCKET PROGRAM
+ * ARGUMENT begins anew whenever the socket is rung, until it is killed. */
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,7 +28,7 @@ static void must(int code, sqlite3 *database) {
     }
 }
 
-static void work(const char *file, char *program) {
+static void work(const char *file, char *program, char *argument, int bell) {
     sqlite3 *database;
     sqlite3_stmt *take, *end;
     must(sqlite3_open(file, &database), database);
@@ -43,8 +47,12 @@ static void work(const char *file, char *program) {
         if (id != 0) must(sqlite3_step(take), database);
         sqlite3_reset(take);
         must(sqlite3_exec(database, "COMMIT", NULL, NULL, NULL), database);
-        if (id == 0) break;
-        char *arguments[] = {program, NULL};
+        if (id == 0) {
+            char rings[64];
+            if (bell < 0 || recv(bell, rings, sizeof rings, 0) < 0) break;
+            continue;
+        }
+        char *arguments[] = {program, argument, NULL};
         pid_t pid;
         int status;
         if (posix_spawn(&pid, program, NULL, NULL, arguments, environ) != 0) exit(1);
@@ -58,11 +66,24 @@ static void work(const char *file, char *program) {
     sqlite3_close(database);
 }
 
+static int listen_at(const char *name) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int bell = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (bell < 0 || strlen(name) >= sizeof address.sun_path) exit(64);
+    strcpy(address.sun_path, name);
+    if (bind(bell, (struct sockaddr *)&address, sizeof address) != 0) exit(64);
+    return bell;
+}
+
 int main(int count, char **words) {
+    if (count == 5) {
+        work(words[1], words[3], words[4], listen_at(words[2]));
+        return 1;
+    }
     if (count != 4) return 64;
     for (int worker = atoi(words[2]); worker > 0; worker--) {
         if (fork() == 0) {
-            work(words[1], words[3]);
+            work(words[1], words[3], NULL, -1);
             _exit(0);
         }
     }

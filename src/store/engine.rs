@@ -55,6 +55,15 @@ pub trait Statements {
     fn tell_workers(&mut self, _word: &str) -> Result<(), EngineError> {
         Ok(())
     }
+
+    /// Adds one row to a table whose rows are numbered; its number.
+    ///
+    /// # Errors
+    /// As for [`Statements::rows`].
+    fn add(&mut self, sql: &str, values: &[Cell]) -> Result<i64, EngineError> {
+        let rows = self.rows(&format!("{sql} RETURNING id"), values)?;
+        Ok(rows.into_iter().next().map_or(0, |row| Columns::of(row).int()))
+    }
 }
 
 /// What is done in one transaction. It may be called again from the start when another one was in the way.
@@ -84,6 +93,12 @@ pub trait Engine: Send {
     /// It could not be asked.
     fn clock(&mut self, ours: Timestamp) -> Result<Timestamp, StoreError> {
         Ok(ours)
+    }
+
+    /// Statements each of which is a transaction of its own, where that saves journeys to a server. None while there is no
+    /// connection. Whoever is told of a failure does not know whether it was done.
+    fn alone(&mut self) -> Option<&mut dyn Statements> {
+        None
     }
 
     /// Whether what was opened is not what has its name any more; it is not to be used then.

@@ -412,7 +412,19 @@ impl<E: Engine> Store for E {
         if idle && let Some(turned) = read(self, "look for jobs", |on| turn::look(on, turn))? {
             return Ok(turned);
         }
-        let mut again = turn.again;
+        let (mut again, mut rest) = (turn.again, None);
+        if turn::is_plain(turn)
+            && let Some(on) = self.alone()
+        {
+            match turn::at_once(on, turn) {
+                Ok(Some(turned)) => return Ok(turned),
+                Ok(None) => rest = Some(Turn { finishes: Vec::new(), plenty: false, ..turn.clone() }),
+                // Nobody knows what of it was done: it is looked for, with the care that is taken there.
+                Err(_) => {}
+            }
+            again = true;
+        }
+        let turn = rest.as_ref().unwrap_or(turn);
         write(self, "take jobs", |on| turn::turn(on, turn, std::mem::replace(&mut again, true)))
     }
 

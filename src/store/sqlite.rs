@@ -28,8 +28,12 @@ const BUSY_WAIT: Duration = Duration::from_millis(2);
 const APPLICATION_ID: i64 = 0x72_75_6e_72;
 /// A journal of so many bytes is carried over into the file by the last who closes it: some thirty jobs, added one by one.
 const LONG_JOURNAL: u64 = 512 * 1024;
-/// A journal of so many pages of 4 KiB is carried over into the file when a transaction ends: it never grows much longer.
+/// A journal of so many pages is carried over into the file when a transaction ends: it never grows much longer.
 const JOURNAL_PAGES: i64 = 256;
+/// Where the disk is small it is carried over sooner, but not with every other transaction.
+const LEAST_JOURNAL_PAGES: i64 = 16;
+/// How many bytes a page has.
+const PAGE: u64 = 4096;
 /// How many statements are kept ready.
 const STATEMENTS: usize = 128;
 
@@ -145,11 +149,22 @@ impl Sqlite {
             return Err(EngineError::new(EngineFault::Rejected, format!("it stays in the journal mode {mode}")));
         }
         let set = |key, value: i64| self.connection.pragma_update(None, key, value).map_err(|error| fault(&error));
-        set("wal_autocheckpoint", JOURNAL_PAGES)?;
+        set("wal_autocheckpoint", self.journal_pages())?;
         self.connection.pragma_update(None, "synchronous", "FULL").map_err(|error| fault(&error))
     }
 
-    /// Carries the journal over into the file and makes it empty: it may be larger than all that is in the file.
+    /// How long the journal may grow on this disk.
+    fn journal_pages(&self) -> i64 {
+        let journal = fs::metadata(beside(&self.path, "-wal")).map_or(0, |journal| journal.len());
+        match rustix::fs::statvfs(&self.path) {
+            // Some that are not on this machine say nothing of their size.
+            Ok(disk) if disk.f_blocks > 0 => pages_for(disk.f_bavail.saturating_mul(disk.f_frsize).saturating_add(journal)),
+            Ok(_) | Err(_) => JOURNAL_PAGES,
+        }
+    }
+
+    /// Carries the journal over into the file and makes it empty: it may be larger than all that is in the file. Each of its
+    /// pages that the file does not have yet needs room of its own meanwhile: see [`pages_for`].
     fn make_room(&mut self) -> bool {
         let busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
         busy.is_ok_and(|busy| busy == 0)
@@ -264,6 +279,11 @@ impl Statements for Inside<'_> {
         done.map(|rows| rows as u64).map_err(|error| fault(&error))
     }
 
+    /// A statement that answers with what it has written keeps a copy of each page that it changes, to be taken back alone.
+    fn add(&mut self, sql: &str, values: &[Cell]) -> Result<i64, EngineError> {
+        self.run(sql, values).map(|_| self.0.last_insert_rowid())
+    }
+
     fn rows(&mut self, sql: &str, values: &[Cell]) -> Result<Vec<Row>, EngineError> {
         let asked = || -> rusqlite::Result<Vec<Row>> {
             let mut statement = self.0.prepare_cached(sql)?;
@@ -287,6 +307,13 @@ impl ToSql for Cell {
             Self::Text(text) => ValueRef::Text(text.as_bytes()),
         }))
     }
+}
+
+/// How many pages the journal may have, with so many bytes of room for it and for the file to grow. Half of the room would do:
+/// a journal that is carried over may be nothing but pages that are new to the file. A quarter leaves something to a large
+/// transaction, and to whoever reads meanwhile and holds it up.
+fn pages_for(room: u64) -> i64 {
+    i64::try_from(room / PAGE / 4).unwrap_or(i64::MAX).clamp(LEAST_JOURNAL_PAGES, JOURNAL_PAGES)
 }
 
 fn cell(value: ValueRef<'_>) -> Cell {
@@ -409,4 +436,18 @@ fn fault(error: &rusqlite::Error) -> EngineError {
         Some(_) | None => Rejected,
     };
     EngineError::new(kind, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_is_a_quarter_of_what_room_there_is() {
+        for (room, pages) in
+            [(0, 16), (64 * PAGE, 16), (256 * PAGE, 64), (1 << 20, 64), (1 << 40, JOURNAL_PAGES), (u64::MAX, JOURNAL_PAGES)]
+        {
+            assert_eq!(pages_for(room), pages, "{room}");
+        }
+    }
 }

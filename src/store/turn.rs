@@ -165,22 +165,55 @@ fn claim_cells(turn: &Turn) -> [Cell; CLAIM_CELLS] {
 /// Takes what is due of the first priority in which anything waits, in one statement: with a server between us each is a
 /// journey. The order is that of [`walk`], and whatever it leaves is for that to find.
 fn take_first(on: &mut dyn Statements, want: &Want, turn: &Turn) -> Result<Vec<JobRecord>, EngineError> {
+    let sql = format!("WITH {}", first_taken(want, on.taking(), 1));
+    claimed(on, &sql, first_cells(want, turn))
+}
+
+/// Whether a turn is nothing but results, without repetitions, and as many jobs of one queue for the places that they leave.
+pub fn is_plain(turn: &Turn) -> bool {
+    let ends = turn.finishes.len();
+    let [want] = &turn.wants[..] else { return false };
+    let places = want.places.min(turn.places) as usize == ends && (1..=FINISHES).contains(&ends);
+    turn.plenty && !turn.renew && !turn.again && places && turn.finishes.iter().all(|finish| finish.repetition.is_none())
+}
+
+/// A plain turn in one statement, which needs no more of a transaction than it is itself. SQLite has no such statement.
+/// `None` when places are left: the results are written down, and what was taken is found as after a lost answer.
+pub fn at_once(on: &mut dyn Statements, turn: &Turn) -> Result<Option<Turned>, EngineError> {
+    let Some(want) = turn.wants.first() else { return Ok(None) };
+    let want = &Want { places: u32::try_from(turn.finishes.len()).unwrap_or(0), ..want.clone() };
+    let mut values: Vec<Cell> = turn.finishes.iter().flat_map(finish_cells).collect();
+    let taken = first_taken(want, on.taking(), values.len() + 1);
+    // What both touch are different rows: the ones run, the others wait.
+    let sql = format!("WITH ended AS ({}), {taken}", finished(turn.finishes.len()));
+    values.extend(first_cells(want, turn));
+    let jobs = claimed(on, &sql, values)?;
+    Ok((jobs.len() == turn.finishes.len()).then(|| Turned { jobs, ..Turned::default() }))
+}
+
+/// The statement behind the WITH of [`take_first`], with the values from `$from` on: see [`first_cells`].
+fn first_taken(want: &Want, taking: &str, from: usize) -> String {
     let direction = match want.order {
         PriorityOrder::Descending => "DESC",
         PriorityOrder::Ascending => "ASC",
     };
     // The number of places stands in the text: a planner that does not know it expects very many.
-    let sql = format!(
-        "WITH first AS MATERIALIZED (SELECT id AS chosen FROM jobs WHERE queue = $1 AND state = 'waiting' AND priority = \
-         (SELECT priority FROM jobs WHERE queue = $1 AND state = 'waiting' ORDER BY priority {direction} LIMIT 1) AND due <= $2 \
-         ORDER BY due, id LIMIT {}{}) {} FROM first WHERE id = chosen AND state = 'waiting' RETURNING {COLUMNS}",
+    format!(
+        "first AS MATERIALIZED (SELECT id AS chosen FROM jobs WHERE queue = ${from} AND state = 'waiting' AND priority = \
+         (SELECT priority FROM jobs WHERE queue = ${from} AND state = 'waiting' ORDER BY priority {direction} LIMIT 1) AND due <= ${now} \
+         ORDER BY due, id LIMIT {}{taking}) {} FROM first WHERE id = chosen AND state = 'waiting' RETURNING {COLUMNS}",
         want.places,
-        on.taking(),
-        claim(3)
-    );
-    let mut values = vec![text(&want.queue), turn.now.as_millisecond().into()];
-    values.extend(claim_cells(turn));
-    let mut jobs: Vec<JobRecord> = on.rows(&sql, &values)?.into_iter().map(record).collect();
+        claim(from + 2),
+        now = from + 1
+    )
+}
+
+fn first_cells(want: &Want, turn: &Turn) -> Vec<Cell> {
+    [text(&want.queue), turn.now.as_millisecond().into()].into_iter().chain(claim_cells(turn)).collect()
+}
+
+fn claimed(on: &mut dyn Statements, sql: &str, values: Vec<Cell>) -> Result<Vec<JobRecord>, EngineError> {
+    let mut jobs: Vec<JobRecord> = on.rows(sql, &values)?.into_iter().map(record).collect();
     jobs.sort_by_key(|job| (job.due, job.id));
     Ok(jobs)
 }
@@ -258,19 +291,23 @@ const FINISH_TYPES: [&str; 12] =
     ["BIGINT", "TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "TEXT", "TEXT", "BIGINT"];
 
 fn finish(on: &mut dyn Statements, finishes: &[Finish]) -> Result<Vec<i64>, EngineError> {
+    let values: Vec<Cell> = finishes.iter().flat_map(finish_cells).collect();
+    Ok(on.rows(&finished(finishes.len()), &values)?.into_iter().map(|row| Columns::of(row).int()).collect())
+}
+
+/// The statement that writes down so many ends, with the values from `$1` on.
+fn finished(count: usize) -> String {
     let typed = |row: usize| {
         let cell = |(column, kind): (usize, &&str)| format!("CAST(${} AS {kind})", row * FINISH_TYPES.len() + column + 1);
         format!("({})", FINISH_TYPES.iter().enumerate().map(cell).collect::<Vec<_>>().join(", "))
     };
-    let sql = format!(
+    format!(
         "UPDATE jobs SET state = column3, due = COALESCE(column4, due), attempts = attempts - column5, ended = column6, claim = NULL, \
          lease_until = NULL, cancel = 0, result = column7, exit_code = column8, signal = column9, message = column10, \
          last_error = COALESCE(column11, last_error) FROM (VALUES {}) AS finished \
          WHERE id = column1 AND claim = column2 AND state = 'running' AND (column12 IS NULL OR lease_until <= column12) RETURNING id",
-        (0..finishes.len()).map(typed).collect::<Vec<_>>().join(", ")
-    );
-    let values: Vec<Cell> = finishes.iter().flat_map(finish_cells).collect();
-    Ok(on.rows(&sql, &values)?.into_iter().map(|row| Columns::of(row).int()).collect())
+        (0..count).map(typed).collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn finish_cells(finish: &Finish) -> [Cell; FINISH_TYPES.len()] {

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
@@ -19,26 +19,53 @@ use crate::process::tree;
 #[derive(Debug)]
 pub struct Alarm {
     socket: UnixDatagram,
-    /// The name of the socket, which goes with it.
-    path: Option<PathBuf>,
+    /// Beside the file whose jobs it is for; a server has none.
+    beside: Option<Beside>,
+}
+
+/// What stands in the directory of the workers of a file.
+#[derive(Debug)]
+struct Beside {
+    file: PathBuf,
+    /// The name of the socket, which goes with it, and what has that name as long as nobody takes it away.
+    bound: Option<(PathBuf, Inode)>,
     /// By which others see that we live.
     sign: Option<Sign>,
 }
 
+/// Device and number.
+type Inode = (u64, u64);
+
 impl Alarm {
-    /// An alarm for the jobs of this database.
+    /// An alarm for the jobs of this database. Where there is no room for its name yet, it is deaf until it has one: see
+    /// [`Alarm::listen_again`].
     ///
     /// # Errors
-    /// No socket is to be had there: jobs are found all the same, a little later.
+    /// No socket is to be had: jobs are found all the same, a little later.
     pub fn new(place: &Place) -> io::Result<Self> {
         match place.url().map_err(io::Error::other)? {
-            DatabaseUrl::Sqlite(file) => Self::beside(&file),
+            DatabaseUrl::Sqlite(file) => Self::beside(file),
             DatabaseUrl::Postgres(url) => Self::of_server(&url, place),
         }
     }
 
-    fn beside(file: &Path) -> io::Result<Self> {
-        let dir = dir_of(file);
+    fn beside(file: PathBuf) -> io::Result<Self> {
+        let beside = Beside { file, bound: None, sign: None };
+        let mut alarm = Self { socket: UnixDatagram::unbound()?, beside: Some(beside) };
+        if let Err(error) = alarm.listen_again() {
+            log::info!("new jobs are not heard of at once, only looked for: {error}");
+        }
+        Ok(alarm)
+    }
+
+    /// Takes a name, if it has none or has lost it: its directory may have been deleted, and made anew by somebody else.
+    /// Tells whether it did; what rang meanwhile was not heard.
+    ///
+    /// # Errors
+    /// No name is to be had there: as before, jobs are found a little later.
+    pub fn listen_again(&mut self) -> io::Result<bool> {
+        let Some(beside) = self.beside.as_mut().filter(|beside| !beside.is_there()) else { return Ok(false) };
+        let dir = dir_of(&beside.file);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         // Containers that share the file may each have a process of our number.
         let namespace: String = tree::namespaces().chars().take_while(|c| *c != ' ').filter(char::is_ascii_digit).collect();
@@ -49,7 +76,10 @@ impl Alarm {
         let open = fs::File::open(&dir)?;
         let socket = UnixDatagram::bind(short(&open, &name))?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, path: Some(path), sign: Sign::new(&dir, &Owner::look_quickly("")) })
+        beside.bound = inode(&path).map(|inode| (path, inode));
+        beside.sign = beside.sign.take().filter(Sign::holds).or_else(|| Sign::new(&dir, &Owner::look_quickly("")));
+        self.socket = socket;
+        Ok(true)
     }
 
     #[cfg(feature = "postgres")]
@@ -59,7 +89,7 @@ impl Alarm {
         socket.set_nonblocking(true)?;
         ringer.set_nonblocking(true)?;
         super::postgres::listen(server, ringer)?;
-        Ok(Self { socket, path: None, sign: None })
+        Ok(Self { socket, beside: None })
     }
 
     #[cfg(not(feature = "postgres"))]
@@ -74,7 +104,7 @@ impl Alarm {
 
     /// Whether whoever shares the database sees by a sign that we live, and takes no job of ours.
     pub fn shows_life(&self) -> bool {
-        self.sign.as_ref().is_some_and(Sign::holds)
+        self.beside.as_ref().and_then(|beside| beside.sign.as_ref()).is_some_and(Sign::holds)
     }
 
     /// Silences it; tells for what it rang. A thousand rings are one.
@@ -90,12 +120,23 @@ impl Alarm {
     }
 }
 
-impl Drop for Alarm {
+impl Beside {
+    /// Whether those who ring find the socket.
+    fn is_there(&self) -> bool {
+        self.bound.as_ref().is_some_and(|(path, ours)| inode(path) == Some(*ours))
+    }
+}
+
+impl Drop for Beside {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
+        if let Some((path, _)) = self.bound.as_ref().filter(|_| self.is_there()) {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+fn inode(path: &Path) -> Option<Inode> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Why it rang.
@@ -138,4 +179,48 @@ pub(super) fn dir_of(file: &Path) -> PathBuf {
     let mut name = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned()).into_os_string();
     name.push("-workers");
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileTypeExt;
+
+    use super::*;
+    use crate::store::Retention;
+    use crate::store::open::Secrets;
+
+    #[test]
+    fn an_alarm_whose_name_was_taken_away_takes_another() {
+        let home = tempfile::tempdir().unwrap();
+        let state = home.path().join("state");
+        let database = Some(DatabaseUrl::Sqlite(state.join("runner.db")));
+        let keep = Retention { runs: 1, age: std::time::Duration::ZERO };
+        let place = Place { state_dir: None, database, config_file: None, keep, secrets: Secrets::default() };
+        let jobs = Rang { jobs: true, cancel: false };
+        let mut alarm = Alarm::new(&place).unwrap();
+        ring(&place, false);
+        assert_eq!(alarm.silence(), jobs);
+        assert!(!alarm.listen_again().unwrap(), "it has its name");
+        fs::remove_dir_all(&state).unwrap();
+        ring(&place, false);
+        assert_eq!(alarm.silence(), Rang::default(), "nobody finds it");
+        assert!(alarm.listen_again().unwrap());
+        ring(&place, false);
+        assert_eq!(alarm.silence(), jobs);
+        assert!(!alarm.listen_again().unwrap());
+        let sockets =
+            || fs::read_dir(dir_of(&state.join("runner.db"))).unwrap().flatten().filter(|entry| entry.file_type().unwrap().is_socket());
+        assert_eq!(sockets().count(), 1);
+        drop(alarm);
+        assert_eq!(sockets().count(), 0, "its name goes with it");
+        // A place where there cannot be one yet.
+        fs::remove_dir_all(&state).unwrap();
+        fs::write(&state, "").unwrap();
+        let mut alarm = Alarm::new(&place).unwrap();
+        assert!(alarm.listen_again().is_err());
+        fs::remove_file(&state).unwrap();
+        assert!(alarm.listen_again().unwrap());
+        ring(&place, false);
+        assert_eq!(alarm.silence(), jobs);
+    }
 }

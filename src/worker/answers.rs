@@ -17,6 +17,7 @@ use crate::notify::inbox::Inbox;
 use crate::process::leftovers::Leftovers;
 use crate::queue::{Next, after_death};
 use crate::store::job::{Finish, JobRecord, Turned, Want};
+use crate::store::wake::Alarm;
 use crate::store::{Owner, StoreError};
 
 impl Worker {
@@ -108,6 +109,11 @@ impl Worker {
 
     fn around(&mut self, ahead: i64, running: Vec<Seen>, world: &World<'_>) {
         self.ahead = Some(SignedDuration::from_millis(ahead));
+        // The database is open again by now, if it was deleted with all that stood beside it.
+        if let Some(Ok(true)) = self.parts.alarm.as_mut().map(Alarm::listen_again) {
+            log::info!("new jobs are heard of at once again");
+            self.look = true;
+        }
         let (here, now) = (self.parts.state.owner().clone(), self.wall(world));
         let mut free = Vec::new();
         let suspects = std::mem::take(&mut self.suspects);

@@ -61,6 +61,7 @@ pub(crate) fn jobs_fulfil_the_contract(store: &mut dyn Store) {
     jobs_are_taken_in_order(store, "order", false);
     jobs_are_taken_in_order(store, "plenty", true);
     a_lost_answer_is_given_again(store);
+    a_busy_worker_ends_and_begins(store);
     results_and_repetitions_are_one(store);
     a_worker_that_has_lost_a_job_changes_nothing(store);
     equal_jobs(store);
@@ -151,6 +152,39 @@ fn a_lost_answer_is_given_again(store: &mut dyn Store) {
         assert_eq!(store.take_job(taken, &turn).unwrap().map(|job| job.id), Some(taken));
     }
     assert_eq!(store.take_job(taken, &turn_of(&me, "again", 1, 1)).unwrap(), None);
+}
+
+/// Results, and as many new jobs for the places that they leave: what a busy worker asks for, again and again.
+fn a_busy_worker_ends_and_begins(store: &mut dyn Store) {
+    let me = owner("busy");
+    let job = |priority| NewJob { priority, ..new_job("busy", "t") };
+    let added = store.enqueue(&[job(2), job(2), job(2), job(2), job(2), job(1), job(0)], at(0)).unwrap();
+    let busy = |ended: &[JobRecord], next: Next| {
+        let finishes: Vec<_> = ended.iter().map(|job| finish_of(job, next, 2)).collect();
+        Turn { plenty: true, wants: turn_of(&me, "busy", 4, 2).wants, finishes, ..turn_of(&me, "busy", 2, 2) }
+    };
+    let first = store.turn(&turn_of(&me, "busy", 2, 1)).unwrap();
+    let turn = busy(&first.jobs, Next::Done(false));
+    let second = store.turn(&turn).unwrap();
+    assert_eq!((ids(&second), second.next_due), (added[2..4].to_vec(), None), "no more than there are places in all");
+    assert!(first.jobs.iter().all(|job| store.job(job.id).unwrap().unwrap().state(at(2)) == JobState::Done));
+    assert_eq!(ids(&store.turn(&Turn { again: true, ..turn }).unwrap()), ids(&second), "the answer was lost");
+    // Of the first priority there is one left: the place beside it is for the next.
+    let third = store.turn(&busy(&second.jobs, Next::Failed)).unwrap();
+    assert_eq!(ids(&third), added[4..6]);
+    // One goes back in the same turn, and is taken again with the last one.
+    let fourth = store.turn(&busy(&third.jobs[1..], Next::Done(false))).unwrap();
+    assert_eq!(ids(&fourth), added[6..]);
+    let fifth = store.turn(&busy(&[third.jobs[0].clone(), fourth.jobs[0].clone()], Next::Back)).unwrap();
+    assert_eq!(ids(&fifth), [added[4], added[6]]);
+    assert!(fifth.jobs.iter().all(|job| job.attempts == 1));
+    let last = store.turn(&busy(&fifth.jobs, Next::Done(false))).unwrap();
+    assert_eq!((last.jobs.len(), last.next_due), (0, None));
+    assert!(added.iter().all(|id| matches!(state(store, *id, at(2)), JobState::Done | JobState::Failed)));
+    // Somebody else's by now: nothing is changed, and nothing is left free.
+    let more = store.enqueue(&[job(0)], at(0)).unwrap();
+    assert_eq!(ids(&store.turn(&busy(&first.jobs[..1], Next::Failed)).unwrap()), more);
+    assert_eq!(state(store, first.jobs[0].id, at(2)), JobState::Done);
 }
 
 fn results_and_repetitions_are_one(store: &mut dyn Store) {

@@ -106,6 +106,8 @@ mod push_servers;
 mod queue;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod queue_crash;
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+mod queue_disk;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod queue_moved;
 #[cfg(all(feature = "schedule", feature = "store"))]

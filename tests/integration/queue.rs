@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::scene::{Outcome, Running, Scene, spawn, until};
+use crate::scene::{Outcome, Running, STATE_DIR, Scene, spawn, until};
 
 /// A scene with a queue, whose workers look often.
 pub(crate) fn scene() -> Scene {
@@ -173,6 +173,80 @@ fn what_is_not_there_is_said_to_be_so() {
         .exits(64)
         .says("standard input, line 2, column 2: expected ident; expected a JSON object, such as {")
         .never_says("line 1");
+}
+
+#[test]
+fn a_task_hook_hears_of_each_attempt() {
+    let hook = "[runner]\ntask_hook = bin/hook.sh\nchain_hook = bin/hook.sh\n[queue:default]\n";
+    let scene = scene()
+        .config(&format!("{hook}max_attempts = 2\nretry_delay = 0\n"))
+        .hook_keeper("bin/hook.sh", "echo \"$RUNNER_HOOK $RUNNER_JOB_ID $RUNNER_TRY\" >>\"$SCENE/knew\"")
+        .task("7-fail.sh", "exit 1");
+    let id = enqueue(&scene, &["fail"])[0];
+    let calls = scene.run(&["work", "--drain"]).exits(0).hook_calls();
+    let told: Vec<_> = calls
+        .iter()
+        .map(|call| ["event", "task", "chain", "try_num", "max_retries", "result", "final"].map(|key| call[key].clone()))
+        .collect();
+    let call = |event: &str, attempt: i64, result: Value, last: Value| {
+        [event.into(), "7-fail.sh".into(), "queue:default".into(), attempt.into(), 2.into(), result, last]
+    };
+    let (none, failed) = (Value::Null, Value::from("RETRY"));
+    let expected = [
+        call("pre", 1, none.clone(), none.clone()),
+        call("post", 1, failed.clone(), none.clone()),
+        call("pre", 2, none.clone(), none),
+        call("post", 2, failed, true.into()),
+    ];
+    assert_eq!(told, expected, "a job has no chain_hook: it is one task");
+    let knew = fs::read_to_string(scene.path("knew")).unwrap();
+    assert_eq!(knew, format!("task {id} 1\ntask {id} 1\ntask {id} 2\ntask {id} 2\n"));
+}
+
+#[test]
+fn equal_jobs_have_one_key_or_one_task_with_the_same_arguments() {
+    let scene = scene().task("a.sh", "exit 0");
+    let add = |args: &[&str]| enqueue(&scene, &[&["--in", "1h"], args].concat())[0];
+    assert_eq!([add(&["a.sh", "x"]), add(&["a.sh", "x"])], [1, 2], "nobody asked for it");
+    assert_eq!(add(&["--existing", "keep", "a.sh", "x"]), 3, "those without a key have nothing in common");
+    assert_eq!([add(&["--existing", "keep", "a.sh", "x"]), add(&["--existing", "keep", "a.sh", "y"])], [3, 4]);
+    assert_eq!(add(&["--existing", "reschedule", "--priority", "7", "a.sh", "x"]), 3);
+    assert_eq!(job(&scene, 3)["priority"], 7);
+    assert_eq!(add(&["--existing", "replace", "a.sh", "x"]), 5);
+    assert_eq!(state(&scene, 3), "cancelled");
+    assert_eq!(add(&["--existing", "add", "a.sh", "x"]), 6);
+    assert_eq!([add(&["--key", "k", "a.sh"]), add(&["--key", "k", "a.sh", "z"]), add(&["--key", "l", "a.sh"])], [7, 7, 8]);
+    scene.run(&["enqueue", "--existing", "drop", "a.sh"]).exits(64);
+}
+
+#[test]
+fn without_a_state_nothing_is_added_and_a_worker_waits_for_one() {
+    let scene = scene().task("a.sh", "exit 0").file(STATE_DIR, "in the way");
+    for words in [&["enqueue", "a.sh"][..], &["queue", "cancel", "1"], &["queue", "prune"]] {
+        scene.run(words).exits(74).says("runner.db");
+    }
+    let mut worker = work(&scene, &["--sleep", "0.1"]);
+    worker.wait_for_message("it is tried again until it works", "");
+    fs::remove_file(scene.path(STATE_DIR)).unwrap();
+    let id = enqueue(&scene, &["a.sh"])[0];
+    until("it is done", || state(&scene, id) == "done");
+    worker.signal(Signal::TERM);
+    worker.finish().exits(0).says("heard of at once again");
+}
+
+#[test]
+fn a_job_takes_the_task_that_is_there_when_it_runs_in_the_order_of_its_queue() {
+    let scene = scene().config("jobs = 1\n[queue:nice]\ntask_dir = tasks.d\npriority_order = asc\njobs = 1\n");
+    for queue in ["default", "nice"] {
+        for (priority, name) in [("0", "middle"), ("-5", "low"), ("7", "high"), ("0", "later")] {
+            enqueue(&scene, &["-Q", queue, "--priority", priority, "late.sh", name]);
+        }
+    }
+    let scene = scene.script("tasks.d/late.sh", "echo \"$1\" >>\"$SCENE/$RUNNER_CHAIN\"");
+    scene.run(&["work", "--drain"]).exits(0);
+    let order = |queue: &str| fs::read_to_string(scene.path(queue)).unwrap();
+    assert_eq!(order("queue:default"), "high\nmiddle\nlater\nlow\n");
+    assert_eq!(order("queue:nice"), "low\nmiddle\nlater\nhigh\n");
 }
 
 #[test]

@@ -1,15 +1,14 @@
-//! A database that is moved away, deleted or replaced while somebody works, a disk that is full, and jobs that could never
-//! begin.
+//! A database that is moved away, deleted or replaced while somebody works, and jobs that could never begin.
 
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
-use std::process::Command;
 
 use rusqlite::Connection;
 use rustix::process::Signal;
 
 use crate::queue::{enqueue, job, scene};
-use crate::scene::{STATE_DIR, Scene, skipped, spawn, succeeds, until};
+use crate::scene::{STATE_DIR, Scene, until};
 
 const ENDINGS: [&str; 3] = ["", "-wal", "-shm"];
 
@@ -68,32 +67,36 @@ fn whoever_opens_a_file_twice_keeps_it_from_others() {
     assert!(scene.path(STATE_DIR).join("runner.db-wal").exists(), "it was taken for a file that nobody uses");
 }
 
+/// Whether somebody listens beside the database.
+fn is_heard_of(scene: &Scene) -> bool {
+    let beside = scene.path(STATE_DIR).join("runner.db-workers");
+    fs::read_dir(beside).into_iter().flatten().flatten().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()))
+}
+
 #[test]
-fn a_journal_does_not_fill_a_small_disk() {
-    if !succeeds(Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "-o", "size=1m", "small", "/tmp"])) {
-        return skipped("nothing can be mounted here");
+fn a_daemon_whose_state_directory_is_taken_away_works_on_and_hears_of_jobs_at_once() {
+    let config =
+        |poll: &str| format!("[runner]\ntask_dir = tasks.d\n[queue:default]\ntask_dir = tasks.d\npoll = {poll}\n[daemon]\nqueues = *\n");
+    let scene = Scene::new().task("a.sh", "exit 0").raw_config(config("0.1"));
+    let is_done = |scene: &Scene, id: i64| job(scene, id)["state"] == "done";
+    let mut daemon = scene.start(&["daemon"]);
+    until("it listens", || is_heard_of(&scene));
+    let old = enqueue(&scene, &["a.sh"])[0];
+    until("the first is done", || is_done(&scene, old));
+    fs::rename(scene.path(STATE_DIR), scene.path("away")).unwrap();
+    until("it listens again", || is_heard_of(&scene));
+    let new = enqueue(&scene, &["a.sh"])[0];
+    until("the second is done", || is_done(&scene, new));
+    // From now on it looks by itself once an hour, after one look that stands already.
+    let scene = scene.raw_config(config("1h"));
+    fs::write(scene.config_file(), config("1h")).unwrap();
+    daemon.signal(Signal::HUP).wait_for_message("the configuration was read again", "");
+    for _ in 0..3 {
+        let id = enqueue(&scene, &["a.sh"])[0];
+        until("it is told", || is_done(&scene, id));
     }
-    let scene = scene().config("jobs = 1\n").task("a.sh", "exit 0");
-    let jobs = (0..300).map(|_| "{\"task\":\"a.sh\"}\n").collect::<String>();
-    let scene = scene.file("jobs", jobs).file("state/here", "");
-    // Which writes the configuration.
-    scene.run(&["queue", "prune"]).exits(0);
-    let program = crate::scene::runner_binary();
-    let (program, config) = (program.display(), scene.config_file());
-    let script = format!(
-        "mount -t tmpfs -o size=3m small state && {program} -c {config} enqueue --stdin <jobs >/dev/null && \
-         timeout 50 {program} -c {config} work --drain --fail",
-        config = config.display()
-    );
-    let mut shell = Command::new("unshare");
-    shell
-        .args(["--mount", "sh", "-c", &script])
-        .current_dir(scene.root())
-        .env("STATE_DIRECTORY", scene.path("state"))
-        .env("SCENE", scene.root());
-    shell.stdout(fs::File::create(scene.path("said")).unwrap()).stderr(fs::File::create(scene.path("cried")).unwrap());
-    let ended = spawn(&mut shell).unwrap().0.wait().unwrap();
-    assert!(ended.success(), "{}", fs::read_to_string(scene.path("cried")).unwrap());
+    daemon.signal(Signal::TERM);
+    daemon.finish().exits(0).says("it was moved away, deleted or replaced").says("heard of at once again");
 }
 
 #[test]

@@ -64,6 +64,27 @@ impl Statements for Inside<'_> {
     }
 }
 
+impl<E: Engine> Explained<E> {
+    fn beside(&mut self) -> Inside<'_> {
+        Inside { on: self.engine.alone().unwrap(), word: self.word, plans: &mut self.plans }
+    }
+}
+
+/// Statements that are transactions of their own, which only a server has.
+impl<E: Engine> Statements for Explained<E> {
+    fn run(&mut self, sql: &str, values: &[Cell]) -> Result<u64, EngineError> {
+        self.beside().run(sql, values)
+    }
+
+    fn rows(&mut self, sql: &str, values: &[Cell]) -> Result<Vec<Row>, EngineError> {
+        self.beside().rows(sql, values)
+    }
+
+    fn taking(&self) -> &'static str {
+        " FOR UPDATE SKIP LOCKED"
+    }
+}
+
 impl<E: Engine> Engine for Explained<E> {
     fn shown(&self) -> &str {
         self.engine.shown()
@@ -77,6 +98,11 @@ impl<E: Engine> Engine for Explained<E> {
     fn read(&mut self, doing: &'static str, work: Work<'_>) -> Result<(), StoreError> {
         let (word, plans) = (self.word, &mut self.plans);
         self.engine.read(doing, &mut |on| work(&mut Inside { on, word, plans }))
+    }
+
+    fn alone(&mut self) -> Option<&mut dyn Statements> {
+        self.engine.alone()?;
+        Some(self)
     }
 
     fn clock(&mut self, ours: Timestamp) -> Result<Timestamp, StoreError> {
@@ -107,6 +133,9 @@ fn do_everything(store: &mut dyn Store) {
     let more: Vec<_> = store.turn(&plenty).unwrap().jobs.iter().map(|job| finish_of(job, Next::Back, 2)).collect();
     assert_eq!((more.len(), store.finish_jobs(&more).unwrap()), (2, 2));
     assert_eq!(store.turn(&Turn { again: true, ..turn }).unwrap().jobs.len(), 3);
+    let finishes = taken[3..].iter().map(|job| finish_of(job, Next::Done(false), 2)).collect();
+    let plain = Turn { finishes, plenty: true, ..turn_of(&me, "crowd", 2, 2) };
+    assert_eq!(store.turn(&plain).unwrap().jobs.len(), 2);
     // All priorities are walked through, and nothing is there to be taken.
     let early = Turn { now: Timestamp::from_millisecond(-1).unwrap(), ..turn_of(&me, "crowd", 3, 2) };
     assert!(store.turn(&early).unwrap().next_due.is_some());
@@ -191,5 +220,6 @@ fn no_step_walks_through_a_server() {
     client.batch_execute(&format!("SET search_path TO runner; {numbers} {FILL}")).unwrap();
     let mut explained = Explained { engine, word: "EXPLAIN", plans: Vec::new() };
     do_everything(&mut explained);
+    assert!(explained.plans.iter().any(|(sql, _)| sql.starts_with("WITH ended AS (UPDATE ")), "a busy worker's turn is one statement");
     nothing_walks_through_all(&explained.plans);
 }

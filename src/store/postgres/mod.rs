@@ -168,6 +168,10 @@ impl Engine for Postgres {
         self.transact(doing, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", work)
     }
 
+    fn alone(&mut self) -> Option<&mut dyn Statements> {
+        self.line.is_open().then_some(&mut self.line as &mut dyn Statements)
+    }
+
     fn clock(&mut self, _: Timestamp) -> Result<Timestamp, StoreError> {
         let mut now = None;
         self.read("ask for the time", &mut |on| {
