@@ -1,6 +1,9 @@
-//! Links the part of libgcc that unwinds into the programs, where the compiler has it as an archive (every gcc on Linux with
-//! glibc): one shared library less to find, map and bind costs a tenth of a start of runner-config, which tasks call often.
-//! Where there is none, nothing is changed, and the programs load libgcc_s.so.1 as all programs of Rust do.
+//! How the programs are linked, so that a start has little to find, map and bind. What a machine has no means for is left out,
+//! and the programs are the same but for that.
+//!
+//! - The part of libgcc that unwinds is linked in, where the compiler has it as an archive (every gcc on Linux with glibc): one
+//!   shared library less to find, map and bind is a tenth of a start of runner-config, which tasks call often.
+//! - Addresses to relocate are packed (RELR), where the C library can read that: glibc from 2.36 on.
 
 #![expect(clippy::disallowed_methods, reason = "cargo tells a build script by the environment, and the compiler is asked by a call")]
 
@@ -15,11 +18,31 @@ fn main() {
     if !native || !is("CARGO_CFG_TARGET_OS", "linux") || !is("CARGO_CFG_TARGET_ENV", "gnu") {
         return;
     }
+    link_in("gcc_eh");
+    if said(Command::new("getconf").arg("GNU_LIBC_VERSION")).is_some_and(|version| reads_relr(&version)) {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+}
+
+/// Links the archive of a library in, if the compiler has one.
+fn link_in(library: &str) {
     // It prints a path where it has the file, and the bare name where it has not.
-    let Ok(asked) = Command::new("cc").arg("-print-file-name=libgcc_eh.a").output() else { return };
-    let archive = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
+    let Some(asked) = said(Command::new("cc").arg(format!("-print-file-name=lib{library}.a"))) else { return };
+    let archive = PathBuf::from(asked);
     if let Some(dir) = archive.parent().filter(|_| archive.is_absolute() && archive.is_file()) {
         println!("cargo::rustc-link-search=native={}", dir.display());
-        println!("cargo::rustc-link-lib=static:-bundle=gcc_eh");
+        println!("cargo::rustc-link-lib=static:-bundle={library}");
     }
+}
+
+/// `glibc 2.36` is the first that does.
+fn reads_relr(version: &str) -> bool {
+    let numbers = version.strip_prefix("glibc ").and_then(|numbers| numbers.split_once('.'));
+    let parsed = numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.split('.').next()?.parse().ok()?)));
+    parsed.is_some_and(|version: (u32, u32)| version >= (2, 36))
+}
+
+fn said(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

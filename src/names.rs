@@ -73,6 +73,11 @@ impl TaskName {
         self.0.number
     }
 
+    /// Its order among tasks as far as 64 bits say it; those of one rank are in [`Self::sort_order`].
+    pub fn rank(&self) -> u64 {
+        self.number().and_then(|number| u64::try_from(number).ok()).unwrap_or(u64::MAX)
+    }
+
     /// Whether somebody who wrote `word` means this task.
     pub fn answers_to(&self, word: &str) -> bool {
         self.text() == word || self.short() == word

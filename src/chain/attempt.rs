@@ -1,5 +1,6 @@
 //! One try of one task, from its first hook to its last: hook, process, limits, output, verdict, hook.
 
+use std::cell::Cell;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -84,6 +85,24 @@ pub struct Attempt {
     /// What it is to be given is too long for any program: it will be so the next time.
     too_long: bool,
     cancelled: bool,
+    /// Where its descriptors stand among all that were listened to last; nothing when it began after that.
+    listened: Cell<Option<Places>>,
+}
+
+/// Where descriptors stand among all that are listened to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Places {
+    /// The first.
+    pub begin: usize,
+    /// The one behind the last.
+    pub end: usize,
+}
+
+impl Places {
+    /// Whether one of them is ready; `ready` says it of all.
+    pub fn are_ready(self, ready: &[bool]) -> bool {
+        ready.get(self.begin..self.end).is_some_and(|own| own.contains(&true))
+    }
 }
 
 #[derive(Debug)]
@@ -117,6 +136,7 @@ impl Attempt {
             not_started: None,
             too_long: false,
             cancelled: false,
+            listened: Cell::new(None),
         };
         let message = || hook::before_task(kit.run, &task.name, try_num, max_tries);
         match attempt.start_hook(kit, &message, reader) {
@@ -243,9 +263,16 @@ impl Attempt {
         process.into_iter().flat_map(Supervised::fds).chain(self.capture.iter().flat_map(Capture::fds))
     }
 
-    /// Adds them to those that are listened to.
+    /// Adds them to those that are listened to, and remembers where they stand.
     pub fn add_fds<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+        let begin = fds.len();
         fds.extend(self.fds().map(readable));
+        self.listened.set(Some(Places { begin, end: fds.len() }));
+    }
+
+    /// Whether one of them is ready; `ready` says it of all that were listened to.
+    pub fn has_news(&self, ready: &[bool]) -> bool {
+        self.listened.get().is_none_or(|places| places.are_ready(ready))
     }
 
     /// The next moment at which time alone changes something.

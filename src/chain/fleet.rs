@@ -142,9 +142,9 @@ impl<'a> Fleet<'a> {
 
     /// Lets every run and hook act on what was heard; the runs that have ended.
     pub fn advance(&mut self, news: &News) -> Vec<Run> {
-        for (run, layout) in self.runs.iter_mut().zip(&news.of_runs) {
+        for run in &mut self.runs {
             let hold = self.locks.of_run(&run.run_ref().id);
-            under(hold, &mut self.driver, |world| run.advance(layout, news, world));
+            under(hold, &mut self.driver, |world| run.advance(news, world));
         }
         let now = self.driver.world.clock.now();
         let family = self.driver.world.family;

@@ -22,7 +22,7 @@ use crate::event::Reader;
 use crate::hook::HookRun;
 use crate::process::Family;
 use ears::{Ears, Heard, readable};
-use run::{Layout, Run};
+use run::Run;
 
 /// What all runs of a loop share.
 pub struct World<'a> {
@@ -44,7 +44,7 @@ pub struct Driver<'a> {
     pub world: World<'a>,
 }
 
-/// What was heard, and which part of it is whose.
+/// What was heard. Which part of it is whose each run knows.
 #[derive(Debug)]
 pub struct News {
     /// When it was heard.
@@ -53,7 +53,6 @@ pub struct News {
     pub stops: Vec<i32>,
     /// For each of the caller's own descriptors, whether it is ready; behind them the same of those of the runs.
     pub ready: Vec<bool>,
-    of_runs: Vec<Layout>,
 }
 
 impl Driver<'_> {
@@ -61,18 +60,18 @@ impl Driver<'_> {
     pub fn listen(&mut self, runs: &[Run], also: &[BorrowedFd<'_>], deadline: Option<Moment>) -> News {
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(also.len() + 4 * runs.len() + 1);
         fds.extend(also.iter().copied().map(readable));
-        let of_runs = runs.iter().map(|run| run.add_fds(&mut fds)).collect();
+        runs.iter().for_each(|run| run.add_fds(&mut fds));
         let animation = self.world.reader.wake_in().map(|wait| self.world.clock.now() + wait);
         let deadlines = runs.iter().filter_map(Run::wake_at).chain(deadline).chain(animation);
         let Heard { now, ready, stops } = self.ears.listen(fds, deadlines.min(), self.world.family, self.world.clock);
         self.world.reader.wake();
-        News { now, stops, ready, of_runs }
+        News { now, stops, ready }
     }
 
     /// Lets every run act on what was heard. `runs` are those that were listened to.
     pub fn advance(&mut self, runs: &mut [Run], news: &News) {
-        for (run, layout) in runs.iter_mut().zip(&news.of_runs) {
-            run.advance(layout, news, &mut self.world);
+        for run in runs {
+            run.advance(news, &mut self.world);
         }
     }
 

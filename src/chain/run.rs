@@ -1,6 +1,7 @@
 //! One run of a chain, from its first hook to its outcome, halt task included. It never waits: the loop in `chain`
 //! does, for all runs together, and calls [`Run::advance`] when something has happened.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::rc::Rc;
@@ -9,7 +10,7 @@ use rand::RngExt;
 use rustix::event::PollFd;
 use rustix::net::SocketAddrUnix;
 
-use super::attempt::{Attempt, Kit, Progress};
+use super::attempt::{Attempt, Kit, Places, Progress};
 use super::ears::readable;
 use super::halt::HaltRun;
 use super::setup::Setup;
@@ -54,6 +55,8 @@ pub struct Run {
     stopping: bool,
     /// Those who told it on its socket, and wait until it is over.
     stoppers: Vec<SocketAddrUnix>,
+    /// Where its own descriptors (inbox, pipes that were left open) stand among all that were listened to.
+    listened: Cell<Places>,
 }
 
 /// What runs while no task does.
@@ -64,20 +67,6 @@ enum Aside {
     EndHook(HookRun),
     /// The halt task, since then.
     Halt(HaltRun, Moment),
-}
-
-/// Where the descriptors of a run stand among all that were listened to.
-#[derive(Debug)]
-pub struct Layout {
-    /// Where those of each attempt begin, and the end of the last one's, where the inbox begins.
-    attempts: Vec<usize>,
-    end: usize,
-}
-
-impl Layout {
-    fn inbox(&self) -> usize {
-        self.attempts.last().copied().unwrap_or(self.end)
-    }
 }
 
 impl Run {
@@ -120,6 +109,7 @@ impl Run {
             outcome: None,
             stopping: false,
             stoppers: Vec::new(),
+            listened: Cell::default(),
         }
     }
 
@@ -148,22 +138,20 @@ impl Run {
         &self.kept
     }
 
-    /// Adds the descriptors that become readable when something has happened.
-    pub fn add_fds<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) -> Layout {
+    /// Adds the descriptors that become readable when something has happened, and remembers where they stand.
+    pub fn add_fds<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
         match &self.aside {
             Some(Aside::StartHook(hook) | Aside::EndHook(hook)) => fds.extend(hook.process().fds().map(readable)),
             Some(Aside::Halt(halt, _)) => fds.extend(halt.process().fds().map(readable)),
             None => {}
         }
-        let mut attempts = Vec::with_capacity(self.attempts.len() + 1);
-        attempts.push(fds.len());
         for attempt in &self.attempts {
             attempt.add_fds(fds);
-            attempts.push(fds.len());
         }
+        let begin = fds.len();
         fds.extend(self.inbox.iter().map(|inbox| readable(inbox.fd())));
         fds.extend(self.leaked.iter().flat_map(Capture::fds).map(readable));
-        Layout { attempts, end: fds.len() }
+        self.listened.set(Places { begin, end: fds.len() });
     }
 
     /// The next moment at which time alone changes something.
@@ -237,11 +225,11 @@ impl Run {
         })
     }
 
-    /// Looks what has happened, asks `step` what it means, and does it. `layout` says what of the news is about this run.
-    pub fn advance(&mut self, layout: &Layout, news: &News, world: &mut World<'_>) {
+    /// Looks what has happened, asks `step` what it means, and does it.
+    pub fn advance(&mut self, news: &News, world: &mut World<'_>) {
         let now = news.now;
-        let is_ready = |from: usize, end: usize| news.ready[from..end].contains(&true);
-        if !self.leaked.is_empty() && is_ready(layout.inbox(), layout.end) {
+        let own_ready = self.listened.get().are_ready(&news.ready);
+        if !self.leaked.is_empty() && own_ready {
             self.leaked.iter_mut().for_each(Capture::read);
             self.leaked.retain(Capture::is_open);
         }
@@ -258,14 +246,13 @@ impl Run {
         // Letters before endings: what a task said last belongs to it.
         let mut stops = Vec::new();
         if let Some(inbox) = &self.inbox
-            && is_ready(layout.inbox(), layout.end)
+            && own_ready
         {
             stops = deliver(inbox, &mut self.attempts, &kit, world.reader);
         }
         let mut finished = false;
-        for (at, attempt) in self.attempts.iter_mut().enumerate() {
-            let heard = layout.attempts.get(at..at + 2).is_none_or(|ends| is_ready(ends[0], ends[1]));
-            if heard || attempt.wake_at(kit.setup).is_some_and(|wake| wake <= now) {
+        for attempt in &mut self.attempts {
+            if attempt.has_news(&news.ready) || attempt.wake_at(kit.setup).is_some_and(|wake| wake <= now) {
                 advance_attempt(attempt, &mut self.chain, &kit, &mut self.pending, world);
                 finished |= attempt.is_finished();
             }

@@ -2,7 +2,7 @@
 
 use std::cell::LazyCell;
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -76,7 +76,11 @@ impl Setup {
         let mut of_halt = Vec::new();
         let halt = Halt::new(&sections, &chain, dir, &mut of_halt);
         let halt_path = halt.as_ref().map(|halt| halt.path.as_path());
-        let has_interpreter = |name: &TaskName| !sections.of_task(name).explain(&keys::INTERPRETER.info).0.is_empty();
+        let of_chain = !sections.of_chain().explain(&keys::INTERPRETER.info).0.is_empty();
+        let has_interpreter = |name: &TaskName| {
+            let path = sections.of_task(name);
+            if path.is_general() { of_chain } else { !path.explain(&keys::INTERPRETER.info).0.is_empty() }
+        };
         let found = match TaskDir::read(dir, halt_path, has_interpreter) {
             Ok(found) => found,
             Err(error) => {
@@ -244,12 +248,15 @@ fn why_none(left_out: &[(TaskName, LeftOut)]) -> String {
     }
 }
 
-/// The path of a task, in one allocation: a join makes two, and there may be thousands.
+/// The path of a task. A join would allocate twice and look at each part anew, and there may be thousands.
 fn file_in(dir: &Path, name: &TaskName) -> PathBuf {
-    let mut path = PathBuf::with_capacity(dir.as_os_str().len() + name.file().len() + 1);
+    let mut path = OsString::with_capacity(dir.as_os_str().len() + name.file().len() + 1);
     path.push(dir);
+    if !dir.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        path.push("/");
+    }
     path.push(name.file());
-    path
+    path.into()
 }
 
 fn identity(settings: &TaskSettings, sections: &Sections<'_>, name: &TaskName, findings: &mut Vec<Finding>) -> Option<Rc<Identity>> {

@@ -26,7 +26,7 @@ use crate::config::keys::RetryFrom;
 use crate::config::value::Tries;
 use crate::outcome::{GiveUp, HaltReason, Verdict};
 use crate::retry::Backoff;
-use crate::task::graph::Plan;
+use crate::task::graph::{Dependents, Plan};
 
 /// Where one task stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,10 +228,10 @@ struct Task {
     /// Failures of the whole run.
     failures: u32,
     first_try: Option<Moment>,
+    /// How many tasks it depends on, and how many of them are not done.
+    needs: usize,
     unmet: usize,
     stage: usize,
-    depends_on: Vec<usize>,
-    dependents: Vec<usize>,
 }
 
 /// A run of a chain: its phase, and where each task stands.
@@ -239,6 +239,7 @@ struct Task {
 pub struct Chain {
     rules: Rules,
     tasks: Vec<Task>,
+    dependents: Dependents,
     phase: Phase,
     try_num: u32,
     began: Moment,
@@ -254,25 +255,19 @@ pub struct Chain {
 impl Chain {
     /// A run of `plan` that begins now. `task_rules[i]` are those of the task at place `i`.
     pub fn new(plan: &Plan, rules: Rules, task_rules: impl IntoIterator<Item = TaskRules>, now: Moment) -> Self {
-        let mut dependents = vec![Vec::new(); plan.places.len()];
-        for (place, at) in plan.places.iter().zip(0..) {
-            for need in &place.depends_on {
-                dependents[*need].push(at);
-            }
-        }
-        let tasks = plan.places.iter().zip(task_rules).zip(dependents).map(|((place, rules), dependents)| Task {
+        let tasks = plan.places.iter().zip(task_rules).map(|(place, rules)| Task {
             rules,
             state: TaskState::Waiting,
             failures: 0,
             first_try: None,
+            needs: place.depends_on.len(),
             unmet: 0,
             stage: place.stage,
-            depends_on: place.depends_on.clone(),
-            dependents,
         });
         let mut chain = Self {
             rules,
             tasks: tasks.collect(),
+            dependents: Dependents::of(plan.places.iter().map(|place| place.depends_on.as_slice())),
             phase: Phase::Open,
             try_num: 1,
             began: now,
@@ -355,7 +350,7 @@ impl Chain {
         self.stage = 0;
         self.stage_left = vec![0; self.tasks.last().map_or(0, |last| last.stage + 1)];
         for (at, task) in self.tasks.iter_mut().enumerate() {
-            task.unmet = task.depends_on.len();
+            task.unmet = task.needs;
             task.state = if task.unmet == 0 { TaskState::Ready } else { TaskState::Waiting };
             if task.unmet == 0 {
                 self.ready.push(Reverse(at));
@@ -387,8 +382,8 @@ impl Chain {
     /// A task is done, and its hook has run: whoever waited for it, or for its stage, waits for one less.
     fn complete(&mut self, task: usize) {
         self.stage_left[self.tasks[task].stage] -= 1;
-        for at in 0..self.tasks[task].dependents.len() {
-            let dependent = self.tasks[task].dependents[at];
+        for at in 0..self.dependents.of_task(task).len() {
+            let dependent = self.dependents.of_task(task)[at];
             self.tasks[dependent].unmet -= 1;
             if self.tasks[dependent].unmet == 0 {
                 self.make_ready(dependent);

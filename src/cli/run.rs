@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ffi::CString;
 use std::io::IsTerminal;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -65,7 +66,9 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
         }
     };
     tell_findings(&told);
-    let Some(mut setup) = prepared.setup else { return Err(Failure::config(format!("{} cannot be used", dir.display()))) };
+    let Some(setup) = prepared.setup else { return Err(Failure::config(format!("{} cannot be used", dir.display()))) };
+    // Given back to the system with the rest of the memory when the program ends: piece by piece it takes longer than reading it.
+    let (config, mut setup) = (ManuallyDrop::new(config), ManuallyDrop::new(setup));
     filter::apply(&mut setup, &args)?;
     if args.dry_run {
         dry_run::print(settings, &setup)?;
@@ -73,8 +76,9 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
     let results = settings.json.then(RefCell::default);
-    let (setup, halt_after, progress) = (Rc::new(setup), args.halt_after, settings.progress);
-    let play = Play { config: &config, setup, variables, managed, halt_after, progress, results };
+    let (halt_after, progress) = (args.halt_after, settings.progress);
+    let setup = ManuallyDrop::new(Rc::new(ManuallyDrop::into_inner(setup)));
+    let play = Play { config: &config, setup: Rc::clone(&setup), variables, managed, halt_after, progress, results };
     let exit = play.drive(prepared.lock, Record::of_main(&state), push(told_others, Waits::EachRun))?;
     stopping(managed);
     if let Some(runs) = play.results {

@@ -1,5 +1,6 @@
 //! The log on stderr or syslog: levels, the three formats, journald's priorities, colours.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -93,8 +94,10 @@ fn syslog_logger() -> Result<syslog::BasicLogger, syslog::Error> {
     syslog::unix(formatter).map(syslog::BasicLogger::new)
 }
 
-/// Room for a line that tells of a task, in bytes.
-const USUAL_LINE: usize = 160;
+thread_local! {
+    /// The memory of the last line: a chain writes thousands.
+    static LINE: Cell<String> = const { Cell::new(String::new()) };
+}
 
 /// Hands messages on with their control characters escaped: some syslog daemons begin a new entry at a line feed.
 struct OneLine<L>(L);
@@ -121,7 +124,8 @@ fn start_stderr(settings: LogSettings, syslog_error: Option<syslog::Error>) {
     builder.filter_level(LevelFilter::Off).filter_module(OURS, settings.level).target(Target::Pipe(Box::new(Stderr)));
     builder.format(move |to, record| {
         // Put together here, and handed on in one piece: each step of the way costs as much for a word as for a line.
-        let mut line = String::with_capacity(USUAL_LINE);
+        let mut line = LINE.take();
+        line.clear();
         if settings.journal {
             line.push_str(priority(record.level()));
         }
@@ -131,7 +135,9 @@ fn start_stderr(settings: LogSettings, syslog_error: Option<syslog::Error>) {
             LogFormat::Logfmt => line.push_str(&logfmt_line(record, &stamp)),
         }
         line.push('\n');
-        to.write_all(line.as_bytes())
+        let written = to.write_all(line.as_bytes());
+        LINE.set(line);
+        written
     });
     // A second start keeps the first log.
     let _ = builder.try_init();

@@ -303,7 +303,7 @@ impl Reader for Recorder {
                 gathered.waits.run = Some((self.clock.wall(), *wait, *try_num, *max_tries));
                 gathered.waits.tries_before = gathered.record.tries_left_out + gathered.tries.len() as u64;
             }
-            Event::TaskEnded(end) => gathered.add(end, self.clock.wall()),
+            Event::TaskEnded(end) => gathered.add(end, || self.clock.wall()),
             Event::RunEnded { outcome, duration, .. } => {
                 gathered.record.end(outcome, self.facts.exit_code, *duration, self.clock.wall());
                 let gathered = self.runs.swap_remove(at);
@@ -330,16 +330,18 @@ impl Gathered {
         }
     }
 
-    fn add(&mut self, end: &TaskEnd, now: Timestamp) {
+    /// `now` is asked only for a try that has ended without having been started.
+    fn add(&mut self, end: &TaskEnd, now: impl Fn() -> Timestamp) {
         let task = end.task.text();
         let started = self.running.iter().position(|running| running.task == end.task).map(|at| self.running.swap_remove(at).began);
+        let began = started.unwrap_or_else(now);
         let worked = matches!(end.verdict, Verdict::Ok | Verdict::Skip);
         let output_tail = tail_text(&end.tail, if worked { OK_TAIL } else { FAILED_TAIL });
         self.tails += output_tail.len();
         self.tries.push_back(TryRecord {
             task: task.to_owned(),
             try_num: end.try_num,
-            began: whole_millis(started.unwrap_or(now)),
+            began: whole_millis(began),
             duration_ms: millis(end.duration),
             verdict: end.verdict.word().to_owned(),
             exit_code: end.exit.code(),

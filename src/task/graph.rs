@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::iter::Peekable;
 
 use thiserror::Error;
 
@@ -112,6 +113,45 @@ impl<'a> Resolver<'a> {
     }
 }
 
+/// Who waits for each task: all of them in one list, since most chains have thousands of tasks and few dependencies.
+#[derive(Debug, Clone, Default)]
+pub struct Dependents {
+    /// Where those of each task end; nothing where nobody waits for anybody.
+    ends: Vec<usize>,
+    all: Vec<usize>,
+}
+
+impl Dependents {
+    /// Turns round what each task waits for.
+    pub fn of<'a>(needs: impl Iterator<Item = &'a [usize]> + Clone) -> Self {
+        let total = needs.clone().map(<[usize]>::len).sum();
+        if total == 0 {
+            return Self::default();
+        }
+        let mut ends = vec![0; needs.clone().count()];
+        needs.clone().flatten().for_each(|need| ends[*need] += 1);
+        let mut sum = 0;
+        for end in &mut ends {
+            sum += std::mem::replace(end, sum);
+        }
+        // They are begins by now, and each goes on to its end as its list is filled.
+        let mut all = vec![0; total];
+        for (task, needed) in needs.enumerate() {
+            for need in needed {
+                all[ends[*need]] = task;
+                ends[*need] += 1;
+            }
+        }
+        Self { ends, all }
+    }
+
+    /// Those who wait for this one, in their order.
+    pub fn of_task(&self, task: usize) -> &[usize] {
+        let Some(end) = self.ends.get(task) else { return &[] };
+        &self.all[task.checked_sub(1).map_or(0, |before| self.ends[before])..*end]
+    }
+}
+
 impl Plan {
     /// Puts `tasks` in order. `tasks` stand in their sort order; `depends_on[i]` are the indices that task
     /// `i` waits for. At width 1 each task is a stage of its own; above it a task's stage is its number, or the
@@ -121,18 +161,15 @@ impl Plan {
     /// A circle, printed whole.
     pub fn new(tasks: &[TaskName], depends_on: &[Vec<usize>], width: usize) -> Result<Self, GraphError> {
         let mut unmet: Vec<usize> = depends_on.iter().map(Vec::len).collect();
-        let mut dependents = vec![Vec::new(); tasks.len()];
-        for (task, needed) in depends_on.iter().enumerate() {
-            for need in needed {
-                dependents[*need].push(task);
-            }
-        }
-        let mut ready: BinaryHeap<_> = (0..tasks.len()).filter(|task| unmet[*task] == 0).map(Reverse).collect();
+        let dependents = Dependents::of(depends_on.iter().map(Vec::as_slice));
+        // Those that wait for nobody are in order already; who waited for somebody takes its place among them.
+        let mut at_once = (0..tasks.len()).filter(|task| depends_on[*task].is_empty()).peekable();
+        let mut freed: BinaryHeap<Reverse<usize>> = BinaryHeap::new();
         let mut place_of = vec![usize::MAX; tasks.len()];
         let mut places: Vec<Place> = Vec::with_capacity(tasks.len());
         // The key of the stage that was reached: a number, or "no number", which is later than all of them.
         let mut reached: Option<(bool, u128)> = None;
-        while let Some(Reverse(task)) = ready.pop() {
+        while let Some(task) = next_ready(&mut at_once, &mut freed) {
             // Places come in the order of their stages (the smallest ready task has the earliest stage that is
             // left), so a task belongs to the stage reached last, unless its own number is later.
             let own = (tasks[task].number().is_none(), tasks[task].number().unwrap_or(0));
@@ -144,10 +181,10 @@ impl Plan {
             place_of[task] = places.len();
             let depends_on = depends_on[task].iter().map(|need| place_of[*need]).collect();
             places.push(Place { task, depends_on, stage });
-            for dependent in &dependents[task] {
+            for dependent in dependents.of_task(task) {
                 unmet[*dependent] -= 1;
                 if unmet[*dependent] == 0 {
-                    ready.push(Reverse(*dependent));
+                    freed.push(Reverse(*dependent));
                 }
             }
         }
@@ -173,6 +210,14 @@ impl Plan {
         }
         self.places = kept;
         lost
+    }
+}
+
+/// The smallest of those that are ready.
+fn next_ready(at_once: &mut Peekable<impl Iterator<Item = usize>>, freed: &mut BinaryHeap<Reverse<usize>>) -> Option<usize> {
+    match freed.peek() {
+        Some(Reverse(task)) if at_once.peek().is_none_or(|next| task < next) => freed.pop().map(|Reverse(task)| task),
+        Some(_) | None => at_once.next(),
     }
 }
 
@@ -235,6 +280,17 @@ mod tests {
         assert_eq!(error.to_string(), "the dependencies form a circle: 2-b -> 4-d -> 3-c -> 2-b");
         let itself = Plan::new(&tasks, &[vec![0], vec![], vec![], vec![]], 1).unwrap_err();
         assert_eq!(itself, GraphError::Cycle("1-a -> 1-a".into()));
+    }
+
+    #[test]
+    fn who_waits_for_a_task_is_who_depends_on_it() {
+        let of = |needs: &[Vec<usize>]| {
+            let dependents = Dependents::of(needs.iter().map(Vec::as_slice));
+            (0..needs.len()).map(|task| dependents.of_task(task).to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[vec![2], vec![2, 3], vec![3], vec![]]), [vec![], vec![], vec![0, 1], vec![1, 2]]);
+        assert_eq!(of(&[vec![], vec![]]), [vec![], Vec::<usize>::new()]);
+        assert_eq!(of(&[]), Vec::<Vec<usize>>::new());
     }
 
     #[test]

@@ -110,8 +110,11 @@ impl TaskDir {
                 }
             }
         }
-        // No two files of a directory are equal in this.
-        found.tasks.sort_unstable_by(|(a, _), (b, _)| a.sort_order(b));
+        // The numbers stand beside the names while it is sorted: each name is somewhere else in the memory, and would be looked at
+        // a dozen times. No two files of a directory are equal in this.
+        let mut ranked: Vec<_> = found.tasks.into_iter().map(|task| (task.0.rank(), task)).collect();
+        ranked.sort_unstable_by(|(a_rank, (a, _)), (b_rank, (b, _))| a_rank.cmp(b_rank).then_with(|| a.sort_order(b)));
+        found.tasks = ranked.into_iter().map(|(_, task)| task).collect();
         found.left_out.sort_by(|(a, _), (b, _)| a.file().cmp(b.file()));
         Ok(found)
     }
