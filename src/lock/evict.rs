@@ -59,6 +59,9 @@ pub fn guard_of(pid: i32, start_time: u64) -> String {
     format!("{GUARD_OF}={pid}:{start_time}")
 }
 
+/// How often those are looked at who are being ended, at the least.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// How far the ending is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
@@ -78,12 +81,13 @@ pub struct Evict {
     told: HashSet<(Pid, u64)>,
     /// The guard of the dead holder is waited for. It was told of each task before that began; the record may be older.
     after_guard: bool,
+    looks: u32,
 }
 
 impl Evict {
     /// Begins at `now`; KILL follows TERM after `kill_after`.
     pub fn new(owner: Owner, kill_after: Duration, now: BootTime) -> Self {
-        Self { owner, kill_at: now + kill_after, told: HashSet::new(), after_guard: false }
+        Self { owner, kill_at: now + kill_after, told: HashSet::new(), after_guard: false, looks: 0 }
     }
 
     /// The same for whoever comes next: not before the holder's guards have done what they are there for.
@@ -96,8 +100,14 @@ impl Evict {
         &self.owner
     }
 
+    /// How soon to look again: what is killed is gone within a millisecond, what has its grace takes its time.
+    pub fn look_again(&self) -> Duration {
+        Duration::from_millis(1 << self.looks.saturating_sub(1).min(4)).min(LOOK_AGAIN)
+    }
+
     /// Looks, and ends who is found.
     pub fn advance(&mut self, now: BootTime) -> Progress {
+        self.looks = self.looks.saturating_add(1);
         let found = Found::by(&self.owner, self.after_guard);
         if found.members.is_empty() {
             // A guard that stands still keeps nobody for ever.

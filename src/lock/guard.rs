@@ -29,9 +29,6 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// The hidden command of this program that calls [`serve`].
 const COMMAND: &str = "lock-guard";
 
-/// How often those are looked at who are being ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
 /// The holder's end of a guard.
 #[derive(Debug)]
 pub struct Guard {
@@ -179,7 +176,7 @@ pub fn serve(kill_after: Duration) -> io::Result<()> {
     let grace = if dead { heard.act_at().map_or(kill_after, |at| at.since(now).min(kill_after)) } else { Duration::ZERO };
     let mut evict = Evict::new(owner, grace, now);
     while evict.advance(BootTime::now()) == Progress::Going {
-        timer.set(Some(BootTime::now() + LOOK_AGAIN));
+        timer.set(Some(BootTime::now() + evict.look_again()));
         let _ = rustix::event::poll(&mut [PollFd::from_borrowed_fd(timer.as_fd(), PollFlags::IN)], None);
     }
     Ok(())

@@ -17,9 +17,6 @@ use super::timer::{Bell, Timer};
 use super::{Attempt, Bid, Engine, Holder, LockError, Renewal};
 use crate::clock::{BootTime, Clock, SystemClock};
 
-/// How often those are looked at who are being ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
 /// What the loop wants.
 #[derive(Debug)]
 pub enum Order {
@@ -228,7 +225,7 @@ impl Core {
                 let over = *over;
                 self.bid(Some(over), 0, now);
             }
-            Progress::Going => *at = now() + LOOK_AGAIN,
+            Progress::Going => *at = now() + evict.look_again(),
             Progress::Stuck(pids) => {
                 log::warn!("the lock's holder has ended, and what it left running cannot be ended: {pids:?}");
                 let holder = Holder { owner: Some(evict.owner().clone()), token: Some(*over), rest: None };
@@ -261,7 +258,7 @@ impl Core {
                     }
                 }
             }
-            Progress::Going => *at = now() + LOOK_AGAIN,
+            Progress::Going => *at = now() + evict.look_again(),
             Progress::Stuck(pids) => {
                 *at = now() + Duration::from_secs(1);
                 log::warn!("what the lock's last holder left running cannot be ended: {pids:?}");

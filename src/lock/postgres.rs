@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use postgres::config::SslMode;
 use postgres::error::SqlState;
-use postgres::types::Type;
+use postgres::types::{ToSql, Type};
 use postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -17,6 +17,7 @@ use super::address::{LockSettings, PostgresAddress, TlsMode};
 use super::lease::Token;
 use super::owner::Owner;
 use super::{Attempt, Bid, Engine, Holder, LockError, Renewal};
+use crate::clock::BootTime;
 use crate::plain::{self, LONGEST, LastLink};
 
 /// `token` grows and never goes back; `owner` is empty after the lock was let go.
@@ -29,14 +30,18 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS runner_lock (
 
 /// The server's own clock decides when a row has expired; now() would be the clock at the beginning of a transaction,
 /// and a wait for the row's lock would not count. What was there before is read from the statement's snapshot.
+/// That clock may be set: whoever has watched a lease goes by its own, see [`Watched`]. $5 is a token that is not to be taken
+/// yet, and $6 with $7 one that was not renewed since.
 const ACQUIRE: &str = "WITH won AS (
     INSERT INTO runner_lock AS l (key, token, owner, expires)
     VALUES ($1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, $2, clock_timestamp() + $3 * interval '1 ms')
     ON CONFLICT (key) DO UPDATE SET
         token = greatest(l.token + 1, excluded.token), owner = excluded.owner, expires = clock_timestamp() + $3 * interval '1 ms'
-    WHERE l.expires <= clock_timestamp() OR l.token = $4
+    WHERE l.expires <= clock_timestamp() AND (l.owner = '' OR l.token IS DISTINCT FROM $5) OR l.token = $4
+        OR l.token = $6 AND floor(extract(epoch FROM l.expires) * 1000000)::bigint = $7
     RETURNING token)
-SELECT (SELECT token FROM won), l.token, l.owner, (extract(epoch FROM l.expires - clock_timestamp()) * 1000)::float8
+SELECT (SELECT token FROM won), l.token, l.owner, (extract(epoch FROM l.expires - clock_timestamp()) * 1000)::float8,
+    floor(extract(epoch FROM l.expires) * 1000000)::bigint
 FROM (SELECT 1) AS one LEFT JOIN runner_lock l ON l.key = $1";
 
 /// Also when the row has expired meanwhile: with this token in it nobody was in between.
@@ -55,6 +60,18 @@ pub struct PostgresEngine {
     lease_ms: f64,
     client: Option<Client>,
     token: Option<Token>,
+    watched: Option<Watched>,
+}
+
+/// The lease of somebody else, as we saw it first. A renewal would have changed its end. Until then it is not over,
+/// and after it it is, by a clock that nobody sets; what the server's says by then is of no account.
+#[derive(Debug, Clone, Copy)]
+struct Watched {
+    token: i64,
+    /// The end by the server's clock, in microseconds since 1970.
+    expires: i64,
+    /// The end by ours.
+    until: BootTime,
 }
 
 impl PostgresEngine {
@@ -70,6 +87,7 @@ impl PostgresEngine {
             lease_ms: lease.as_secs_f64() * 1000.0,
             client: None,
             token: None,
+            watched: None,
         };
         engine.config()?;
         if engine.address.ca_file.is_some() {
@@ -148,6 +166,18 @@ impl PostgresEngine {
         let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let refused = |error: rustls::Error| LockError::Refused { address: self.address.shown.clone(), why: error.to_string() };
         Ok(builder.map_err(refused)?.with_root_certificates(roots).with_no_client_auth())
+    }
+
+    /// Keeps in mind how long somebody's lease lasts; tells how much is left of it.
+    fn watch(&mut self, token: Option<i64>, expires: Option<i64>, rest: Option<Duration>) -> Option<Duration> {
+        let now = BootTime::now();
+        let known = |watched: &Watched| (Some(watched.token), Some(watched.expires)) == (token, expires);
+        if !self.watched.as_ref().is_some_and(known) {
+            // Renewed since we looked last, and over by a clock that was set meanwhile: as long as one of ours then.
+            let rest = rest.or_else(|| to_rest(Some(self.lease_ms))).unwrap_or_default();
+            self.watched = token.zip(expires).map(|(token, expires)| Watched { token, expires, until: now + rest });
+        }
+        self.watched.map(|watched| watched.until.since(now))
     }
 
     /// Asks over the connection there is, or a new one. After an error the connection is not used again.
@@ -245,8 +275,14 @@ impl Engine for PostgresEngine {
     fn acquire(&mut self, bid: &Bid<'_>) -> Result<Attempt, LockError> {
         let (key, owner, lease) = (self.address.key.clone(), bid.owner.to_json(), self.lease_ms);
         let over = bid.over.map(to_number);
+        let is_over = |watched: &Watched| BootTime::now() >= watched.until;
+        let going = self.watched.filter(|watched| !is_over(watched)).map(|watched| watched.token);
+        let ended = self.watched.filter(is_over);
+        let (ended, expires) = (ended.map(|watched| watched.token), ended.map(|watched| watched.expires));
         let row = self.ask(|client| {
-            client.query_typed_one(ACQUIRE, &[(&key, Type::TEXT), (&owner, Type::TEXT), (&lease, Type::FLOAT8), (&over, Type::INT8)])
+            let lease = [(&key as &(dyn ToSql + Sync), Type::TEXT), (&owner, Type::TEXT), (&lease, Type::FLOAT8)];
+            let tokens = [(&over as &(dyn ToSql + Sync), Type::INT8), (&going, Type::INT8), (&ended, Type::INT8), (&expires, Type::INT8)];
+            client.query_typed_one(ACQUIRE, &[&lease[..], &tokens].concat())
         })?;
         let (won, before): (Option<i64>, Option<i64>) = (row.get(0), row.get(1));
         let owner = row.get::<_, Option<String>>(2).and_then(|text| Owner::from_json(&text));
@@ -254,7 +290,7 @@ impl Engine for PostgresEngine {
         Ok(match self.token {
             // What the dead holder left running was ended before its lock was taken.
             Some(token) => Attempt::Won { token, previous: owner.filter(|_| bid.over.is_none()) },
-            None => Attempt::Busy(Holder { owner, token: before.map(to_token), rest: to_rest(row.get(3)) }),
+            None => Attempt::Busy(Holder { owner, token: before.map(to_token), rest: self.watch(before, row.get(4), to_rest(row.get(3))) }),
         })
     }
 

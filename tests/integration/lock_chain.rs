@@ -323,6 +323,18 @@ fn a_loop_that_lost_its_lock_asks_for_it_again() {
 }
 
 #[test]
+fn tasks_hooks_and_the_halt_task_have_the_token() {
+    let scene = lock_scene()
+        .config("[runner]\nlock = file:k\ntask_hook = ./hook.sh\nchain_hook = ./hook.sh\n")
+        .script("hook.sh", "echo \"token $RUNNER_LOCK_TOKEN\" >>\"$SCENE/log\"")
+        .task("1-a.sh", "echo \"token $RUNNER_LOCK_TOKEN\" >>\"$SCENE/log\"; exit 2")
+        .task("halt.sh", "echo \"token $RUNNER_LOCK_TOKEN\" >>\"$SCENE/log\"");
+    let log = scene.run(&[]).exits(3).log();
+    let tokens: Vec<&str> = log.iter().filter_map(|line| line.strip_prefix("token ")).collect();
+    assert!(tokens.len() == 6 && tokens.iter().all(|token| token.parse::<u64>() == tokens[0].parse()), "{log:?}");
+}
+
+#[test]
 fn without_the_lock_nobody_is_asked() {
     let scene = long_chain("file:k.lock", "");
     let mut first = scene.start(&[]);

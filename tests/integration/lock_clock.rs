@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::alive::is_alive;
 use crate::consul_double::Consul;
 use crate::lock_command::{entered, lock_scene, send, stay_inside};
-use crate::lock_servers::{Server, etcd, postgres, start_etcd};
+use crate::lock_servers::{Server, etcd, postgres, start_etcd, start_postgres_under};
 use crate::lock_storm::{etcd_key, postgres_key};
 use crate::running::{Running, until};
 use crate::scene::{Scene, skipped, succeeds};
@@ -208,6 +208,79 @@ fn clocks_that_are_set_change_nothing_about_a_file() {
     let tokens: Vec<u64> = entered(&home).iter().map(|entry| entry.0).collect();
     assert_eq!(tokens[1], tokens[0] + 1, "the clock that gave the first is two hours ahead");
     first.signal(Signal::KILL);
+    second.signal(Signal::TERM);
+    second.finish().dies_of(Signal::TERM);
+}
+
+/// A PostgreSQL whose own clock is set, which decides when its rows have expired.
+fn postgres_with_clock(home: &Scene, clock: &WallClock) -> Option<Server> {
+    // For a user without rights, who may not reach where it was made.
+    let library = home.path("clock_step.so");
+    fs::copy(self::library()?, &library).unwrap();
+    let under = ["env".to_owned(), format!("LD_PRELOAD={}", library.display()), format!("CLOCK_STEP={}", clock.file.display())];
+    let server = start_postgres_under(&under, "127.0.0.1");
+    if server.is_none() {
+        skipped("PostgreSQL is not installed");
+    }
+    server
+}
+
+/// By how much the server's clock is beside ours.
+fn off(server: &Server) -> SignedDuration {
+    let url = format!("postgresql://postgres@127.0.0.1:{}/postgres", server.port);
+    let mut client = ::postgres::Client::connect(&url, ::postgres::NoTls).unwrap();
+    let micros: i64 = client.query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", &[]).unwrap().get(0);
+    Timestamp::now().duration_until(Timestamp::from_microsecond(micros).unwrap())
+}
+
+/// Whoever waits has seen how long the lease lasts, and goes by its own clock from there.
+#[test]
+fn a_server_whose_clock_is_set_forward_gives_no_lock_away_to_who_waits() {
+    let home = lock_scene();
+    let Some(clock) = WallClock::new(&home, "clock.server") else { return };
+    let Some(server) = postgres_with_clock(&home, &clock) else { return };
+    let key = postgres_key(&server, "k");
+    let options = ["--kill-after", "0", "--ttl", "6", "--delay", "0", "--wait", "infinity"];
+    let mut first = stay_inside(&home, &options, &key);
+    first.wait_for("the first is inside", |_| entered(&home).len() == 1);
+    let mut second = stay_inside(&home, &options, &key);
+    second.wait_for_message("is held by pid", &first.pid().to_string());
+    // The waiting one asks several times before the next renewal, and the row has expired each time.
+    let texts = LockTexts { lock: &key, ..LockTexts::default() };
+    let settings = LockSettings::parse(texts, Duration::ZERO, Path::new("/")).unwrap();
+    for step in [HOUR, 2 * HOUR] {
+        clock.set(step);
+        is_about(off(&server), step);
+        until("the lease is renewed", || engine(&settings).unwrap().look().unwrap().is_some());
+    }
+    assert_eq!(entered(&home).len(), 1, "the lock was given away");
+    assert!(is_alive(entered(&home)[0].2) && !first.said().contains("lost"), "{}", first.said());
+    for (number, holder) in [first, second].iter_mut().enumerate() {
+        until("it is inside", || entered(&home).len() == number + 1);
+        holder.signal(Signal::TERM);
+    }
+}
+
+/// Else a dead holder of another machine would keep everybody waiting for an hour.
+#[test]
+fn a_server_whose_clock_is_set_back_keeps_nobody_waiting_after_a_dead_holder() {
+    let home = lock_scene();
+    let Some(clock) = WallClock::new(&home, "clock.server") else { return };
+    if !succeeds(Command::new("unshare").args(["--time", "--boottime", "1000000", "--fork", "true"])) {
+        return skipped("no time namespace can be made here");
+    }
+    let Some(server) = postgres_with_clock(&home, &clock) else { return };
+    let key = postgres_key(&server, "k");
+    let options = ["--kill-after", "0", "--ttl", "6", "--delay", "0", "--wait", "infinity"];
+    let away = lock_scene().env("SCENE", home.root()).under(&["unshare", "--time", "--boottime", "1000000", "--fork", "--kill-child"]);
+    let _first = stay_inside(&away, &options, &key);
+    until("the first is inside", || entered(&home).len() == 1);
+    let mut second = stay_inside(&home, &options, &key);
+    second.wait_for_message("is held by pid", " on ");
+    send(entered(&home)[0].1, Signal::KILL);
+    clock.set(-HOUR);
+    is_about(off(&server), -HOUR);
+    second.wait_for("the second is inside", |_| entered(&home).len() == 2);
     second.signal(Signal::TERM);
     second.finish().dies_of(Signal::TERM);
 }

@@ -175,8 +175,8 @@ impl Storm {
         let mut hit = self.contenders.swap_remove(at);
         self.set_clocks(number);
         let end = end_of(command);
-        let mut begun = Instant::now();
-        let mut lost = false;
+        let lost = matches!(blow, Blow::CutBriefly | Blow::Restart) && self.disturb(blow, &mut hit);
+        let begun = Instant::now();
         match blow {
             Blow::Term => send(holder, Signal::TERM),
             Blow::Kill => send(holder, Signal::KILL),
@@ -184,24 +184,8 @@ impl Storm {
             Blow::Freeze => send(holder, Signal::STOP),
             Blow::Cut => self.net.plug(hit.machine, false),
             Blow::Silence => self.store.silence(|| until("the command is ended", || !is_alive(command))),
-            Blow::CutBriefly | Blow::Restart => {
-                if blow == Blow::Restart {
-                    self.store.restart(&mut hit.running);
-                } else {
-                    self.net.plug(hit.machine, false);
-                    hit.running.wait_for_message("is in doubt", "inside.sh");
-                    self.net.plug(hit.machine, true);
-                }
-                // A server that was started again before the next renewal is not even missed.
-                let says = |word: &str| hit.running.said().contains(word);
-                let sure = || !says("is in doubt") && begun.elapsed() > Duration::from_secs(self.ttl) / 2;
-                until("it is sure, or has lost", || sure() || says("beyond doubt again") || says("is lost"));
-                lost = says("is lost");
-                begun = Instant::now();
-                if !lost {
-                    send(holder, Signal::KILL);
-                }
-            }
+            Blow::CutBriefly | Blow::Restart if lost => {}
+            Blow::CutBriefly | Blow::Restart => send(holder, Signal::KILL),
         }
         until("the next is inside", || entered(&self.home).len() > number + 1);
         let took = begun.elapsed();
@@ -209,8 +193,32 @@ impl Storm {
         let token = entered(&self.home)[number + 1].0;
         let inside = fs::metadata(self.home.path(format!("at.{token}"))).unwrap().modified().unwrap();
         let margin = inside.duration_since(ended).map_or_else(|error| -error.duration().as_secs_f64(), |span| span.as_secs_f64());
+        self.recover(blow, hit, lost);
+        let ended = took.saturating_sub(Duration::try_from_secs_f64(margin).unwrap_or_default());
+        Round { blow, took, margin: margin * 1000.0, ended, lost }
+    }
+
+    /// Takes the store away for a moment, in which nobody needs to lose its lock; tells whether it was lost.
+    fn disturb(&self, blow: Blow, hit: &mut Contender) -> bool {
+        let begun = Instant::now();
+        if blow == Blow::Restart {
+            self.store.restart(&mut hit.running);
+        } else {
+            self.net.plug(hit.machine, false);
+            hit.running.wait_for_message("is in doubt", "inside.sh");
+            self.net.plug(hit.machine, true);
+        }
+        let says = |word: &str| hit.running.said().contains(word);
+        // A server that was started again before the next renewal is not even missed.
+        let sure = || !says("is in doubt") && begun.elapsed() > Duration::from_secs(self.ttl) / 2;
+        until("it is sure, or has lost", || sure() || says("beyond doubt again") || says("is lost"));
+        says("is lost")
+    }
+
+    /// The one that was hit ends as it should, and another comes in its place.
+    fn recover(&mut self, blow: Blow, hit: Contender, lost: bool) {
         match blow {
-            Blow::Freeze => send(holder, Signal::CONT),
+            Blow::Freeze => send(i32::try_from(hit.running.pid()).unwrap(), Signal::CONT),
             Blow::Cut => self.net.plug(hit.machine, true),
             Blow::Term | Blow::Kill | Blow::Command | Blow::CutBriefly | Blow::Silence | Blow::Restart => {}
         }
@@ -224,8 +232,6 @@ impl Storm {
             Blow::Kill | Blow::CutBriefly | Blow::Restart => drop(outcome.dies_of(Signal::KILL)),
         }
         self.start(hit.machine, hit.clock);
-        let ended = took.saturating_sub(Duration::try_from_secs_f64(margin).unwrap_or_default());
-        Round { blow, took, margin: margin * 1000.0, ended, lost }
     }
 
     fn end(mut self) {
