@@ -338,13 +338,7 @@ fn wait_for_others(waits: i32) -> bool {
 /// The file, 0600, in a directory that is 0700 if we make it. Its companions get the mode of the file.
 fn make_private(path: &Path) -> io::Result<()> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.exists()) {
-        let new: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        // SQLite syncs the directory of its files; that this one has a name is ours to see to.
-        for parent in new.iter().filter_map(|dir| dir.parent()) {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            fs::File::open(parent)?.sync_all()?;
-        }
     }
     match look_at(path, Access::READ_OK | Access::WRITE_OK) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make_file(path),
@@ -355,8 +349,8 @@ fn make_private(path: &Path) -> io::Result<()> {
 /// Makes the file. Journals of one that had its name before are no part of it, and are taken away before there is a file:
 /// nobody opens what is not there, so that nobody has made new ones. Whoever else makes it waits for the lock.
 fn make_file(path: &Path) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let dir = fs::File::open(dir)?;
+    let place = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = fs::File::open(place)?;
     dir.lock()?;
     if path.try_exists()? {
         return Ok(());
@@ -369,8 +363,20 @@ fn make_file(path: &Path) -> io::Result<()> {
     }
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        Ok(_) | Err(_) => Ok(()),
+        Ok(_) | Err(_) => sync_above(place),
     }
+}
+
+/// SQLite syncs the directory of its files; that this one has a name, and those above it, is ours to see to, whoever made them.
+fn sync_above(dir: &Path) -> io::Result<()> {
+    for above in fs::canonicalize(dir)?.ancestors().skip(1) {
+        match fs::File::open(above).and_then(|dir| dir.sync_all()) {
+            // Not made by us then, nor with us. Some systems of files cannot sync a directory.
+            Err(error) if !matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether it is a file, with which we may do that. It is not opened: to close it would let go of all locks that this process

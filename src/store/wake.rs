@@ -31,6 +31,8 @@ struct Beside {
     bound: Option<(PathBuf, Inode)>,
     /// By which others see that we live.
     sign: Option<Sign>,
+    /// It was told that nobody finds it.
+    told: bool,
 }
 
 /// Device and number.
@@ -50,10 +52,15 @@ impl Alarm {
     }
 
     fn beside(file: PathBuf) -> io::Result<Self> {
-        let beside = Beside { file, bound: None, sign: None };
+        let beside = Beside { file, bound: None, sign: None, told: false };
         let mut alarm = Self { socket: UnixDatagram::unbound()?, beside: Some(beside) };
-        if let Err(error) = alarm.listen_again() {
-            log::info!("new jobs are not heard of at once, only looked for: {error}");
+        match alarm.listen_again() {
+            // The directory comes with the file, from whoever makes that and sees to it that its name is on disk.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                log::info!("new jobs are not heard of at once, only looked for: {error}");
+                alarm.beside.iter_mut().for_each(|beside| beside.told = true);
+            }
+            Ok(_) | Err(_) => {}
         }
         Ok(alarm)
     }
@@ -66,7 +73,10 @@ impl Alarm {
     pub fn listen_again(&mut self) -> io::Result<bool> {
         let Some(beside) = self.beside.as_mut().filter(|beside| !beside.is_there()) else { return Ok(false) };
         let dir = dir_of(&beside.file);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         // Containers that share the file may each have a process of our number.
         let namespace: String = tree::namespaces().chars().take_while(|c| *c != ' ').filter(char::is_ascii_digit).collect();
         let name = format!("{}-{namespace}", std::process::id());
@@ -76,6 +86,9 @@ impl Alarm {
         let open = fs::File::open(&dir)?;
         let socket = UnixDatagram::bind(short(&open, &name))?;
         socket.set_nonblocking(true)?;
+        if std::mem::replace(&mut beside.told, false) || beside.bound.is_some() {
+            log::info!("new jobs are heard of at once again");
+        }
         beside.bound = inode(&path).map(|inode| (path, inode));
         beside.sign = beside.sign.take().filter(Sign::holds).or_else(|| Sign::new(&dir, &Owner::look_quickly("")));
         self.socket = socket;
@@ -193,6 +206,7 @@ mod tests {
     fn an_alarm_whose_name_was_taken_away_takes_another() {
         let home = tempfile::tempdir().unwrap();
         let state = home.path().join("state");
+        fs::create_dir(&state).unwrap();
         let database = Some(DatabaseUrl::Sqlite(state.join("runner.db")));
         let keep = Retention { runs: 1, age: std::time::Duration::ZERO };
         let place = Place { state_dir: None, database, config_file: None, keep, secrets: Secrets::default() };
@@ -204,6 +218,8 @@ mod tests {
         fs::remove_dir_all(&state).unwrap();
         ring(&place, false);
         assert_eq!(alarm.silence(), Rang::default(), "nobody finds it");
+        assert!(alarm.listen_again().is_err(), "it makes no state directory: whoever does has to sync it");
+        fs::create_dir(&state).unwrap();
         assert!(alarm.listen_again().unwrap());
         ring(&place, false);
         assert_eq!(alarm.silence(), jobs);
@@ -219,6 +235,7 @@ mod tests {
         let mut alarm = Alarm::new(&place).unwrap();
         assert!(alarm.listen_again().is_err());
         fs::remove_file(&state).unwrap();
+        fs::create_dir(&state).unwrap();
         assert!(alarm.listen_again().unwrap());
         ring(&place, false);
         assert_eq!(alarm.silence(), jobs);

@@ -109,11 +109,8 @@ impl Worker {
 
     fn around(&mut self, ahead: i64, running: Vec<Seen>, world: &World<'_>) {
         self.ahead = Some(SignedDuration::from_millis(ahead));
-        // The database is open again by now, if it was deleted with all that stood beside it.
-        if let Some(Ok(true)) = self.parts.alarm.as_mut().map(Alarm::listen_again) {
-            log::info!("new jobs are heard of at once again");
-            self.look = true;
-        }
+        // The database is open by now, also where it was deleted with all that stood beside it, or was not there yet.
+        self.look |= matches!(self.parts.alarm.as_mut().map(Alarm::listen_again), Some(Ok(true)));
         let (here, now) = (self.parts.state.owner().clone(), self.wall(world));
         let mut free = Vec::new();
         let suspects = std::mem::take(&mut self.suspects);

@@ -390,6 +390,21 @@ fn what_was_acknowledged_survives_a_power_cut() {
 }
 
 #[test]
+fn a_state_that_a_worker_has_made_is_there_as_well() {
+    if !strace_or_skipped() {
+        return;
+    }
+    let scene = scene().script("tasks.d/a.sh", "echo \"$RUNNER_JOB_ID $RUNNER_TRY\" >>\"$SCENE/ran\"");
+    scene.run(&["check"]);
+    let mut calls = Vec::new();
+    for command in [&["work", "--drain"][..], &["enqueue", "a.sh"], &["work", "--drain"]] {
+        calls.extend(recorded(&scene, command));
+    }
+    assert!(calls.iter().any(|call| matches!(call, Call::Say(said) if said == "1\n")), "one job was added");
+    survives(&calls, &scene.path(STATE_DIR).join("runner.db"));
+}
+
+#[test]
 fn a_slot_is_on_disk_before_its_run_begins() {
     if !strace_or_skipped() {
         return;
