@@ -15,7 +15,7 @@ use log::{Level, LevelFilter, Record};
 
 use super::sink::{self, Stream};
 use crate::clock::{Clock, SystemClock};
-use crate::names::{Decimal, is_obeyed, printable};
+use crate::names::{is_obeyed, printable};
 use crate::zone;
 
 /// How a line is written.
@@ -146,40 +146,46 @@ fn start_stderr(settings: LogSettings, syslog_error: Option<syslog::Error>) {
     }
 }
 
-/// The date of a line, in the machine's zone. Thousands of lines share a second: its date is made once. The journal has its
+/// The date of a line, in the machine's zone. Thousands of lines share a minute: its date is made once. The journal has its
 /// own clock, and many calls have nothing to tell: the zone is looked at for the first date.
 struct Stamp {
     clock: SystemClock,
     tz: Option<OsString>,
     zone: OnceLock<TimeZone>,
-    second: Mutex<Second>,
+    minute: Mutex<Minute>,
 }
 
-/// A second and its date in the machine's zone: what stands before the milliseconds, and what stands behind them.
+/// A minute of the machine's zone and its date: what stands before the seconds, and what stands behind them.
 #[derive(Debug, Clone, Default)]
-struct Second {
+struct Minute {
     number: Option<i64>,
+    /// How far the zone is from UTC, in seconds; zones change it at the begin of a minute.
+    shift: i64,
     date: String,
     offset: String,
 }
 
 impl Stamp {
     fn new(settings: &LogSettings) -> Self {
-        Self { clock: SystemClock::new(), tz: settings.tz.clone(), zone: OnceLock::new(), second: Mutex::default() }
+        Self { clock: SystemClock::new(), tz: settings.tz.clone(), zone: OnceLock::new(), minute: Mutex::default() }
     }
 
     /// Adds the time `wall` as RFC 3339 with milliseconds.
     fn push(&self, line: &mut String, wall: Timestamp) {
-        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
-        if second.number != Some(wall.as_second()) {
+        let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
+        if minute.number != Some((wall.as_second() + minute.shift).div_euclid(60)) {
             let zoned = wall.to_zoned(self.zone.get_or_init(|| zone::local(self.tz.as_deref())).clone());
-            let (date, offset) = (zoned.strftime("%Y-%m-%dT%H:%M:%S.").to_string(), zoned.strftime("%:z").to_string());
-            *second = Second { number: Some(wall.as_second()), date, offset };
+            let shift = i64::from(zoned.offset().seconds());
+            let (date, offset) = (zoned.strftime("%Y-%m-%dT%H:%M:").to_string(), zoned.strftime("%:z").to_string());
+            *minute = Minute { number: Some((wall.as_second() + shift).div_euclid(60)), shift, date, offset };
         }
-        line.push_str(&second.date);
+        line.push_str(&minute.date);
+        let second = (wall.as_second() + minute.shift).rem_euclid(60);
         // A time before 1970 counts its fraction backwards; a clock that wrong has no use for milliseconds.
-        line.push_str(Decimal::of(wall.subsec_millisecond().max(0)).padded(3).as_str());
-        line.push_str(&second.offset);
+        let millis = i64::from(wall.subsec_millisecond().max(0));
+        let digits = [digit(second / 10), digit(second), b'.', digit(millis / 100), digit(millis / 10), digit(millis)];
+        line.push_str(std::str::from_utf8(&digits).unwrap_or_default());
+        line.push_str(&minute.offset);
     }
 
     /// The time it is, as text.
@@ -188,6 +194,11 @@ impl Stamp {
         self.push(&mut text, self.clock.wall());
         text
     }
+}
+
+/// The last decimal digit of a number that is not negative.
+fn digit(number: i64) -> u8 {
+    b'0' + u8::try_from(number % 10).unwrap_or(0)
 }
 
 /// Hands whole lines to the sink, which never fails.
@@ -368,7 +379,7 @@ mod tests {
     #[test]
     fn a_time_is_printed_with_the_second_of_its_own_minute() {
         let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
-        let stamp = Stamp { clock: SystemClock::new(), tz: None, zone: OnceLock::from(zone), second: Mutex::default() };
+        let stamp = Stamp { clock: SystemClock::new(), tz: None, zone: OnceLock::from(zone), minute: Mutex::default() };
         let text = |millis: i64| {
             let mut text = String::new();
             stamp.push(&mut text, Timestamp::from_millisecond(millis).unwrap());
