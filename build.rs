@@ -4,6 +4,8 @@
 //! - The part of libgcc that unwinds is linked in, where the compiler has it as an archive (every gcc on Linux with glibc): one
 //!   shared library less to find, map and bind is a tenth of a start of runner-config, which tasks call often.
 //! - Addresses to relocate are packed (RELR), where the C library can read that: glibc from 2.36 on.
+//! - What a chain executes stands in one place of a release (`link/first.ld`): the kernel maps sixteen pages around each that is
+//!   touched. Where somebody has chosen a linker, which may not read that, it is left out.
 
 #![expect(clippy::disallowed_methods, reason = "cargo tells a build script by the environment, and the compiler is asked by a call")]
 
@@ -19,6 +21,12 @@ fn main() {
         return;
     }
     link_in("gcc_eh");
+    let chosen = env::var_os("RUSTC_LINKER").is_some() || env::var("CARGO_ENCODED_RUSTFLAGS").is_ok_and(|flags| flags.contains("link"));
+    if is("PROFILE", "release") && !chosen {
+        let script = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("link/first.ld");
+        println!("cargo::rerun-if-changed={}", script.display());
+        println!("cargo::rustc-link-arg-bins=-T{}", script.display());
+    }
     if said(Command::new("getconf").arg("GNU_LIBC_VERSION")).is_some_and(|version| reads_relr(&version)) {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }

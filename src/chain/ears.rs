@@ -21,6 +21,8 @@ pub struct Ears {
     kept: Vec<i32>,
     /// When we begin to hear of children that are not ours, if nothing has been started by then.
     attend_at: Option<(Moment, u64)>,
+    /// The memory of what was ready last, where it was given back.
+    spare: Vec<bool>,
 }
 
 /// What has happened.
@@ -37,12 +39,17 @@ pub struct Heard {
 impl Ears {
     /// Listens to these.
     pub fn new(signals: Signals, watchdog: Watchdog) -> Self {
-        Self { signals, watchdog, kept: Vec::new(), attend_at: None }
+        Self { signals, watchdog, kept: Vec::new(), attend_at: None, spare: Vec::new() }
     }
 
     /// Keeps signals that came while nobody could act on them, for the next to listen.
     pub fn keep(&mut self, stops: &[i32]) {
         self.kept.extend(stops);
+    }
+
+    /// Takes back what has been looked at: each task of a chain asks for it anew.
+    pub fn give_back(&mut self, ready: Vec<bool>) {
+        self.spare = ready;
     }
 
     /// How many signals are kept.
@@ -85,7 +92,9 @@ impl Ears {
         fds.push(readable(self.signals.fd()));
         // Interrupted by a signal handler: the signal's descriptor is ready then.
         let polled = rustix::event::poll(&mut fds, timeout.as_ref());
-        let mut ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let mut ready = std::mem::take(&mut self.spare);
+        ready.clear();
+        ready.extend(fds.iter().map(|fd| !fd.revents().is_empty()));
         drop(fds);
         let signalled = ready.pop() == Some(true) || polled.is_err();
         let mut stops = std::mem::take(&mut self.kept);

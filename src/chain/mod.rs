@@ -84,6 +84,7 @@ impl Driver<'_> {
                 runs[0].stop(*signal, &mut self.world);
             }
             self.advance(&mut runs, &news);
+            self.ears.give_back(news.ready);
         }
         let [run] = runs;
         run

@@ -86,7 +86,7 @@ impl Run {
     pub fn begin_halt(setup: Rc<Setup>, run: RunRef, program_variables: &[CString], world: &mut World<'_>) -> Self {
         let mut this = Self::new(setup, run, program_variables, world.clock.now());
         this.end_told = true;
-        this.pending.extend(this.chain.halt_only());
+        this.chain.halt_only(&mut this.pending);
         this.act(world);
         this
     }
@@ -183,7 +183,7 @@ impl Run {
             }
             return;
         }
-        self.pending.extend(self.chain.step(Input::Signal(signal), now));
+        self.chain.step(Input::Signal(signal), now, &mut self.pending);
         self.act(world);
     }
 
@@ -210,7 +210,7 @@ impl Run {
     /// The lock that it runs under is lost, or may be: its tasks are ended before another can own it. `at_once`: another
     /// may own it already, there is no grace.
     pub fn lose_lock(&mut self, at_once: bool, world: &mut World<'_>) {
-        self.pending.extend(self.chain.step(Input::LockLost, world.clock.now()));
+        self.chain.step(Input::LockLost, world.clock.now(), &mut self.pending);
         self.act(world);
         if at_once {
             self.for_attempts(world, Attempt::kill_now);
@@ -265,7 +265,7 @@ impl Run {
             self.obey(asker, world);
         }
         if self.aside.is_none() && self.outcome.is_none() {
-            self.pending.extend(self.chain.step(Input::Woke, now));
+            self.chain.step(Input::Woke, now, &mut self.pending);
         }
         self.act(world);
     }
@@ -308,9 +308,9 @@ impl Run {
         }
         let now = world.clock.now();
         for signal in std::mem::take(&mut self.kept) {
-            self.pending.extend(self.chain.step(Input::Signal(signal), now));
+            self.chain.step(Input::Signal(signal), now, &mut self.pending);
         }
-        self.pending.extend(self.chain.step(Input::Begin, now));
+        self.chain.step(Input::Begin, now, &mut self.pending);
         self.act(world);
     }
 
@@ -439,7 +439,7 @@ impl Run {
         let began = world.clock.now();
         let Some(halt) = &self.setup.halt else {
             // A chain without a halt task: there is nothing to run.
-            self.pending.extend(self.chain.step(Input::HaltEnded, began));
+            self.chain.step(Input::HaltEnded, began, &mut self.pending);
             return;
         };
         let failed_task = failed_task.map(|task| self.setup.task_at(task).name.text());
@@ -459,7 +459,7 @@ impl Run {
             let file = halt.path.to_string_lossy();
             world.reader.tell(&self.run, &Event::HaltEnded { file: &file, exit, duration: now.since(began) });
         }
-        self.pending.extend(self.chain.step(Input::HaltEnded, now));
+        self.chain.step(Input::HaltEnded, now, &mut self.pending);
     }
 }
 
@@ -495,12 +495,13 @@ fn advance_attempt(attempt: &mut Attempt, chain: &mut Chain, kit: &Kit<'_>, pend
             Progress::Judged(judged) => {
                 let jitter = world.rng.random();
                 let input = Input::Judged { task, verdict: judged.verdict, jitter, unkillable: judged.unkillable };
-                let told = chain.step(input, kit.now);
-                attempt.conclude(kit, judged.verdict, told.contains(&Action::Final { task }), world.reader);
-                pending.extend(told);
+                let before = pending.len();
+                chain.step(input, kit.now, pending);
+                let last = pending.range(before..).any(|action| *action == Action::Final { task });
+                attempt.conclude(kit, judged.verdict, last, world.reader);
             }
             Progress::Freed => {
-                pending.extend(chain.step(Input::Freed { task }, kit.now));
+                chain.step(Input::Freed { task }, kit.now, pending);
                 break;
             }
         }

@@ -18,7 +18,7 @@
 //! and [`Input::Freed`] when its hook has run, too, and its place may be taken.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use crate::clock::{Limit, Moment};
@@ -283,10 +283,8 @@ impl Chain {
     }
 
     /// No task at all, only the halt task: the last of several runs was done.
-    pub fn halt_only(&mut self) -> Vec<Action> {
-        let mut actions = Vec::new();
-        self.halt(HaltReason::AfterLast, Outcome::Done, None, &mut actions);
-        actions
+    pub fn halt_only(&mut self, actions: &mut VecDeque<Action>) {
+        self.halt(HaltReason::AfterLast, Outcome::Done, None, actions);
     }
 
     /// Where the run stands.
@@ -316,32 +314,30 @@ impl Chain {
         own.into_iter().chain(limit).min()
     }
 
-    /// One step: what happened, and what is to be done.
-    pub fn step(&mut self, input: Input, now: Moment) -> Vec<Action> {
-        let mut actions = Vec::new();
+    /// One step: what happened, and what is to be done, which comes behind the `actions` that wait.
+    pub fn step(&mut self, input: Input, now: Moment, actions: &mut VecDeque<Action>) {
         match input {
-            Input::Judged { task, verdict, jitter, unkillable } => self.judge(task, verdict, jitter, unkillable, now, &mut actions),
+            Input::Judged { task, verdict, jitter, unkillable } => self.judge(task, verdict, jitter, unkillable, now, actions),
             Input::Freed { task } => {
                 debug_assert!(self.tasks[task].state != TaskState::Running, "a task is judged before it is freed");
                 self.running -= 1;
                 if self.tasks[task].state == TaskState::Done {
                     self.complete(task);
                 }
-                self.settle(now, &mut actions);
+                self.settle(now, actions);
             }
-            Input::Begin | Input::Woke => self.wake(now, &mut actions),
-            Input::Signal(signal) => self.signal(signal, now, &mut actions),
+            Input::Begin | Input::Woke => self.wake(now, actions),
+            Input::Signal(signal) => self.signal(signal, now, actions),
             Input::LockLost => {
-                self.raise(Why::LockLost, &mut actions);
-                self.settle(now, &mut actions);
+                self.raise(Why::LockLost, actions);
+                self.settle(now, actions);
             }
             Input::HaltEnded => {
                 if let Phase::Halting(outcome) = self.phase {
-                    self.end(outcome, &mut actions);
+                    self.end(outcome, actions);
                 }
             }
         }
-        actions
     }
 
     /// Everything waits again, as at the beginning of a try of the chain.
@@ -359,7 +355,7 @@ impl Chain {
         }
     }
 
-    fn judge(&mut self, task: usize, verdict: Verdict, jitter: f64, unkillable: bool, now: Moment, actions: &mut Vec<Action>) {
+    fn judge(&mut self, task: usize, verdict: Verdict, jitter: f64, unkillable: bool, now: Moment, actions: &mut VecDeque<Action>) {
         match verdict {
             Verdict::Ok | Verdict::Skip => self.tasks[task].state = TaskState::Done,
             Verdict::Retry => {
@@ -392,7 +388,7 @@ impl Chain {
     }
 
     /// A task has failed: is there another try, whose, and when?
-    fn fail(&mut self, task: usize, jitter: f64, unkillable: bool, now: Moment, actions: &mut Vec<Action>) {
+    fn fail(&mut self, task: usize, jitter: f64, unkillable: bool, now: Moment, actions: &mut VecDeque<Action>) {
         let (failures, rules) = (self.tasks[task].failures, self.tasks[task].rules);
         let (tries, spent, since) = match self.rules.retry_from {
             RetryFrom::Start => {
@@ -412,14 +408,14 @@ impl Chain {
         };
         match (give_up, self.rules.retry_from, self.phase) {
             (Some(why), RetryFrom::Start | RetryFrom::Failed, _) => {
-                actions.push(Action::Final { task });
+                actions.push_back(Action::Final { task });
                 self.raise(Why::GiveUp(task, why), actions);
             }
             (None, RetryFrom::Start, _) => self.raise(Why::Retry(wait), actions),
             (None, RetryFrom::Failed, Phase::Open) => {
                 self.tasks[task].state = TaskState::Sleeping(now + wait);
                 self.sleeping.push(Reverse((now + wait, task)));
-                actions.push(Action::Sleep { task, wait });
+                actions.push_back(Action::Sleep { task, wait });
             }
             (
                 None,
@@ -435,7 +431,7 @@ impl Chain {
     }
 
     /// There is a reason to start nothing more. It counts if it is graver than the one there is.
-    fn raise(&mut self, why: Why, actions: &mut Vec<Action>) {
+    fn raise(&mut self, why: Why, actions: &mut VecDeque<Action>) {
         let graver = match self.phase {
             Phase::Open | Phase::Pause(_) => why,
             Phase::Draining(Why::Retry(wait)) => match why {
@@ -458,12 +454,12 @@ impl Chain {
         let cancelling = matches!(self.phase, Phase::Cancelling(_));
         self.phase = if cancelling || graver.cancels() { Phase::Cancelling(graver) } else { Phase::Draining(graver) };
         if graver.cancels() && !cancelling {
-            actions.push(Action::Cancel);
+            actions.push_back(Action::Cancel);
         }
     }
 
     /// After a place became free, or a reason to stop came while none was taken.
-    fn settle(&mut self, now: Moment, actions: &mut Vec<Action>) {
+    fn settle(&mut self, now: Moment, actions: &mut VecDeque<Action>) {
         match self.phase {
             Phase::Open => self.advance(now, actions),
             Phase::Draining(why) | Phase::Cancelling(why) if self.running == 0 => self.conclude(why, now, actions),
@@ -472,7 +468,7 @@ impl Chain {
     }
 
     /// Starts what is ready, in order, while there are free places; a stage begins when the one before it is done.
-    fn advance(&mut self, now: Moment, actions: &mut Vec<Action>) {
+    fn advance(&mut self, now: Moment, actions: &mut VecDeque<Action>) {
         while self.stage_left.get(self.stage) == Some(&0) {
             self.stage += 1;
         }
@@ -492,12 +488,12 @@ impl Chain {
                 RetryFrom::Start => (self.try_num, self.rules.max_tries.count()),
                 RetryFrom::Failed => (self.tasks[task].failures + 1, self.tasks[task].rules.max_tries.count()),
             };
-            actions.push(Action::Start { task, try_num, max_tries });
+            actions.push_back(Action::Start { task, try_num, max_tries });
         }
     }
 
     /// The last running task is gone: what the reason to stop leads to.
-    fn conclude(&mut self, why: Why, now: Moment, actions: &mut Vec<Action>) {
+    fn conclude(&mut self, why: Why, now: Moment, actions: &mut VecDeque<Action>) {
         match why {
             Why::Retry(wait) => {
                 // The drain took its time: look at the deadline once more.
@@ -506,7 +502,7 @@ impl Chain {
                     return self.give_up(GiveUp::Deadline, failed, HaltReason::GaveUp, actions);
                 }
                 self.phase = Phase::Pause(now + wait);
-                actions.push(Action::Pause { wait, try_num: self.try_num + 1 });
+                actions.push_back(Action::Pause { wait, try_num: self.try_num + 1 });
             }
             Why::GiveUp(task, why) => self.give_up(why, Some(task), HaltReason::GaveUp, actions),
             Why::Exit(task) => self.end(Outcome::StoppedByTask(task), actions),
@@ -517,22 +513,22 @@ impl Chain {
         }
     }
 
-    fn give_up(&mut self, why: GiveUp, task: Option<usize>, reason: HaltReason, actions: &mut Vec<Action>) {
+    fn give_up(&mut self, why: GiveUp, task: Option<usize>, reason: HaltReason, actions: &mut VecDeque<Action>) {
         let outcome = Outcome::GaveUp(why, task);
         if self.rules.halt_on_give_up { self.halt(reason, outcome, task, actions) } else { self.end(outcome, actions) }
     }
 
-    fn halt(&mut self, reason: HaltReason, outcome: Outcome, task: Option<usize>, actions: &mut Vec<Action>) {
+    fn halt(&mut self, reason: HaltReason, outcome: Outcome, task: Option<usize>, actions: &mut VecDeque<Action>) {
         self.phase = Phase::Halting(outcome);
-        actions.push(Action::Halt(reason, task));
+        actions.push_back(Action::Halt(reason, task));
     }
 
-    fn end(&mut self, outcome: Outcome, actions: &mut Vec<Action>) {
+    fn end(&mut self, outcome: Outcome, actions: &mut VecDeque<Action>) {
         self.phase = Phase::Ended(outcome);
-        actions.push(Action::End(outcome));
+        actions.push_back(Action::End(outcome));
     }
 
-    fn wake(&mut self, now: Moment, actions: &mut Vec<Action>) {
+    fn wake(&mut self, now: Moment, actions: &mut VecDeque<Action>) {
         let over = self.began.after(self.rules.chain_max_time).is_some_and(|limit| now >= limit);
         match self.phase {
             Phase::Open | Phase::Draining(_) | Phase::Pause(_) if over => {
@@ -561,10 +557,10 @@ impl Chain {
 
     /// The first signal cancels, the second kills. A halt task is spared the first: it may have powered the
     /// machine off, and then that is where the signal comes from.
-    fn signal(&mut self, signal: i32, now: Moment, actions: &mut Vec<Action>) {
+    fn signal(&mut self, signal: i32, now: Moment, actions: &mut VecDeque<Action>) {
         self.signals += 1;
         if self.signals > 1 && !matches!(self.phase, Phase::Ended(_)) {
-            actions.push(Action::KillNow);
+            actions.push_back(Action::KillNow);
         }
         if !matches!(self.phase, Phase::Halting(_) | Phase::Ended(_)) {
             self.raise(Why::Signal(signal), actions);

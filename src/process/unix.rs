@@ -372,8 +372,9 @@ fn spawn_posix(spec: &Spec<'_>) -> io::Result<Pid> {
     let attributes = Attributes::get()?;
     let actions = Actions::of(spec)?;
     let actions = actions.as_ref().map_or(ptr::null(), |actions| &raw const actions.0);
-    let argv: Vec<_> = spec.argv.iter().map(|word| word.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect();
-    let envp = environ(spec);
+    let pointers = pointers(spec);
+    // The words, a null pointer, the variables, a null pointer.
+    let (argv, envp) = pointers.split_at(spec.argv.len() + 1);
     let mut pid: libc::pid_t = 0;
     // SAFETY: both arrays end with a null pointer and point to strings that outlive the call; posix_spawn does not
     // write to them, its parameter types only date from before const. The attributes are initialised, and so are the
@@ -383,10 +384,13 @@ fn spawn_posix(spec: &Spec<'_>) -> io::Result<Pid> {
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("posix_spawn gave no pid"))
 }
 
-/// The array that C wants of the variables: their addresses, and a null pointer at the end.
-fn environ(spec: &Spec<'_>) -> Vec<*mut libc::c_char> {
+/// The arrays that C wants of the words and of the variables, one behind the other: their addresses, and a null pointer at
+/// the end of each.
+fn pointers(spec: &Spec<'_>) -> Vec<*mut libc::c_char> {
     let prepared: usize = spec.env.iter().map(|part| part.addresses().len()).sum();
-    let mut pointers = Vec::with_capacity(prepared + spec.own_env.len() + 1);
+    let mut pointers = Vec::with_capacity(spec.argv.len() + prepared + spec.own_env.len() + 2);
+    pointers.extend(spec.argv.iter().map(|word| word.as_ptr().cast_mut()));
+    pointers.push(ptr::null_mut());
     for part in spec.env {
         pointers.extend_from_slice(part.addresses());
     }

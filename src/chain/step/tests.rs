@@ -88,7 +88,9 @@ impl Story {
     }
 
     fn step(&mut self, input: Input) -> Vec<Action> {
-        self.chain.step(input, self.now)
+        let mut actions = VecDeque::new();
+        self.chain.step(input, self.now, &mut actions);
+        actions.into()
     }
 
     fn at(&mut self, seconds: u64) -> &mut Self {
@@ -569,7 +571,9 @@ fn a_lost_lock_cancels_and_runs_no_halt_task() {
 #[test]
 fn a_run_that_only_halts_ends_as_done() {
     let mut story = Story::new(PLOT);
-    assert_eq!(story.chain.halt_only(), [Action::Halt(HaltReason::AfterLast, None)]);
+    let mut actions = VecDeque::new();
+    story.chain.halt_only(&mut actions);
+    assert_eq!(actions, [Action::Halt(HaltReason::AfterLast, None)]);
     assert_eq!(story.step(Input::HaltEnded), [Action::End(Outcome::Done)]);
 }
 
