@@ -4,6 +4,10 @@
 //! `cargo bench --bench daemon`, five minutes. They take turns: what else the machine does meets all of them, so that the ratios
 //! say more than the figures. Beside each figure stands what it is to be; a figure that misses its aim fails
 //! nothing. With a Python that has APScheduler (`PYTHON=...`, default `python3`) the same is measured with it.
+//!
+//! `cargo bench --bench daemon -- --cron`, five minutes: beside Debian's cron and busybox' crond, which know whole minutes only.
+//! As root, and where they are installed. All three have the same minutes, since they would take turns for a quarter of an hour;
+//! they start in different seconds of them.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock, starts programs and waits")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what cannot be measured is a surprise for whoever measures")]
 
@@ -199,6 +203,71 @@ fn compare(what: &str, jobs: usize, every: u64, aim: &str) {
     }
 }
 
+/// Minutes for those who know no seconds; the first is not counted.
+const MINUTES: u64 = 4;
+
+/// Five lines for a crontab, each of which starts the task of the scene.
+fn crontab(dir: &Path, head: &str) -> String {
+    let line = format!("* * * * * STAMPS={} exec {}\n", dir.join("stamps").display(), dir.join("tasks/1-stamp").display());
+    format!("{head}{}", line.repeat(5))
+}
+
+/// busybox' crond reads the crontabs of a directory it is given.
+fn busybox(dir: &Path) -> Result<Child, String> {
+    let has = Command::new("busybox").args(["crond", "--help"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !has.is_ok_and(|status| status.success()) {
+        return Err("there is no busybox with a crond".to_owned());
+    }
+    fs::create_dir(dir.join("crontabs")).unwrap();
+    fs::write(dir.join("crontabs/root"), crontab(dir, "")).unwrap();
+    let mut command = Command::new("busybox");
+    command.args(["crond", "-f", "-L", "/dev/null", "-c"]).arg(dir.join("crontabs")).stderr(Stdio::null());
+    command.spawn().map_err(|error| error.to_string())
+}
+
+/// Debian's cron has its directories built in: it gets a mount namespace, in which ours stand in their place.
+fn debian_cron(dir: &Path) -> Result<Child, String> {
+    if !Path::new("/usr/sbin/cron").exists() {
+        return Err("/usr/sbin/cron is not installed".to_owned());
+    }
+    for name in ["crontabs", "cron.d", "run"] {
+        fs::create_dir(dir.join(name)).unwrap();
+    }
+    fs::write(dir.join("crontab"), "").unwrap();
+    fs::write(dir.join("crontabs/root"), crontab(dir, "MAILTO=\"\"\n")).unwrap();
+    fs::set_permissions(dir.join("crontabs/root"), fs::Permissions::from_mode(0o600)).unwrap();
+    let script = "cd \"$0\" && mount --bind crontabs /var/spool/cron/crontabs && mount --bind cron.d /etc/cron.d \
+                  && mount --bind crontab /etc/crontab && mount --bind run /run && exec /usr/sbin/cron -f";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(dir).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().map_err(|error| error.to_string())
+}
+
+/// Five jobs each minute, beside the crons that are installed.
+fn beside_cron() {
+    let root = rustix::process::geteuid().is_root();
+    let ours = scene(5, "* * * * *", true);
+    let child = daemon(ours.path());
+    let others = [("Debian's cron", debian_cron as fn(&Path) -> Result<Child, String>), ("busybox crond", busybox)];
+    let started = others.map(|(name, start)| {
+        let dir = scene(0, "", true);
+        let child = if root { start(dir.path()) } else { Err("only root can start it".to_owned()) };
+        (name, dir, child)
+    });
+    sleep(Duration::from_secs(60 * (MINUTES + 1)) - Duration::from_nanos((wall_nanos() % 60_000_000_000) as u64) + Duration::from_secs(5));
+    end(child);
+    late("5 jobs every minute: runner daemon", &delays(&ours.path().join("stamps"), 60));
+    for (name, dir, child) in started {
+        match child {
+            Ok(child) => {
+                end(child);
+                late(&format!("5 jobs every minute: {name}"), &delays(&dir.path().join("stamps"), 60));
+            }
+            Err(why) => println!("  {name} is left out: {why}"),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     if let Some(file) = std::env::var_os("STAMPS") {
         stamp(&file);
@@ -207,6 +276,10 @@ fn main() -> ExitCode {
     // Cargo says --bench when it is asked to measure, and nothing when it runs all targets as tests.
     if !std::env::args().any(|word| word == "--bench") {
         println!("measures only under cargo bench");
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args().any(|word| word == "--cron") {
+        beside_cron();
         return ExitCode::SUCCESS;
     }
     compare("5 chains every second", 5, 1, "(aim: p99 10 ms)");

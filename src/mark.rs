@@ -2,7 +2,7 @@
 //! chain, which is locked while its run goes on; the kernel gives it back when the process ends, however it ends.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf, absolute};
 
@@ -33,20 +33,59 @@ pub type Mark = Option<File>;
 /// # Errors
 /// Another run has it: which, in words.
 pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId, user: Option<(&Path, &str)>) -> Result<(Mark, Option<String>), String> {
+    take_at(None, state_dir, chain, run, user)
+}
+
+/// The same where its place may have been opened before.
+///
+/// # Errors
+/// Another run has it: which, in words.
+pub fn take_at(
+    place: Option<Place>,
+    state_dir: Option<&Path>,
+    chain: &str,
+    run: &RunId,
+    user: Option<(&Path, &str)>,
+) -> Result<(Mark, Option<String>), String> {
     let Some(dir) = state_dir.map(|dir| dir.join(DIR_NAME)) else { return Ok((None, None)) };
-    match take_in(&dir, chain, run, user) {
+    let opened = place.map_or_else(|| open_in(&dir, chain).and_then(|file| Place::look(file, run, user)), Ok);
+    match opened.and_then(|place| take_in(place, run, user)) {
         Ok(Ok(file)) => Ok((Some(file), None)),
         Ok(Err(holder)) => Err(holder),
         Err(error) => Ok((None, Some(format!("other programs cannot see that it runs: {}: {error}", dir.display())))),
     }
 }
 
-/// Makes the file of a chain's mark, if there is none: without one nobody can tell of a run that it never had it. What fails here
-/// is told when the mark is taken.
-pub fn make_place(state_dir: Option<&Path>, chain: &str) {
-    if let Some(dir) = state_dir.map(|dir| dir.join(DIR_NAME)) {
-        let _ = open_in(&dir, chain);
+/// Where the mark of a chain is taken, opened a moment before.
+#[derive(Debug)]
+pub struct Place {
+    file: File,
+    /// What stood in it, and what is to stand there.
+    had: String,
+    length: usize,
+    text: String,
+}
+
+impl Place {
+    fn look(file: File, run: &RunId, user: Option<(&Path, &str)>) -> io::Result<Self> {
+        let (had, length) = read(&file)?;
+        let text = compose(&had, length, run, user);
+        Ok(Self { file, had, length, text })
     }
+
+    /// Whether somebody has had the mark since: whoever takes it writes another first line. It is ours while we look.
+    fn is_as_it_was(&self) -> io::Result<bool> {
+        let first = self.had.lines().next().unwrap_or_default();
+        let mut now = vec![0; first.len() + 1];
+        let read = self.file.read_at(&mut now, 0)?;
+        Ok(read == now.len().min(self.length) && now.starts_with(first.as_bytes()))
+    }
+}
+
+/// Opens the file of a chain's mark for a run, and makes it, if there is none: without one nobody can tell of a run that it never
+/// had it. Nothing is taken yet. What fails here is told when the mark is taken.
+pub fn open_place(state_dir: Option<&Path>, chain: &str, run: &RunId, user: Option<(&Path, &str)>) -> Option<Place> {
+    open_in(&state_dir?.join(DIR_NAME), chain).and_then(|file| Place::look(file, run, user)).ok()
 }
 
 /// Only the first one has to make the directory.
@@ -59,49 +98,59 @@ fn open_in(dir: &Path, chain: &str) -> io::Result<File> {
     }
 }
 
-fn take_in(dir: &Path, chain: &str, run: &RunId, user: Option<(&Path, &str)>) -> io::Result<Result<File, String>> {
-    let mut file = open_in(dir, chain)?;
-    match file.try_lock() {
+fn take_in(place: Place, run: &RunId, user: Option<(&Path, &str)>) -> io::Result<Result<File, String>> {
+    match place.file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let had = read(&mut file)?;
+            let (had, _) = read(&place.file)?;
             return Ok(Err(had.lines().next().unwrap_or_default().trim().to_owned()));
         }
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    let had = read(&mut file)?;
+    let place = if place.is_as_it_was()? { place } else { Place::look(place.file, run, user)? };
+    // In one piece: whoever is killed here leaves the run in it or not, but nothing else.
+    place.file.write_all_at(place.text.as_bytes(), 0)?;
+    Ok(Ok(place.file))
+}
+
+/// What is to stand in a mark that had `length` bytes.
+fn compose(had: &str, length: usize, run: &RunId, user: Option<(&Path, &str)>) -> String {
     let mut text = line(run.as_str());
     text.push_str(&format!(" of process {}\n", std::process::id()));
     let new = user.and_then(|(file, database)| Some(format!("{USED_BY}{}{IN}{database}", absolute(file).ok()?.display())));
     let of_database = |line: &str| user.is_some_and(|(_, database)| line.rsplit_once(IN).is_some_and(|(_, known)| known == database));
     let known = had.lines().filter(|line| line.starts_with(USED_BY) && !of_database(line));
     text.extend(new.as_deref().into_iter().chain(known).take(REMEMBERED).flat_map(|line| [line, "\n"]));
-    let runs = had.lines().filter(|line| !line.starts_with(USED_BY));
+    let runs = had.lines().filter(|line| !line.starts_with(USED_BY) && !line.is_empty());
     text.extend(runs.take(REMEMBERED - 1).flat_map(|line| [line, "\n"]));
-    // In one piece, and cut afterwards: whoever is killed here leaves the run in it or not, but nothing else.
-    file.write_all_at(text.as_bytes(), 0)?;
-    if had.len() > text.len() {
-        file.set_len(text.len() as u64)?;
-    }
-    Ok(Ok(file))
+    // What was longer is filled up with empty lines: to cut it would be a second change, for which the journal of a file system
+    // may have to be waited for.
+    text.extend(std::iter::repeat_n('\n', length.saturating_sub(text.len())));
+    text
 }
 
 fn line(run: &str) -> String {
     format!("run {run}")
 }
 
-fn read(file: &mut File) -> io::Result<String> {
-    let mut had = Vec::with_capacity(1024);
-    file.take(LONGEST).read_to_end(&mut had)?;
-    Ok(String::from_utf8_lossy(&had).into_owned())
+/// What stands in a mark, and how many bytes that is.
+fn read(file: &File) -> io::Result<(String, usize)> {
+    let (mut had, mut length) = ([0; LONGEST as usize], 0);
+    loop {
+        match file.read_at(&mut had[length..], length as u64) {
+            Ok(0) => return Ok((String::from_utf8_lossy(&had[..length]).into_owned(), length)),
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Whether it is sure that a run never had the mark of its chain, and so that nothing of it was started. Only of runs of this
 /// boot, and only where marks can be kept: otherwise nobody knows.
 pub fn never_had(state_dir: Option<&Path>, chain: &str, run: &str) -> bool {
     let Some(path) = state_dir.map(|dir| dir.join(DIR_NAME).join(chain)) else { return false };
-    let Ok(had) = plain::open(OpenOptions::new().read(true).write(true), &path, LastLink::Refused).and_then(|mut file| read(&mut file))
-    else {
+    let Ok((had, _)) = plain::open(OpenOptions::new().read(true).write(true), &path, LastLink::Refused).and_then(|file| read(&file)) else {
         return false;
     };
     let wanted = line(run);
@@ -169,11 +218,38 @@ mod tests {
         assert!(take("a", 4).is_ok());
         assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()), "it is remembered");
         assert!(!never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "nobody knows");
-        make_place(Some(dir.path()), "c");
+        let place = open_place(Some(dir.path()), "c", &RunId::new("", 1, 0), None);
         assert!(never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "nobody ever had it");
-        make_place(Some(dir.path()), "a");
+        assert!(take_at(place, Some(dir.path()), "c", &RunId::new("", 1, 0), None).unwrap().0.is_some());
+        assert!(!never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "it was had where it was opened before");
+        let place = open_place(Some(dir.path()), "a", &RunId::new("", 7, 0), None);
+        let held = take("a", 6).unwrap();
+        assert!(take_at(place, Some(dir.path()), "a", &RunId::new("", 7, 0), None).is_err(), "somebody came in between");
+        drop(held);
+        let place = open_place(Some(dir.path()), "a", &RunId::new("", 8, 0), None);
+        drop(take("a", 9).unwrap());
+        assert!(take_at(place, Some(dir.path()), "a", &RunId::new("", 8, 0), None).is_ok());
+        let had = [6, 8, 9].map(|number| !never_had(Some(dir.path()), "a", &RunId::new("", number, 0).to_string()));
+        assert_eq!(had, [true; 3], "what was written in between is remembered");
         assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()), "what is there stays");
         assert!(super::take(None, "a", &RunId::new("", 5, 0), None).unwrap().0.is_none());
+    }
+
+    #[test]
+    fn a_text_that_was_longer_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = "x".repeat(500);
+        let by = |number, database: &str| {
+            drop(take(Some(dir.path()), "a", &RunId::new("", number, 0), Some((Path::new("/etc/r.cfg"), database))).unwrap());
+        };
+        by(0, &long);
+        // As many databases as are remembered, and so the long one is forgotten.
+        (1..=u32::try_from(REMEMBERED).unwrap()).for_each(|number| by(number, &number.to_string()));
+        let text = fs::read_to_string(dir.path().join(DIR_NAME).join("a")).unwrap();
+        assert!(!text.contains("xx") && text.trim_end().ends_with(&format!("of process {}", std::process::id())), "{text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("run ")).count(), REMEMBERED);
+        by(99, "1");
+        assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 16, 0).to_string()), "what is behind it is remembered");
     }
 
     #[test]

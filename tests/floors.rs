@@ -54,6 +54,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("worker", 3),
     ("daemon::overlap", 1),
     ("daemon::rounds", 1),
+    ("daemon::lead", 1),
     ("cli", 4),
 ];
 

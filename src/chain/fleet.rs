@@ -1,6 +1,5 @@
 //! Several runs in one loop, each to its own end: `now`, `tick` and the daemon.
 
-use std::borrow::Cow;
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
@@ -15,10 +14,12 @@ use super::{Driver, News};
 use crate::clock::Moment;
 use crate::event::RunRef;
 use crate::hook::HookRun;
+#[cfg(feature = "schedule")]
+use crate::mark::Place;
 use crate::names::RunId;
+use crate::notify::inbox::Socket;
 
-/// A chain that can be run.
-#[derive(Clone)]
+/// A chain that can be run, once.
 pub struct Ready {
     /// Its tasks.
     pub setup: Rc<Setup>,
@@ -26,6 +27,18 @@ pub struct Ready {
     pub variables: Vec<CString>,
     /// The lock that a run needs.
     pub lock: Option<LockPlan>,
+    /// What its run was given a moment before.
+    pub opened: Opened,
+}
+
+/// What of a run was opened before the moment in which it begins, so that nothing is left for that moment but to start it.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// Where it takes its mark.
+    #[cfg(feature = "schedule")]
+    pub place: Option<Place>,
+    /// Where it will hear its tasks.
+    pub socket: Option<Socket>,
 }
 
 /// The runs that go on at this moment, and the hooks of runs that did not begin.
@@ -58,12 +71,13 @@ impl<'a> Fleet<'a> {
     }
 
     /// Begins a run beside those that go on, under its lock where that was asked for and is ours.
-    pub fn begin(&mut self, setup: Rc<Setup>, run: RunRef, variables: &[CString]) {
+    pub fn begin(&mut self, ready: Ready, run: RunRef) {
+        let Ready { setup, variables, opened, .. } = ready;
         let token = self.locks.enter(&run.id);
-        let variables =
-            if token.is_some() { Cow::Owned(variables.iter().cloned().chain(token).collect()) } else { Cow::Borrowed(variables) };
+        let variables: Vec<CString> = variables.into_iter().chain(token).collect();
         let hold = self.locks.of_run(&run.id);
-        self.runs.push(under(hold, &mut self.driver, |world| Run::begin(setup, run, &variables, world)));
+        let begun = under(hold, &mut self.driver, |world| Run::begin_with(opened.socket, setup, run, variables, world));
+        self.runs.push(begun);
     }
 
     /// Asks for the lock that a run needs; [`Fleet::answer`] tells what comes of it, at once or later.

@@ -23,7 +23,7 @@ use crate::event::{Event, Reader, RunRef};
 use crate::hook::{self, HookRun, HookStart};
 use crate::names::TaskName;
 use crate::notify::asking::Said;
-use crate::notify::inbox::{Inbox, leader_of};
+use crate::notify::inbox::{Inbox, Socket, leader_of};
 use crate::outcome::{ExitKind, HaltReason, RunOutcome};
 use crate::output::Capture;
 use crate::process::Supervised;
@@ -43,6 +43,8 @@ pub struct Run {
     attempts: Vec<Attempt>,
     leaked: Vec<Capture>,
     inbox: Option<Inbox>,
+    /// What becomes its inbox.
+    socket: Option<Socket>,
     /// What `step` said and is not done yet: it waits while something runs aside.
     pending: VecDeque<Action>,
     aside: Option<Aside>,
@@ -72,7 +74,18 @@ enum Aside {
 impl Run {
     /// Begins a run: its hook first, if there is one. `program_variables` are RUNNER_CONFIG_CMD and its kin.
     pub fn begin(setup: Rc<Setup>, run: RunRef, program_variables: &[CString], world: &mut World<'_>) -> Self {
-        let mut this = Self::new(setup, run, program_variables, world.clock.now());
+        Self::begin_with(None, setup, run, program_variables.to_vec(), world)
+    }
+
+    /// The same where the socket of its inbox may have been made before.
+    pub fn begin_with(
+        socket: Option<Socket>,
+        setup: Rc<Setup>,
+        run: RunRef,
+        program_variables: Vec<CString>,
+        world: &mut World<'_>,
+    ) -> Self {
+        let mut this = Self { socket, ..Self::new(setup, run, program_variables, world.clock.now()) };
         let tasks = this.setup.plan.places.len();
         world.reader.tell(&this.run, &Event::RunStarted { tasks });
         match this.start_hook(&|run| hook::run_started(run, tasks), world) {
@@ -84,14 +97,14 @@ impl Run {
 
     /// Begins with the halt task and has nothing else: `--halt-after`, when the last run is done.
     pub fn begin_halt(setup: Rc<Setup>, run: RunRef, program_variables: &[CString], world: &mut World<'_>) -> Self {
-        let mut this = Self::new(setup, run, program_variables, world.clock.now());
+        let mut this = Self::new(setup, run, program_variables.to_vec(), world.clock.now());
         this.end_told = true;
         this.chain.halt_only(&mut this.pending);
         this.act(world);
         this
     }
 
-    fn new(setup: Rc<Setup>, run: RunRef, program_variables: &[CString], began: Moment) -> Self {
+    fn new(setup: Rc<Setup>, run: RunRef, program_variables: Vec<CString>, began: Moment) -> Self {
         Self {
             chain: new_chain(&setup, began),
             variables: run_variables(&run, program_variables),
@@ -101,6 +114,7 @@ impl Run {
             attempts: Vec::new(),
             leaked: Vec::new(),
             inbox: None,
+            socket: None,
             pending: VecDeque::new(),
             aside: None,
             kept: Vec::new(),
@@ -315,7 +329,11 @@ impl Run {
     }
 
     fn open_inbox(&mut self) {
-        match Inbox::open(&self.run.id) {
+        let opened = match self.socket.take() {
+            Some(socket) => Inbox::at(socket, &self.run.id),
+            None => Inbox::open(&self.run.id),
+        };
+        match opened {
             Ok(inbox) => {
                 self.variables.extend(inbox.variable());
                 self.inbox = Some(inbox);
@@ -477,14 +495,14 @@ fn new_chain(setup: &Setup, now: Moment) -> Chain {
     Chain::new(&setup.plan, rules, tasks.map(|task| TaskRules { max_tries: task.max_tries, backoff: task.backoff }), now)
 }
 
-fn run_variables(run: &RunRef, program_variables: &[CString]) -> Block {
+fn run_variables(run: &RunRef, program_variables: Vec<CString>) -> Block {
     let own = [
         variable(b"RUNNER_CHAIN", run.chain.as_bytes()),
         variable(b"RUNNER_RUN_ID", run.id.as_str().as_bytes()),
         variable(b"RUNNER_TRIGGER", run.trigger.kind.word().as_bytes()),
         run.trigger.scheduled_text().and_then(|at| variable(b"RUNNER_SCHEDULED_AT", at.as_bytes())),
     ];
-    program_variables.iter().cloned().chain(own.into_iter().flatten()).collect()
+    program_variables.into_iter().chain(own.into_iter().flatten()).collect()
 }
 
 /// Looks what has become of a try, asks `step` what that means, and tells the try.

@@ -12,7 +12,7 @@ use crate::config::keys::Output;
 use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, TaskSettings};
 use crate::config::value::CommandLine;
-use crate::config::{Config, Finding, Origin, Severity, chains, keys, queues};
+use crate::config::{Config, Finding, Origin, Section, Severity, chains, keys, queues};
 use crate::environment::{Environment, Variables};
 use crate::names::{MAIN_CHAIN, TaskName, counted, suggestion};
 use crate::process::state::UNKILLABLE_AFTER;
@@ -275,22 +275,27 @@ fn identity(settings: &TaskSettings, sections: &Sections<'_>, name: &TaskName, f
 fn judge_sections(config: &Config, setup: &Setup, findings: &mut Vec<Finding>) {
     let names: LazyCell<HashSet<&str>, _> =
         LazyCell::new(|| setup.tasks.iter().flat_map(|task| [task.name.text(), task.name.short()]).collect());
-    let left_out: HashSet<&str> = setup.left_out.iter().flat_map(|(name, _)| [name.text(), name.short()]).collect();
-    let several = setup.chain.name != MAIN_CHAIN || chains::names(config).chain(queues::names(config)).next().is_some();
-    // Made once: a configuration may have thousands of chains, and each looks at every section.
-    let own = format!("{}/", setup.chain.name);
-    for section in config.sections() {
-        let word = match section.name.split_once(':') {
-            Some(("task", word)) => word.strip_prefix(&own).unwrap_or(word),
-            Some(("env", word)) => word,
-            Some(_) | None => continue,
-        };
-        // `[task:other/NAME]` belongs to another chain, and where there are others a plain name may be a task of theirs.
-        let of_another = word.contains('/') || (several && !section.name.contains('/'));
-        let known = of_another || names.contains(word) || left_out.contains(word);
-        if !known {
+    let left_out: LazyCell<HashSet<&str>, _> =
+        LazyCell::new(|| setup.left_out.iter().flat_map(|(name, _)| [name.text(), name.short()]).collect());
+    let mut judge = |section: &Section, word: &str| {
+        // `[task:other/NAME]` belongs to another chain.
+        if !word.contains('/') && !names.contains(word) && !left_out.contains(word) {
             let message = format!("[{}]: no task is called `{word}`{}", section.name, suggestion(word, names.iter().copied()));
             findings.push(Finding::new(Severity::Suspect, &section.origin, message));
+        }
+    };
+    let own = format!("task:{}/", setup.chain.name);
+    // Where there are others a plain name may be a task of theirs. There may be thousands, and none looks at the sections of all.
+    let several = setup.chain.name != MAIN_CHAIN || chains::names(config).chain(queues::names(config)).next().is_some();
+    if several {
+        config.sections_of(&setup.chain.name).for_each(|section| judge(section, section.name.strip_prefix(&own).unwrap_or_default()));
+        return;
+    }
+    for section in config.sections() {
+        match section.name.split_once(':') {
+            Some(("task", word)) => judge(section, section.name.strip_prefix(&own).unwrap_or(word)),
+            Some(("env", word)) => judge(section, word),
+            Some(_) | None => {}
         }
     }
 }

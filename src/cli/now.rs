@@ -16,7 +16,7 @@ use super::run::{at_once, refuse_nested, result_of, tell_findings};
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables, push};
 use super::stage::Stage;
 use crate::chain::World;
-use crate::chain::fleet::{Fleet, Ready};
+use crate::chain::fleet::{Fleet, Opened, Ready};
 use crate::chain::hold::LockPlan;
 use crate::chain::locks::{Answer, Unavailable};
 use crate::chain::run::Run;
@@ -129,7 +129,7 @@ fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Ready>, Config, 
         setup.beside_others = several;
         // It runs once: there is nothing to keep the lock for.
         let lock = prepared.lock.map(|plan| LockPlan { keep: false, ..plan });
-        ready.push(Ready { setup: Rc::new(setup), variables: program_variables(settings, &dir), lock });
+        ready.push(Ready { setup: Rc::new(setup), variables: program_variables(settings, &dir), lock, opened: Opened::default() });
     }
     Ok((ready, config, state, push))
 }
@@ -190,7 +190,7 @@ impl Play<'_> {
                 return self.ended.push(Ended::Overlap);
             }
         }
-        self.fleet.begin(ready.setup, run, &ready.variables);
+        self.fleet.begin(ready, run);
         let ended = self.fleet.take_ended();
         self.take_in(ended);
     }

@@ -25,7 +25,7 @@ use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findin
 use super::web::{Web, answer_tick};
 use super::work::{TaskFinder, telling};
 use crate::chain::Driver;
-use crate::chain::fleet::Ready;
+use crate::chain::fleet::{Opened, Ready};
 use crate::clock::{Clock, SystemClock};
 use crate::config::load::include_dir;
 use crate::config::queues::{self, QueueSettings};
@@ -42,6 +42,7 @@ use crate::http::site::Route;
 use crate::lock::look::Looker;
 use crate::mark::{self, Mark};
 use crate::names::{RunId, counted};
+use crate::notify::inbox::Socket;
 use crate::notify::systemd;
 use crate::store::Owner;
 use crate::store::open::Place;
@@ -189,12 +190,14 @@ impl Outside for Surroundings<'_> {
         Ok(ready)
     }
 
-    fn prepare_ahead(&mut self, chain: &Booked) -> Option<Kept> {
+    fn prepare_ahead(&mut self, chain: &Booked, run: &RunId) -> Option<Kept> {
         let dir = find_task_dir(None, &chain.named.chain).ok()?;
-        mark::make_place(self.place.state_dir.as_deref(), chain.name());
+        let (state_dir, database) = (self.place.state_dir.as_deref(), self.shown_database());
+        let place = mark::open_place(state_dir, chain.name(), run, self.user(&database));
         let seen = seen_of(&dir);
-        let (ready, told) = self.make_ready(chain).ok()?;
+        let (mut ready, told) = self.make_ready(chain).ok()?;
         self.tell_news(chain.name(), &told);
+        ready.opened = Opened { place, socket: Socket::new().ok() };
         Some(Box::new(move || (seen.is_some() && seen_of(&dir) == seen).then_some(ready)))
     }
 
@@ -221,10 +224,9 @@ impl Outside for Surroundings<'_> {
         }
     }
 
-    fn mark(&mut self, chain: &str, run: &RunId) -> Result<Mark, String> {
-        let database = self.place.url().map(|url| url.to_string()).unwrap_or_default();
-        let user = self.place.config_file.as_deref().map(|file| (file, database.as_str()));
-        let (mark, trouble) = mark::take(self.place.state_dir.as_deref(), chain, run, user)?;
+    fn mark(&mut self, chain: &str, run: &RunId, place: Option<mark::Place>) -> Result<Mark, String> {
+        let (state_dir, database) = (self.place.state_dir.as_deref(), self.shown_database());
+        let (mark, trouble) = mark::take_at(place, state_dir, chain, run, self.user(&database))?;
         match (self.troubles.hear(chain, "mark", trouble.as_deref()), trouble) {
             (news, Some(trouble)) => log::log!(news.level(log::Level::Warn), "chain {chain}: {trouble}"),
             (News::Passed, None) => log::info!("chain {chain}: is well again, other programs can see that it runs"),
@@ -320,6 +322,15 @@ impl Outside for Surroundings<'_> {
 }
 
 impl Surroundings<'_> {
+    fn shown_database(&self) -> String {
+        self.place.url().map(|url| url.to_string()).unwrap_or_default()
+    }
+
+    /// By which configuration, and in which database, slots are used.
+    fn user<'u>(&'u self, database: &'u str) -> Option<(&'u Path, &'u str)> {
+        self.place.config_file.as_deref().map(|file| (file, database))
+    }
+
     /// A chain as it is now, and what is to be told of it. Remembers whether it is trusted: nothing of one that is not may run.
     fn make_ready(&mut self, chain: &Booked) -> Result<(Ready, Vec<Finding>), String> {
         let settings = chain.named.chain.clone();
@@ -336,7 +347,8 @@ impl Surroundings<'_> {
         }
         let mut setup = setup.ok_or_else(|| format!("{} cannot be used", dir.display()))?;
         setup.beside_others = true;
-        Ok((Ready { setup: Rc::new(setup), variables: program_variables(self.settings, &dir), lock }, told))
+        let variables = program_variables(self.settings, &dir);
+        Ok((Ready { setup: Rc::new(setup), variables, lock, opened: Opened::default() }, told))
     }
 
     /// What was found in a chain that is made ready at every slot: told when it is news.

@@ -5,6 +5,7 @@ use std::ffi::{CString, OsString};
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use log::LevelFilter;
 
@@ -319,9 +320,15 @@ fn apply_lock_args(chain: &mut ChainSettings, args: &RunArgs) -> Result<(), Fail
 
 /// Our own variables, without what is private. Where the path of runner-config cannot stand in RUNNER_CONFIG_CMD, its
 /// directory is the last of PATH, so that the bare name is found.
+/// Looked at once: nobody changes them while we run.
+pub fn own_environment() -> &'static Environment {
+    static OWN: OnceLock<Environment> = OnceLock::new();
+    let extra = || config_program().filter(|program| !is_one_word(program)).and_then(|program| program.parent().map(Path::to_owned));
+    OWN.get_or_init(|| variables_of_ours(extra()))
+}
+
 #[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
-pub fn own_environment() -> Environment {
-    let extra = config_program().filter(|program| !is_one_word(program)).and_then(|program| program.parent().map(Path::to_owned));
+fn variables_of_ours(extra: Option<PathBuf>) -> Environment {
     Environment::new(env::vars_os().map(|(name, value)| match &extra {
         Some(dir) if name == "PATH" => {
             let path = env::join_paths(env::split_paths(&value).chain([dir.clone()])).unwrap_or(value);

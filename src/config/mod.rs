@@ -17,7 +17,9 @@ pub mod value;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use sections::Spoken;
 
 /// The section whose keys stand in for missing ones of every section (RawConfigParser).
 pub const DEFAULT_SECTION: &str = "DEFAULT";
@@ -165,6 +167,9 @@ pub struct Config {
 struct Said {
     sections: Vec<Section>,
     index: HashMap<String, usize>,
+    spoken: Spoken,
+    /// For each chain the sections that speak of its tasks alone; made when somebody asks.
+    of_chains: OnceLock<HashMap<String, Vec<usize>>>,
     files: Vec<Arc<Path>>,
 }
 
@@ -201,6 +206,8 @@ impl Config {
             Some(at) => *at,
             None => {
                 said.index.insert(name.to_owned(), said.sections.len());
+                said.spoken.note(name);
+                said.of_chains.take();
                 said.sections.push(Section { name: name.to_owned(), origin, entries: Vec::new(), index: HashMap::new() });
                 said.sections.len() - 1
             }
@@ -216,6 +223,25 @@ impl Config {
     /// The sections in order of their first appearance, `[DEFAULT]` among them.
     pub fn sections(&self) -> impl Iterator<Item = &Section> {
         self.said.sections.iter()
+    }
+
+    /// The sections that speak of tasks of this chain alone, in their order: found at once, whatever others have.
+    pub fn sections_of(&self, chain: &str) -> impl Iterator<Item = &Section> {
+        let of_chains = self.said.of_chains.get_or_init(|| {
+            let mut of_chains: HashMap<String, Vec<usize>> = HashMap::new();
+            for (at, section) in self.said.sections.iter().enumerate() {
+                if let Some(chain) = sections::chain_of(&section.name) {
+                    of_chains.entry(chain.to_owned()).or_default().push(at);
+                }
+            }
+            of_chains
+        });
+        of_chains.get(chain).into_iter().flatten().map(|at| &self.said.sections[*at])
+    }
+
+    /// Which kinds of sections there are.
+    fn spoken(&self) -> Spoken {
+        self.said.spoken
     }
 
     /// The section of this name.

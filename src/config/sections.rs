@@ -4,8 +4,6 @@
 //! `[NAME]`, then in `[runner]`, then in `[DEFAULT]`. NAME is the file name or the short name; the file name, which is
 //! the more exact, goes first.
 
-use std::collections::{HashMap, HashSet};
-
 use super::keys::{KeyInfo, Scope, names_in};
 use super::{Config, DEFAULT_SECTION, Entry, Origin, Section};
 use crate::names::{MAIN_CHAIN, TaskName};
@@ -22,6 +20,8 @@ pub const METRICS_SECTION: &str = "metrics";
 pub const LIVENESS_SECTION: &str = "liveness";
 /// What the section of a queue begins with. A queue is asked for as if it were a chain of this whole name, which no chain can have.
 pub const QUEUE_PREFIX: &str = "queue:";
+/// What the section of a task, or of a task of one chain, begins with.
+const TASK_PREFIX: &str = "task:";
 /// The section of variables for all tasks.
 pub const ENV_SECTION: &str = "env";
 
@@ -63,7 +63,7 @@ pub fn near_miss(section: &str) -> Option<String> {
 }
 
 /// How near a section is to a task, the nearest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     TaskOfChain,
     Task,
@@ -79,37 +79,48 @@ impl Kind {
     }
 }
 
-/// The sections of a configuration by the task they may speak of. Made once: a chain may have thousands of tasks.
+/// Which kinds of sections there are: what nobody wrote need not be looked for, task by task.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spoken {
+    of_chain: bool,
+    of_task: bool,
+    plain: bool,
+    env: bool,
+}
+
+impl Spoken {
+    /// There is a section of this name.
+    pub(super) fn note(&mut self, section: &str) {
+        match section.split_once(':') {
+            Some(("task", word)) if word.contains('/') => self.of_chain = true,
+            Some(("task", _)) => self.of_task = true,
+            Some(("env", _)) => self.env = true,
+            Some(_) | None => self.plain |= !is_owned(section),
+        }
+    }
+}
+
+/// The chain whose tasks alone a section speaks of: `[task:CHAIN/NAME]`.
+pub(super) fn chain_of(section: &str) -> Option<&str> {
+    Some(section.strip_prefix(TASK_PREFIX)?.split_once('/')?.0)
+}
+
+/// The sections of a configuration as the tasks of one chain see them. Nothing is gone through to make them: a configuration may
+/// have thousands of chains, and each thousands of tasks.
 #[derive(Debug)]
 pub struct Sections<'a> {
     config: &'a Config,
-    by_word: HashMap<&'a str, Vec<(Kind, &'a Section)>>,
-    with_env: HashSet<&'a str>,
+    /// Of the sections that speak of tasks; none where no task is looked for.
+    spoken: Spoken,
+    /// What the sections begin with that speak of the tasks of this chain alone.
+    prefix: String,
     general: Vec<(Scope, &'a Section)>,
 }
 
 impl<'a> Sections<'a> {
     /// The sections of `config` as the tasks of `chain` see them.
     pub fn new(config: &'a Config, chain: &str) -> Self {
-        let mut by_word: HashMap<&str, Vec<(Kind, &Section)>> = HashMap::new();
-        let mut with_env = HashSet::new();
-        for section in config.sections() {
-            let (kind, word) = match section.name.split_once(':') {
-                Some(("task", word)) => match word.split_once('/') {
-                    Some((of, word)) if of == chain => (Kind::TaskOfChain, word),
-                    Some(_) => continue,
-                    None => (Kind::Task, word),
-                },
-                Some(("env", word)) => {
-                    with_env.insert(word);
-                    continue;
-                }
-                _ if is_owned(&section.name) => continue,
-                _ => (Kind::Plain, section.name.as_str()),
-            };
-            by_word.entry(word).or_insert_with(|| Vec::with_capacity(1)).push((kind, section));
-        }
-        Self { by_word, with_env, ..Self::for_chain(config, chain) }
+        Self { spoken: config.spoken(), prefix: format!("{TASK_PREFIX}{chain}/"), ..Self::for_chain(config, chain) }
     }
 
     /// The sections as the chain itself sees them; no task is found in these. A named chain takes from `[runner]` only
@@ -125,7 +136,7 @@ impl<'a> Sections<'a> {
             vec![(own.as_str(), scope), (RUNNER_SECTION, Scope::INHERITED), (DEFAULT_SECTION, scope)]
         };
         let general = places.into_iter().filter_map(|(name, scope)| Some((scope, config.section(name)?))).collect();
-        Self { config, by_word: HashMap::new(), with_env: HashSet::new(), general }
+        Self { config, spoken: Spoken::default(), prefix: String::new(), general }
     }
 
     /// The section `[daemon]`.
@@ -145,7 +156,7 @@ impl<'a> Sections<'a> {
 
     fn for_one(config: &'a Config, name: &str, scope: Scope) -> Self {
         let general = config.section(name).map(|section| (scope, section)).into_iter().collect();
-        Self { config, by_word: HashMap::new(), with_env: HashSet::new(), general }
+        Self { config, spoken: Spoken::default(), prefix: String::new(), general }
     }
 
     /// The sections of the chain itself.
@@ -155,15 +166,22 @@ impl<'a> Sections<'a> {
 
     /// The sections of one task.
     pub fn of_task(&self, task: &TaskName) -> SectionPath<'_, 'a> {
+        // The nearest first, and of two as near the file name before the short name.
         let mut own = Vec::new();
-        if !self.by_word.is_empty() {
-            for word in words(task) {
-                own.extend(self.by_word.get(word).into_iter().flatten());
-            }
-            // The sort is stable: the file name stays before the short name.
-            own.sort_by_key(|(kind, _)| *kind);
+        if self.spoken.of_chain {
+            own.extend(words(task).filter_map(|word| self.named(Kind::TaskOfChain, &[&self.prefix, word].concat())));
+        }
+        if self.spoken.of_task {
+            own.extend(words(task).filter_map(|word| self.named(Kind::Task, &[TASK_PREFIX, word].concat())));
+        }
+        if self.spoken.plain {
+            own.extend(words(task).filter_map(|word| self.named(Kind::Plain, word)).filter(|(_, section)| !is_owned(&section.name)));
         }
         SectionPath { own, general: &self.general }
+    }
+
+    fn named(&self, kind: Kind, name: &str) -> Option<(Kind, &'a Section)> {
+        Some((kind, self.config.section(name)?))
     }
 
     /// The variables that `[env]` and `[env:NAME]` give to a task, in the order in which they are set. A `RUNNER_*`
@@ -177,7 +195,7 @@ impl<'a> Sections<'a> {
 
     /// Whether any section gives `task` variables of its own.
     pub fn has_own_variables(&self, task: &TaskName) -> bool {
-        !self.with_env.is_empty() && words(task).any(|word| self.with_env.contains(word))
+        self.spoken.env && words(task).any(|word| self.config.section(&["env:", word].concat()).is_some())
     }
 }
 
@@ -224,7 +242,48 @@ impl<'a> SectionPath<'_, 'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
+    use crate::config::ini;
+
+    fn config(text: &str) -> Config {
+        let mut config = Config::default();
+        config.add_document(&std::path::Path::new("/etc/r.cfg").into(), &ini::parse(text.as_bytes()).unwrap(), &mut Vec::new());
+        config
+    }
+
+    #[test]
+    fn the_sections_of_a_task_are_found_the_nearest_first() {
+        let text = "[runner]\n[a.sh]\n[a]\n[task:a]\n[task:1-a.sh]\n[task:c/a]\n[task:c/1-a.sh]\n[task:d/a]\n[task:queue:q/a]\n[env:a]\n\
+                    [1-a.sh]\n[chain:c]\n[chain:d]\n[queue:q]\n";
+        let config = config(text);
+        let of = |chain: &str, task: &str| {
+            let path_of = Sections::new(&config, chain);
+            let path = path_of.of_task(&TaskName::parse(OsStr::new(task)));
+            path.own.iter().map(|(_, section)| section.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("c", "1-a.sh"), ["task:c/1-a.sh", "task:c/a", "task:1-a.sh", "task:a", "1-a.sh", "a"]);
+        assert_eq!(of("d", "a"), ["task:d/a", "task:a", "a"]);
+        assert_eq!(of("main", "a.sh"), ["task:a", "a.sh", "a"]);
+        assert_eq!(of("queue:q", "a"), ["task:queue:q/a", "task:a", "a"]);
+        assert_eq!(of("main", "runner"), [""; 0], "what runner owns is no task's");
+        assert_eq!(of("main", "env:a"), [""; 0], "nor this");
+        let sections = Sections::new(&config, "main");
+        let own = |task: &str| sections.has_own_variables(&TaskName::parse(OsStr::new(task)));
+        assert_eq!([own("1-a.sh"), own("b")], [true, false]);
+        assert!(Sections::for_chain(&config, "c").of_task(&TaskName::parse(OsStr::new("a"))).is_general(), "no task is looked for");
+    }
+
+    #[test]
+    fn the_sections_of_a_chains_tasks_are_found_without_those_of_others() {
+        let mut config = config("[task:c/a]\n[task:d/a]\n[task:a]\n[task:c/b/x]\n[env:c/a]\n");
+        let of = |config: &Config, chain: &str| config.sections_of(chain).map(|section| section.name.clone()).collect::<Vec<_>>();
+        assert_eq!(of(&config, "c"), ["task:c/a", "task:c/b/x"]);
+        assert_eq!(of(&config, "e"), [""; 0]);
+        config.add_override("task:e/a", "nice", "1");
+        assert_eq!(of(&config, "e"), ["task:e/a"], "what is said later is found, too");
+    }
 
     #[test]
     fn a_section_that_is_a_letter_away_from_one_of_ours_is_known() {

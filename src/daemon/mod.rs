@@ -8,6 +8,7 @@
 pub mod book;
 pub mod crew;
 pub mod depths;
+pub mod lead;
 pub mod overlap;
 mod rounds;
 mod runs;
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::alarm::Alarm;
 use crate::chain::Driver;
@@ -29,7 +30,7 @@ use crate::clock::Moment;
 use crate::config::queues::QueueSettings;
 use crate::event::RunRef;
 use crate::hook::HookRun;
-use crate::mark::Mark;
+use crate::mark::{Mark, Place};
 use crate::names::{RunId, RunIds, counted};
 use crate::outcome::RunOutcome;
 use crate::store::desk::Health;
@@ -40,13 +41,13 @@ use crate::worker::{self, Orders};
 use book::{Book, Booked};
 use crew::Crew;
 use depths::Depths;
+use lead::Lead;
 use rounds::Rounds;
 pub use state::{Outbox, State};
 use trouble::Troubles;
 
-/// So long before it is due a slot is asked for, and its chain made ready: when the moment comes, it is ours on disk, and
-/// nothing has to be done but to start it. Longer than a disk needs for a sync, and so short that hardly anybody is killed in it.
-pub const LEAD: SignedDuration = SignedDuration::from_millis(50);
+pub use lead::LEAD;
+
 /// So long a tick waits for a state that does not answer, when there is nothing else to wait for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The signal by which a run is stopped for a newer slot.
@@ -62,20 +63,21 @@ pub trait Outside {
     /// Why it cannot be run, in words.
     fn prepare(&mut self, chain: &Booked) -> Result<Ready, String>;
 
-    /// Makes a chain ready a moment before its slot is due: what is kept stands in for [`Outside::prepare`] then. `None` where
+    /// Makes a chain ready for this run a moment before its slot is due: what is kept stands in for [`Outside::prepare`] then. `None` where
     /// that cannot be; it is tried again, and told, when the run begins.
-    fn prepare_ahead(&mut self, _: &Booked) -> Option<Kept> {
+    fn prepare_ahead(&mut self, _: &Booked, _: &RunId) -> Option<Kept> {
         None
     }
 
     /// Starts the chain's hook for a run that does not begin.
     fn refused(&mut self, chain: &Booked, run: &RunRef, why: Refused<'_>, driver: &mut Driver<'_>) -> Option<HookRun>;
 
-    /// Takes the mark that says that a run of the chain goes on on this machine; it is given back when it is dropped.
+    /// Takes the mark that says that a run of the chain goes on on this machine, at its place where that was opened before; it is
+    /// given back when it is dropped.
     ///
     /// # Errors
     /// Who has it, in words.
-    fn mark(&mut self, chain: &str, run: &RunId) -> Result<Mark, String>;
+    fn mark(&mut self, chain: &str, run: &RunId, place: Option<Place>) -> Result<Mark, String>;
 
     /// Whether the configuration looks different from when it was read last. Asked before a slot fires.
     fn has_changed(&mut self) -> bool;
@@ -222,6 +224,10 @@ pub struct Daemon<'a> {
     starting: HashSet<String>,
     /// Slots that are ours and not due yet, by the time at which they are.
     held: BTreeMap<Timestamp, Vec<Offer>>,
+    /// How long before it is due a slot is asked for.
+    lead: Lead,
+    /// Since when slots are asked for.
+    asking: Option<Moment>,
     /// What was made ready for runs that have not begun yet.
     kept: HashMap<RunId, Kept>,
     backlog: HashMap<String, VecDeque<Offer>>,
@@ -285,6 +291,8 @@ impl<'a> Daemon<'a> {
             marks: HashMap::new(),
             starting: HashSet::new(),
             held: BTreeMap::new(),
+            lead: Lead::default(),
+            asking: None,
             kept: HashMap::new(),
             backlog: HashMap::new(),
             awaiting: HashMap::new(),

@@ -136,9 +136,9 @@ impl Daemon<'_> {
         }
     }
 
-    fn start(&mut self, chain: &Booked, offer: Offer, ready: Ready) {
+    fn start(&mut self, chain: &Booked, offer: Offer, mut ready: Ready) {
         // The last thing before it starts: whoever comes after a crash sees by the mark whether it may have.
-        let mark = match self.parts.outside.mark(&offer.chain, &offer.run) {
+        let mark = match self.parts.outside.mark(&offer.chain, &offer.run, ready.opened.place.take()) {
             Ok(mark) => mark,
             Err(holder) => {
                 self.parts.fleet.withdraw(&offer.run);
@@ -147,7 +147,7 @@ impl Daemon<'_> {
         };
         let run = offer.run_ref();
         self.marks.insert(offer.run, mark);
-        self.parts.fleet.begin(ready.setup, run, &ready.variables);
+        self.parts.fleet.begin(ready, run);
         for ended in self.parts.fleet.take_ended() {
             self.ended(&ended);
         }

@@ -67,7 +67,7 @@ impl Daemon<'_> {
             // the state was away for long. The answer wakes us.
             return None;
         }
-        let near = now.saturating_add(LEAD).unwrap_or(now);
+        let near = now.saturating_add(self.lead.length()).unwrap_or(now);
         if self.book.as_ref().and_then(Book::next_deadline).is_some_and(|due| due <= near) && self.parts.outside.has_changed() {
             self.reload();
         }
@@ -90,7 +90,7 @@ impl Daemon<'_> {
             let due = book.take_due(at);
             self.offer_all(&due, TriggerKind::Schedule, at, None);
         }
-        self.book.as_ref()?.next_deadline()?.checked_sub(LEAD).ok()
+        self.book.as_ref()?.next_deadline()?.checked_sub(self.lead.length()).ok()
     }
 
     /// Somebody outside asks for a tick: the slots that have come and that nobody has used. Those still to come in this minute
@@ -154,6 +154,7 @@ impl Daemon<'_> {
             offer.begun = !idle && !busy && asked.insert(offer.chain.clone());
         }
         let soon: Vec<Offer> = offers.iter().filter(|offer| offer.begun && offer.due > now).cloned().collect();
+        self.asking.get_or_insert(self.parts.fleet.now());
         self.parts.state.claim(offers, now, answer);
         self.prepare_ahead(&soon);
     }
@@ -165,7 +166,7 @@ impl Daemon<'_> {
                 return;
             }
             let Some(chain) = self.book.as_ref().and_then(|book| book.chain(&offer.chain)) else { continue };
-            if let Some(kept) = self.parts.outside.prepare_ahead(chain) {
+            if let Some(kept) = self.parts.outside.prepare_ahead(chain, &offer.run) {
                 self.kept.insert(offer.run.clone(), kept);
             }
         }
@@ -365,6 +366,9 @@ impl Daemon<'_> {
 
     /// Slots were asked for: those that are ours are held until they are due.
     fn claimed(&mut self, offers: Vec<(Offer, bool)>, answer: Option<TickAnswer>) {
+        if let Some(since) = self.asking.take() {
+            self.lead.hear(self.parts.fleet.now().since(since));
+        }
         if self.is_stopping() {
             // Whoever comes next takes them over.
             return self.parts.state.give_back(begun_for_nothing(&offers));

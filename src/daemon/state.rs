@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -53,6 +54,8 @@ pub(super) enum Reply {
 
 enum Pending {
     Nothing,
+    /// The records of runs that have ended.
+    Records,
     Load,
     Count,
     Claim(Vec<Offer>, Option<TickAnswer>),
@@ -168,7 +171,7 @@ impl State {
     pub(super) fn beginning(&self) -> impl Iterator<Item = &Offer> {
         self.pending.values().filter_map(|pending| match pending {
             Pending::Begin(offer) => Some(offer),
-            Pending::Nothing | Pending::Load | Pending::Count | Pending::Claim(..) | Pending::TakeOver(_) => None,
+            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Claim(..) | Pending::TakeOver(_) => None,
         })
     }
 
@@ -176,7 +179,7 @@ impl State {
     pub(super) fn is_claiming(&self) -> bool {
         self.pending.values().any(|pending| match pending {
             Pending::Claim(..) | Pending::TakeOver(_) => true,
-            Pending::Nothing | Pending::Load | Pending::Count | Pending::Begin(_) => false,
+            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Begin(_) => false,
         })
     }
 
@@ -184,7 +187,7 @@ impl State {
     pub(super) fn claims_due(&self) -> Option<Timestamp> {
         let due = self.pending.values().filter_map(|pending| match pending {
             Pending::Claim(offers, _) => offers.iter().map(|offer| offer.due).max(),
-            Pending::Nothing | Pending::Load | Pending::Count | Pending::TakeOver(_) | Pending::Begin(_) => None,
+            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::TakeOver(_) | Pending::Begin(_) => None,
         });
         due.max()
     }
@@ -193,7 +196,7 @@ impl State {
     pub(super) fn taking_over(&self) -> impl Iterator<Item = &str> {
         self.pending.values().filter_map(|pending| match pending {
             Pending::TakeOver(offer) => Some(offer.chain.as_str()),
-            Pending::Nothing | Pending::Load | Pending::Count | Pending::Claim(..) | Pending::Begin(_) => None,
+            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Claim(..) | Pending::Begin(_) => None,
         })
     }
 
@@ -264,8 +267,13 @@ impl State {
         self.ask(Pending::Nothing, move |store| store.put_runs(std::slice::from_ref(&record)).map(|()| Reply::Done));
     }
 
-    /// Hands the records of runs that have ended over to the store, and has a few old ones forgotten now and then.
+    /// Hands the records of runs that have ended over to the store, and has a few old ones forgotten now and then. One
+    /// batch at a time: what ends meanwhile is written with the next one, so that a slot that is asked for waits for one sync
+    /// at most, and not for as many as runs have ended.
     pub(super) fn hand_over(&mut self, now: Timestamp) {
+        if self.pending.values().any(|pending| matches!(pending, Pending::Records)) {
+            return;
+        }
         let records = std::mem::take(&mut *self.outbox.0.borrow_mut());
         if records.is_empty() {
             return;
@@ -276,7 +284,7 @@ impl State {
             self.kept = 0;
         }
         let keep = self.keep;
-        self.ask(Pending::Nothing, move |store| {
+        self.ask(Pending::Records, move |store| {
             store.put_runs(&records)?;
             if prune {
                 store.prune_runs(keep, now, PRUNED_AT_ONCE)?;
@@ -305,16 +313,16 @@ impl State {
             (Pending::Load, Err(why)) => Answer::Unusable(why),
             (Pending::Claim(offers, _), Err(why)) => Answer::Failed(offers, why),
             (Pending::TakeOver(offer) | Pending::Begin(offer), Err(why)) => Answer::Failed(vec![offer], why),
-            (Pending::Nothing, Err(why)) => Answer::Failed(Vec::new(), why),
+            (Pending::Nothing | Pending::Records, Err(why)) => Answer::Failed(Vec::new(), why),
         }
     }
 
     /// Waits for what is still being written, but not for ever: for the end of the program. What is ours only now was too
     /// late: it is given back.
     /// Tells whether all was written.
-    pub fn settle(&mut self, limit: std::time::Duration, now: Timestamp) -> bool {
-        self.hand_over(now);
+    pub fn settle(&mut self, limit: Duration, now: Timestamp) -> bool {
         loop {
+            self.hand_over(now);
             let replies = self.desk.settle(limit);
             let mut unused = Vec::new();
             for (ticket, reply) in replies {
@@ -325,12 +333,13 @@ impl State {
                     Answer::Loaded(_) | Answer::TakenOver(_) | Answer::Counted(_) | Answer::Done => {}
                 }
             }
-            if unused.is_empty() {
+            let is_late = self.desk.open_requests() > 0;
+            if is_late || (unused.is_empty() && self.outbox.0.borrow().is_empty()) {
                 break;
             }
             self.give_back(unused);
         }
-        self.desk.open_requests() == 0
+        self.is_settled()
     }
 }
 

@@ -29,6 +29,22 @@ const MAX_DESCRIPTORS: usize = 253;
 /// How the names of the sockets begin; the id of the run follows.
 pub const NAME_START: &str = "runner/";
 
+/// A socket that has no name yet, made a moment before it is needed.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+impl Socket {
+    /// A new one.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn new() -> io::Result<Self> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+        set_socket_passcred(&socket, true)?;
+        Ok(Self(socket))
+    }
+}
+
 /// The receiving end.
 #[derive(Debug)]
 pub struct Inbox {
@@ -57,9 +73,15 @@ impl Inbox {
     /// # Errors
     /// The kernel refuses it; the run goes on without.
     pub fn open(run: &RunId) -> io::Result<Self> {
+        Self::at(Socket::new()?, run)
+    }
+
+    /// Makes a socket that of a run.
+    ///
+    /// # Errors
+    /// The kernel refuses it; the run goes on without.
+    pub fn at(Socket(socket): Socket, run: &RunId) -> io::Result<Self> {
         let name = format!("{NAME_START}{run}");
-        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
-        set_socket_passcred(&socket, true)?;
         bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
         Ok(Self { socket, name, closer: OnceCell::new() })
     }

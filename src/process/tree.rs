@@ -189,10 +189,18 @@ fn owner_of(pid: Pid, mark: &Mark) -> Owner {
     fs::read(format!("/proc/{}/environ", pid.as_raw_pid())).map_or(Owner::Unknown, |environment| mark.owner(&environment))
 }
 
-/// Whether all our children are known to be these; false where the kernel does not tell (CONFIG_PROC_CHILDREN).
+/// Whether nobody but these is known to be a child of ours; false where the kernel does not tell (CONFIG_PROC_CHILDREN). Asked at
+/// the end of each of many runs, so it reads one file: whoever is adopted comes to the first thread of ours (find_new_reaper in
+/// the kernel), and what other threads have started is a leader.
 pub fn has_only(leaders: &[Pid]) -> bool {
-    fs::exists("/proc/thread-self/children").unwrap_or(false)
-        && Children::Files.of(rustix::process::getpid()).iter().all(|pid| leaders.contains(pid))
+    let own = rustix::process::getpid().as_raw_pid();
+    let children = fs::read_to_string(format!("/proc/self/task/{own}/children"));
+    children.is_ok_and(|list| pids(&list).all(|pid| leaders.contains(&pid)))
+}
+
+/// The process ids in a list of children.
+fn pids(list: &str) -> impl Iterator<Item = Pid> {
+    list.split_ascii_whitespace().filter_map(|word| Pid::from_raw(word.parse().ok()?))
 }
 
 /// How the children of a process are found.
@@ -227,9 +235,7 @@ impl Children {
             Self::Files => {
                 let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid())).into_iter().flatten().flatten();
                 let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-                lists
-                    .flat_map(|list| list.split_ascii_whitespace().filter_map(|word| Pid::from_raw(word.parse().ok()?)).collect::<Vec<_>>())
-                    .collect()
+                lists.flat_map(|list| pids(&list).collect::<Vec<_>>()).collect()
             }
         }
     }

@@ -17,7 +17,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use runner::alarm::Alarm;
 use runner::chain::ears::Ears;
-use runner::chain::fleet::{Fleet, Ready};
+use runner::chain::fleet::{Fleet, Opened, Ready};
 use runner::chain::setup::Setup;
 use runner::chain::{Driver, World};
 use runner::clock::{Clock, Moment};
@@ -175,7 +175,7 @@ impl Outside for Played {
         let dir = self.stage.dir.join(chain.name());
         let setup = Setup::new(&self.config, chain.named.chain.clone(), &dir, &environment(&self.stage.dir), &mut Vec::new());
         setup
-            .map(|setup| Ready { setup: Rc::new(setup), variables: Vec::new(), lock: None })
+            .map(|setup| Ready { setup: Rc::new(setup), variables: Vec::new(), lock: None, opened: Opened::default() })
             .ok_or_else(|| "it has no directory".to_owned())
     }
 
@@ -185,8 +185,8 @@ impl Outside for Played {
         None
     }
 
-    fn mark(&mut self, chain: &str, run: &RunId) -> Result<Mark, String> {
-        mark::take(self.stage.marks.then_some(self.stage.dir.as_path()), chain, run, None).map(|(mark, _)| mark)
+    fn mark(&mut self, chain: &str, run: &RunId, place: Option<mark::Place>) -> Result<Mark, String> {
+        mark::take_at(place, self.stage.marks.then_some(self.stage.dir.as_path()), chain, run, None).map(|(mark, _)| mark)
     }
 
     fn has_changed(&mut self) -> bool {
