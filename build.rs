@@ -3,13 +3,14 @@
 //!
 //! - The part of libgcc that unwinds is linked in, where the compiler has it as an archive (every gcc on Linux with glibc): one
 //!   shared library less to find, map and bind is a tenth of a start of runner-config, which tasks call often.
-//! - Addresses to relocate are packed (RELR), where the C library can read that: glibc from 2.36 on.
+//! - Addresses to relocate are packed (RELR), where the loader can read that: that of glibc from 2.36 on.
 //! - What a chain executes stands in one place of a release (`link/first.ld`): the kernel maps sixteen pages around each that is
 //!   touched. Where somebody has chosen a linker, which may not read that, it is left out.
 
 #![expect(clippy::disallowed_methods, reason = "cargo tells a build script by the environment, and the compiler is asked by a call")]
 
 use std::env;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -25,10 +26,21 @@ fn main() {
     if is("PROFILE", "release") && !chosen {
         let script = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("link/first.ld");
         println!("cargo::rerun-if-changed={}", script.display());
-        println!("cargo::rustc-link-arg-bins=-T{}", script.display());
+        pass_on(&format!("-T{}", script.display()));
     }
-    if said(Command::new("getconf").arg("GNU_LIBC_VERSION")).is_some_and(|version| reads_relr(&version)) {
-        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    pass_on("-Wl,-z,pack-relative-relocs");
+}
+
+/// Hands an option to the linker of the programs, if a small program that is linked with it runs.
+fn pass_on(option: &str) {
+    let dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let (source, program) = (dir.join("linked.c"), dir.join("linked"));
+    if fs::write(&source, "static int zero; int *address = &zero; int main(void) { return *address; }").is_err() {
+        return;
+    }
+    let linked = said(Command::new("cc").arg(option).arg("-o").args([&program, &source]));
+    if linked.is_some() && said(&mut Command::new(&program)).is_some() {
+        println!("cargo::rustc-link-arg-bins={option}");
     }
 }
 
@@ -43,14 +55,8 @@ fn link_in(library: &str) {
     }
 }
 
-/// `glibc 2.36` is the first that does.
-fn reads_relr(version: &str) -> bool {
-    let numbers = version.strip_prefix("glibc ").and_then(|numbers| numbers.split_once('.'));
-    let parsed = numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.split('.').next()?.parse().ok()?)));
-    parsed.is_some_and(|version: (u32, u32)| version >= (2, 36))
-}
-
+/// What a command writes, if it ends well.
 fn said(command: &mut Command) -> Option<String> {
-    let output = command.output().ok()?;
+    let output = command.output().ok().filter(|output| output.status.success())?;
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

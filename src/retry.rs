@@ -22,10 +22,7 @@ impl Backoff {
     /// `fraction` is the random part, in `0.0..1.0`.
     pub fn wait(&self, failures: u32, fraction: f64) -> Duration {
         let base = self.sleep_time.as_secs_f64() + fraction * self.retry_jitter.as_secs_f64();
-        let grown = base * self.factor.powf(f64::from(failures.saturating_sub(1)));
-        let cap = self.max_sleep_time.as_secs_f64();
-        // `0 x infinity` is not a number; a wait of nothing stays nothing however often it is doubled.
-        let seconds = if base == 0.0 { 0.0 } else { grown.min(cap) };
+        let seconds = grown(base, self.factor, failures).min(self.max_sleep_time.as_secs_f64());
         Duration::try_from_secs_f64(seconds).unwrap_or(self.max_sleep_time)
     }
 
@@ -33,6 +30,15 @@ impl Backoff {
     pub fn bounds(&self, failures: u32) -> (Duration, Duration) {
         (self.wait(failures, 0.0), self.wait(failures, 1.0))
     }
+}
+
+/// `first x factor^(failures-1)`, after `failures` failures (1 after the first).
+///
+/// Whole powers are multiplications: for `powf` each start of the program would load libm.
+pub fn grown(first: f64, factor: f64, failures: u32) -> f64 {
+    let times = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
+    // `0 x infinity` is not a number; a wait of nothing stays nothing however often it is doubled.
+    if first == 0.0 { 0.0 } else { first * factor.powi(times) }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::settings::{ChainSettings, Reader};
 use super::value::{self, Parsed, Tries};
 use super::{Config, Finding, Origin};
 use crate::names::suggestion;
+use crate::retry::grown;
 
 /// Which priority goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +65,8 @@ impl RetryDelay {
         let wait = match self {
             Self::Quartic => Duration::from_secs(u64::from(attempts).saturating_pow(4).saturating_add(5)),
             Self::Growing { first, factor, longest } => {
-                let grown = first.as_secs_f64() * factor.powf(f64::from(attempts.saturating_sub(1)));
-                // `0 x infinity` is not a number.
-                let grown = if first.is_zero() { 0.0 } else { grown };
-                Duration::try_from_secs_f64(grown).unwrap_or(Duration::MAX).min(longest)
+                let wait = grown(first.as_secs_f64(), factor, attempts);
+                Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX).min(longest)
             }
         };
         wait.min(LONGEST)

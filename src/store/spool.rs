@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const BITE: usize = 32;
 /// How many records go into one transaction.
 const BATCH: usize = 100;
+/// How much of a record is written at once, in bytes.
+const PIECE: usize = 8 * 1024;
 /// A record is at most this long, in bytes: longer is no record.
 const LONGEST: u64 = 16 * 1024 * 1024;
 
@@ -74,6 +76,27 @@ pub struct SpoolKeeper {
     hanging: Option<mpsc::Receiver<io::Result<()>>>,
 }
 
+/// How much of a record has to be on the disk before the run goes on: a sync is dearer than the start of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Durable {
+    /// Nothing: no task was started, and nobody misses it.
+    Nothing,
+    /// What it says, before it has its name. The name follows within seconds: never is half a record there.
+    Text,
+    /// Its name, too: the halt task may be next, and take the machine away.
+    Name,
+}
+
+impl Durable {
+    fn of(record: &RunRecord) -> Self {
+        match record.outcome.as_deref() {
+            Some("done") if record.tries.is_empty() => Self::Nothing,
+            Some("done") => Self::Text,
+            Some(_) | None => Self::Name,
+        }
+    }
+}
+
 impl Spool {
     /// The spool of this state directory. More than `keep` records are never there for long.
     pub fn new(state_dir: &Path, keep: u32) -> Self {
@@ -91,7 +114,7 @@ impl Spool {
         &self.dir
     }
 
-    /// Leaves a record, durably.
+    /// Leaves a record, as durably as it has to be.
     fn leave(&self, record: &RunRecord) -> io::Result<()> {
         if !self.dir.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
@@ -99,12 +122,17 @@ impl Spool {
         // In the order of time, as far as the clock is one; the id makes it unique.
         let name = format!("{:015}-{}.json", record.began.as_millisecond().max(0), record.run_id);
         let beside = self.dir.join(format!(".{name}"));
-        let bytes = serde_json::to_vec(&Left { record, source: &self.source })?;
-        let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).and_then(|mut file| {
-            file.write_all(&bytes)?;
-            file.sync_all()?;
+        let durable = Durable::of(record);
+        let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).and_then(|file| {
+            // Of thousands of tries all of it at once would be as much memory as all the rest.
+            let mut to = BufWriter::with_capacity(PIECE, file);
+            serde_json::to_writer(&mut to, &Left { record, source: &self.source })?;
+            let file = to.into_inner()?;
+            if durable >= Durable::Text {
+                file.sync_all()?;
+            }
             fs::rename(&beside, self.dir.join(&name))?;
-            File::open(&self.dir)?.sync_all()
+            if durable >= Durable::Name { File::open(&self.dir)?.sync_all() } else { Ok(()) }
         });
         if written.is_err() {
             let _ = fs::remove_file(&beside);
@@ -171,6 +199,10 @@ impl Spool {
                         path.display()
                     ),
                     Err(Broken::Gone | Broken::Others) => {}
+                    // The power went before the file of a run without tasks was written.
+                    Err(Broken::Empty) => {
+                        let _ = fs::remove_file(&path);
+                    }
                     Err(Broken::Unreadable(why)) => set_aside(&path, &why),
                 }
             }
@@ -192,6 +224,8 @@ impl Spool {
 
 enum Broken {
     Gone,
+    /// It has its name, and nothing was ever written.
+    Empty,
     /// It is a record, and waits for another configuration's database.
     Others,
     Newer(u64),
@@ -205,6 +239,7 @@ fn read(path: &Path) -> Result<(RunRecord, Source), Broken> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Broken::Gone),
         Err(error) => return Err(Broken::Unreadable(error.to_string())),
+        Ok(0) => return Err(Broken::Empty),
         Ok(_) => {}
     }
     let version = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok()?.get("version")?.as_u64();

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use jiff::Timestamp;
 
 use super::*;
-use crate::store::record::Occasion;
+use crate::store::record::{Occasion, TryRecord};
 use crate::store::sqlite::Sqlite;
 use crate::store::{HistoryQuery, Owner};
 
@@ -77,6 +77,47 @@ fn a_broken_file_is_set_aside_and_one_of_a_newer_program_stays() {
     let mut left: Vec<_> = fs::read_dir(spool.dir()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
     assert_eq!(left, [".3.json", "1.broken", "2.json", "note.txt"]);
+}
+
+#[test]
+fn a_record_that_never_reached_the_disk_is_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let spool = Spool::new(home.path(), 100);
+    SpoolKeeper::new(spool.clone()).ended(record(0));
+    fs::write(spool.dir().join("1.json"), "").unwrap();
+    assert_eq!(spool.read_all().unwrap().len(), 1);
+    let mut store = Sqlite::open(&home.path().join("runner.db")).unwrap();
+    assert_eq!(spool.take_in(&mut store).unwrap(), 1);
+    assert_eq!(fs::read_dir(spool.dir()).unwrap().count(), 0, "neither stays, nor is it set aside");
+}
+
+#[test]
+fn what_failed_is_on_the_disk_before_the_run_goes_on() {
+    let tried = |outcome: Option<&str>, tries: usize| {
+        let try_record = TryRecord {
+            task: "a".into(),
+            try_num: 1,
+            began: Timestamp::UNIX_EPOCH,
+            duration_ms: 1,
+            verdict: "OK".into(),
+            exit_code: Some(0),
+            signal: None,
+            timed_out: None,
+            not_started: None,
+            left_behind: 0,
+            output_tail: String::new(),
+        };
+        RunRecord { outcome: outcome.map(str::to_owned), tries: vec![try_record; tries], ..record(0) }
+    };
+    for (outcome, tries, durable) in [
+        (Some("done"), 0, Durable::Nothing),
+        (Some("done"), 1, Durable::Text),
+        (Some("failed"), 1, Durable::Name),
+        (Some("refused"), 0, Durable::Name),
+        (None, 0, Durable::Name),
+    ] {
+        assert_eq!(Durable::of(&tried(outcome, tries)), durable, "{outcome:?} {tries}");
+    }
 }
 
 #[test]
