@@ -33,8 +33,6 @@ impl Backoff {
 }
 
 /// `first x factor^(failures-1)`, after `failures` failures (1 after the first).
-///
-/// Whole powers are multiplications: for `powf` each start of the program would load libm.
 pub fn grown(first: f64, factor: f64, failures: u32) -> f64 {
     let times = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
     // `0 x infinity` is not a number; a wait of nothing stays nothing however often it is doubled.

@@ -387,8 +387,7 @@ fn strip(html: &mut Html, chain: &Chain, now: Date) {
     for run in runs.into_iter().rev() {
         let seconds = run.seconds(now);
         let outcome = run.outcome.unwrap_or(Ended::Lost);
-        // The root, so that a run of a second is seen beside one of an hour.
-        let part = if longest > 0.0 { (seconds / longest).sqrt() } else { 0.0 };
+        let part = if longest > 0.0 { seconds.ln_1p() / longest.ln_1p() } else { 0.0 };
         let height = 5.0 + 16.0 * part;
         let words = format!("{}: {}, {}", when(run.started_at, now), outcome.words(), length(seconds));
         html.raw("<li><a").attribute("href", &format!("/?run={}", run.id)).attribute("title", &words);
