@@ -244,6 +244,8 @@ mod tests {
         let mut command = std::process::Command::new("sleep");
         #[expect(clippy::disallowed_methods, reason = "a test that plays a guard")]
         let mut guard = command.arg("1000").env(GUARD_OF, format!("{ours}:1")).spawn().unwrap();
+        // A parent goes on a moment before the variables of its child can be read.
+        while fs::read(format!("/proc/{}/environ", guard.id())).unwrap().is_empty() {}
         let evict = || Evict::after_guard(dead.clone(), Duration::ZERO, now);
         let seen =
             [looked(evict(), now), looked(Evict::new(dead.clone(), Duration::ZERO, now), now), looked(evict(), now + UNKILLABLE_AFTER)];
