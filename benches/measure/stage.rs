@@ -38,6 +38,9 @@ pub const NAP_MS: u32 = 50;
 /// How long a sleep lasts that nobody ends: what is measured ends it, and what is broken must not stay for ever.
 const SLEEP_MS: u32 = 30_000;
 
+/// The state of the runs that are measured.
+const STATE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/state");
+
 impl Kind {
     fn word(self) -> &'static str {
         match self {
@@ -55,6 +58,10 @@ impl Stage {
     pub fn new(quick: bool) -> Self {
         let stage = Self { dir: tempfile::tempdir().expect("no temporary directory"), quick };
         let (nap, sleep) = (format!("-DNAP_MS={NAP_MS}"), format!("-DNAP_MS={SLEEP_MS}"));
+        // The records of earlier measurements would be listed at the end of each run.
+        let _ = fs::remove_dir_all(STATE);
+        // As a package would install it: what a linker has just written lies in smaller pieces in memory, and starts more slowly.
+        fs::copy(env!("CARGO_BIN_EXE_runner"), stage.path("runner")).expect("no copy of runner");
         stage.compile("limit.c", "limit", &[]);
         stage.compile("steps.c", "steps", &[]);
         stage.compile("task.c", Kind::Static.word(), &["-static"]);
@@ -155,7 +162,7 @@ impl Stage {
 
     /// Runner with a configuration.
     pub fn runner(&self, config: &Path, options: &[&str]) -> Command {
-        let mut command = command(env!("CARGO_BIN_EXE_runner"));
+        let mut command = command(self.path("runner"));
         command.arg("-c").arg(config).args(options);
         command
     }
@@ -166,7 +173,7 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs([("HOME", "/"), ("LANG", "C.UTF-8")]);
     // No record of a measured run in the machine's own state.
-    command.env("STATE_DIRECTORY", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"));
+    command.env("STATE_DIRECTORY", STATE);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
