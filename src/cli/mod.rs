@@ -119,7 +119,9 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, main: MainArgs { run, get, task_dir }, command } = cli;
     let runs = matches!(command, None | Some(Command::Run(_)));
     if !runs && (run.is_given() || task_dir.is_some()) {
-        return Err(Failure::Usage("this command runs nothing: the options of a run before it have no meaning".to_owned()));
+        return Err(Failure::Usage(
+            "the options before this command are those of a run of the main chain, and have no meaning for it".to_owned(),
+        ));
     }
     if let Some(name) = get {
         if command.is_some() || run.is_given() {

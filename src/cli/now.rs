@@ -72,7 +72,7 @@ enum Ended {
     /// Its lock was not to be had.
     Refused(RunRef, Exit),
     /// It runs already; the history has that run.
-    Overlap,
+    Overlap(RunRef),
     /// We were told to stop before it began.
     Stopped(i32),
 }
@@ -82,7 +82,7 @@ impl Ended {
         match self {
             Self::Run(run) => run.outcome().map_or(Exit::Internal, Exit::of_run),
             Self::Refused(_, exit) => *exit,
-            Self::Overlap => Exit::Refused,
+            Self::Overlap(_) => Exit::Refused,
             Self::Stopped(signal) => Exit::Signal(*signal),
         }
     }
@@ -93,8 +93,8 @@ impl Ended {
                 let outcome = run.outcome();
                 (run.run_ref(), outcome.map(RunOutcome::word), outcome.and_then(RunOutcome::task))
             }
-            Self::Refused(run, _) => (run, Some("refused"), None),
-            Self::Overlap | Self::Stopped(_) => return None,
+            Self::Refused(run, _) | Self::Overlap(run) => (run, Some("refused"), None),
+            Self::Stopped(_) => return None,
         };
         Some(result_of(of, (outcome, task.map(|task| task.text())), self.exit()))
     }
@@ -131,6 +131,8 @@ fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Ready>, Config, 
         let lock = prepared.lock.map(|plan| LockPlan { keep: false, ..plan });
         ready.push(Ready { setup: Rc::new(setup), variables: program_variables(settings, &dir), lock, opened: Opened::default() });
     }
+    // Where no chain is left, what is wrong with them is told all the same.
+    tell_findings(&refuse_errors(settings, told)?);
     Ok((ready, config, state, push))
 }
 
@@ -184,10 +186,11 @@ impl Play<'_> {
             }
             Err(holder) => {
                 self.fleet.withdraw(&run.id);
-                let chain = run.chain.as_str();
+                let (chain, message) = (run.chain.as_str(), format!("it still runs: {holder}"));
                 log::error!(event = "run_refused", chain, reason = "overlap"; "chain {chain} still runs: {holder}");
                 self.others.refused(chain, "overlap");
-                return self.ended.push(Ended::Overlap);
+                self.tell_hook(&ready, "overlap", &message);
+                return self.ended.push(Ended::Overlap(run));
             }
         }
         self.fleet.begin(ready, run);
@@ -217,19 +220,24 @@ impl Play<'_> {
     fn refuse(&mut self, run: RunRef, ready: &Ready, why: &Unavailable) {
         let (chain, message) = (run.chain.as_str(), why.message());
         log::error!(event = "run_refused", chain, reason = "lock"; "chain {chain}: {message}");
-        let World { family, clock, ref mut reader, .. } = self.fleet.driver().world;
-        reader.tell(&run, &Event::RunRefused { why: message });
-        let refusal = Refusal { chain: &ready.setup.chain, reason: "lock", message };
-        match start_hook(self.config, &refusal, &ready.variables, family, clock) {
-            Some(Ok(hook)) => self.fleet.add_hook(chain, hook),
-            Some(Err(why)) => log::warn!("chain {chain}: {}: {why}", CHAIN_HOOK.info.name),
-            None => {}
-        }
+        self.fleet.driver().world.reader.tell(&run, &Event::RunRefused { why: message });
+        self.tell_hook(ready, "lock", message);
         let exit = match why {
             Unavailable::Held(_) => Exit::Refused,
             Unavailable::Unreachable(_) => Exit::Io,
         };
         self.ended.push(Ended::Refused(run, exit));
+    }
+
+    /// The hook of the chain hears why its run did not begin.
+    fn tell_hook(&mut self, ready: &Ready, reason: &str, message: &str) {
+        let chain = ready.setup.chain.name.as_str();
+        let World { family, clock, .. } = self.fleet.driver().world;
+        match start_hook(self.config, &Refusal { chain: &ready.setup.chain, reason, message }, &ready.variables, family, clock) {
+            Some(Ok(hook)) => self.fleet.add_hook(chain, hook),
+            Some(Err(why)) => log::warn!("chain {chain}: {}: {why}", CHAIN_HOOK.info.name),
+            None => {}
+        }
     }
 }
 

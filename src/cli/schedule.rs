@@ -171,7 +171,8 @@ fn dst_words(dst: Dst) -> String {
 
 /// How long from now, in the two greatest units.
 fn until(then: Timestamp, now: Timestamp) -> String {
-    table::about(now.duration_until(then))
+    let length = now.duration_until(then);
+    if length.is_negative() { format!("{} ago", table::about(length.abs())) } else { table::about(length) }
 }
 
 fn as_json(chain: &Booked, slots: &[Shown], machine: &str) -> Value {

@@ -222,7 +222,10 @@ pub fn find_task_dir(typed: Option<&Path>, chain: &ChainSettings) -> Result<Path
     let dir = match (typed, &chain.task_dir) {
         (Some(typed), _) => typed,
         (None, Some(configured)) => configured,
-        (None, None) => return Err(Failure::config("there is no task directory: name one, or write task_dir into [runner]")),
+        (None, None) if chain.name == MAIN_CHAIN => {
+            return Err(Failure::config("there is no task directory: name one, or write task_dir into [runner]"));
+        }
+        (None, None) => return Err(Failure::config(format!("there is no task directory: write task_dir into [chain:{}]", chain.name))),
     };
     std::path::absolute(dir).map_err(|error| Failure::config(format!("{}: {error}", dir.display())))
 }

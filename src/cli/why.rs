@@ -191,7 +191,7 @@ impl Case<'_> {
         facts.extend(self.of_firing(&runs, reading)?);
         facts.extend(self.of_crashed(&runs));
         facts.extend(self.of_past(&runs, run.is_some()));
-        facts.extend(self.of_future(reading));
+        facts.extend(self.of_future(reading, run.is_some()));
         Ok(facts)
     }
 
@@ -399,7 +399,7 @@ impl Case<'_> {
         Some(Fact { advice, ..fact })
     }
 
-    fn of_future(&self, reading: &Reading) -> Vec<Fact> {
+    fn of_future(&self, reading: &Reading, runs_now: bool) -> Vec<Fact> {
         let Some(chain) = self.booked.filter(|chain| chain.named.enabled) else { return Vec::new() };
         let Some(schedule) = &chain.schedule else { return Vec::new() };
         let delay = SignedDuration::try_from(chain.policy(&reading.here.machine).delay).unwrap_or_default();
@@ -414,7 +414,8 @@ impl Case<'_> {
             let about = table::about(self.now.duration_until(fires));
             let alone = !self.watchers.daemon && !self.watchers.may_be_elsewhere(chain);
             let text = if alone { format!("its next slot, in {about}{later}") } else { format!("it fires next, in {about}{later}") };
-            facts.push(Fact::new("next", text).at(Date::new(fires, schedule.zone())).advice(format!("sooner: {}", self.now_command())));
+            let fact = Fact::new("next", text).at(Date::new(fires, schedule.zone()));
+            facts.push(if runs_now { fact } else { fact.advice(format!("sooner: {}", self.now_command())) });
         }
         if schedule.at_boot() {
             facts.push(Fact::new("at_boot", "it fires once for each start of the machine (@boot)"));

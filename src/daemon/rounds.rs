@@ -43,7 +43,7 @@ impl<T> Default for Rounds<T> {
 }
 
 impl<T: HasRun> Rounds<T> {
-    /// Idle chains, each with the minute it is due in and its window; they wait for the runs of `going`.
+    /// Idle chains, each with the moment from which its window counts, and that; they wait for the runs of `going`.
     pub fn add(&mut self, idle: Vec<(T, Timestamp, Duration)>, going: HashSet<RunId>) {
         self.rounds.push(Round { going, idle: idle.into() });
     }

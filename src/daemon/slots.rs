@@ -12,6 +12,7 @@ use super::{Daemon, LEAD, Mode, Offer, TickAnswer};
 use crate::config::keys::Missed;
 use crate::names::{RunId, counted};
 use crate::schedule::agenda::{Decision, GivenUp, MINUTE, Why, believe, why_unwanted};
+use crate::schedule::order::minute_of;
 use crate::store::Slot;
 use crate::trigger::{Trigger, TriggerKind};
 
@@ -388,6 +389,17 @@ impl Daemon<'_> {
         self.held.entry(offer.due).or_default().push(offer);
     }
 
+    /// From when the window of an idle chain counts: the moment at which its slot fires, or the minute of the tick.
+    fn window_begins(&self, offer: &Offer, now: Timestamp) -> Timestamp {
+        let fires = |at: Timestamp| {
+            let delay = self.booked(&offer.chain).map_or(Duration::ZERO, |chain| chain.policy(self.parts.state.machine()).delay);
+            at.saturating_add(delay).unwrap_or(at)
+        };
+        let begins = offer.slot.time().filter(|_| offer.trigger.kind != TriggerKind::Missed).map_or(now, fires);
+        let ticked = self.mode == Mode::Tick || offer.trigger.kind == TriggerKind::Tick;
+        if ticked { minute_of(begins) } else { begins }
+    }
+
     /// Slots that are ours and due go their way together.
     fn send_off(&mut self, ours: Vec<Offer>) {
         let now = self.parts.fleet.wall();
@@ -400,11 +412,10 @@ impl Daemon<'_> {
             self.kept.remove(&run);
         }
         let idle = idle.into_iter().map(|mut offer| {
-            let minute = offer.slot.time().filter(|_| offer.trigger.kind != TriggerKind::Missed).unwrap_or(now);
-            let minute = crate::schedule::order::minute_of(minute);
+            let begins = self.window_begins(&offer, now);
             let window = self.booked(&offer.chain).map_or(Duration::ZERO, |chain| chain.named.window);
-            offer.trigger.window_ends = SignedDuration::try_from(window).ok().and_then(|window| minute.checked_add(window).ok());
-            (offer, minute, window)
+            offer.trigger.window_ends = SignedDuration::try_from(window).ok().and_then(|window| begins.checked_add(window).ok());
+            (offer, begins, window)
         });
         let idle: Vec<_> = idle.collect();
         if !idle.is_empty() {

@@ -346,7 +346,8 @@ impl Room {
         {
             if let Some(kept_back) = self.refusals.tells(now) {
                 let path: String = request.path.chars().take(80).collect();
-                log::warn!(event = "http_refused", kept_back; "HTTP: {path:?} from {peer} {}; {kept_back} others since the last such line", refusal.text());
+                let others = if kept_back > 0 { format!("; {kept_back} others since the last such line") } else { String::new() };
+                log::warn!(event = "http_refused", kept_back; "HTTP: {path:?} from {peer} {}{others}", refusal.text());
             }
             return self.answer(id, &Response::text(Code::Forbidden, refusal.text()));
         }

@@ -313,6 +313,29 @@ fn without_a_state_a_tick_does_nothing() {
 }
 
 #[test]
+fn a_chain_that_runs_is_refused_to_a_person_and_its_hook_hears_it() {
+    let scene =
+        chains(&[("a", "chain_hook = sh -c 'printf \"%s\\n\" \"$1\" >> heard' hook")]).task_at("a/1-a.sh", "play touch begun wait-file go");
+    let mut running = scene.start(&["now", "a"]);
+    running.wait_for_file("begun");
+    let refused = scene.run(&["now", "a", "--json"]).exits(75).says("chain a still runs").json();
+    assert_eq!((&refused["runs"][0]["chain"], &refused["runs"][0]["outcome"]), (&"a".into(), &"refused".into()), "{refused}");
+    let heard = std::fs::read_to_string(running.path("heard")).unwrap();
+    assert!(heard.lines().any(|line| line.contains("\"event\":\"refused\"") && line.contains("\"reason\":\"overlap\"")), "{heard}");
+    std::fs::write(running.path("go"), "").unwrap();
+    running.finish().exits(0);
+}
+
+#[test]
+fn a_daemon_that_never_had_its_state_stops_well() {
+    let scene = chains(&[("a", "schedule = * * * * *")]).tasks_at("a", ["1-a.sh"]).file("state", "a file is in the way");
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_message("state", "");
+    running.signal(Signal::TERM);
+    running.finish().exits(0).ran_nothing();
+}
+
+#[test]
 fn a_tick_and_a_person_do_not_run_a_chain_beside_itself() {
     let scene = chains(&[("a", "schedule = * * * * *")]).task_at("a/1-a.sh", "play touch begun wait-file go");
     let mut running = scene.start(&["now", "a"]);

@@ -138,6 +138,16 @@ fn without_any_chain_there_is_nothing_to_do() {
 }
 
 #[test]
+fn what_is_wrong_is_told_where_no_chain_is_left() {
+    Scene::new().config("[chain:main]\ntask_dir = a\n").run(&["now"]).exits(78).says("runner.cfg:1: ");
+    Scene::new()
+        .config("[chain:a b]\ntask_dir = a\n[chain:off]\ntask_dir = a\nenabled = no\n")
+        .run(&["now"])
+        .exits(78)
+        .says("runner.cfg:1: ");
+}
+
+#[test]
 fn a_chain_does_not_run_inside_itself() {
     chains(&["a"])
         .task_at("a/1-a.sh", "\"$RUNNER\" now a; say $?")

@@ -600,6 +600,19 @@ fn idle_chains_follow_while_time_is_left() {
 }
 
 #[test]
+fn the_window_of_an_idle_chain_begins_when_its_slot_fires() {
+    let config =
+        "[chain:i]\nschedule = 0 * * * *\nidle = yes\nrandom_delay = 50min\n[chain:s]\nschedule = every 20s\nidle = yes\nwindow = 3";
+    let machine = Machine::new("2026-05-04T12:59:50Z", config);
+    let mut play = machine.daemon();
+    play.run_until("2026-05-04T13:59:50Z");
+    let fired = play.fired();
+    assert_eq!(fired.iter().filter(|line| line.starts_with("i ")).count(), 1, "its delay is longer than its window");
+    assert_eq!(fired.iter().filter(|line| line.starts_with("s ")).count(), 180, "its slots are not all at the full minute");
+    assert_eq!(play.refused(), Vec::<String>::new());
+}
+
+#[test]
 fn a_random_delay_moves_the_moment_and_not_the_slot() {
     let machine = Machine::new("2026-05-04T12:05:00Z", "[chain:a]\nschedule = 0 * * * *\nrandom_delay = 50min");
     let mut play = machine.daemon();
