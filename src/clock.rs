@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Add;
 use std::time::Duration;
 
-use crate::names::Decimal;
+use crate::names::digit;
 
 /// A point of the monotonic clock, as the time since its zero; the machine's begins with its start (clock_gettime(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -115,12 +115,13 @@ impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (whole, millis) = (i64::try_from(self.0.as_secs()).unwrap_or(i64::MAX), self.0.subsec_millis());
         match whole {
-            // By hand: most tasks take so long, and the formatter of the language costs several times as much.
-            0..120 => {
-                let (whole, millis) = (Decimal::of(whole), Decimal::of(millis).padded(3));
-                let places = if self.0 < Duration::from_secs(10) { 3 } else { 1 };
-                [whole.as_str(), ".", &millis.as_str()[..places], " s"].into_iter().try_for_each(|part| f.write_str(part))
+            // By hand, in one piece: most tasks take so long, and the formatter of the language costs several times as much.
+            0..10 => {
+                let millis = i64::from(millis);
+                let text = [digit(whole), b'.', digit(millis / 100), digit(millis / 10), digit(millis), b' ', b's'];
+                f.write_str(std::str::from_utf8(&text).unwrap_or_default())
             }
+            10..120 => write!(f, "{whole}.{} s", millis / 100),
             120..7200 => write!(f, "{}min {}s", whole / 60, whole % 60),
             7200..172_800 => write!(f, "{}h {}min", whole / 3600, whole / 60 % 60),
             _ => write!(f, "{}d {}h", whole / 86400, whole / 3600 % 24),

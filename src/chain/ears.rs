@@ -4,6 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use smallvec::SmallVec;
 
 use crate::clock::{Clock, Moment};
 use crate::notify::systemd::Watchdog;
@@ -13,6 +14,9 @@ use crate::process::signal::Signals;
 /// A task that runs longer than this may leave dead orphans behind that are worth a signal each.
 const LONG_RUN: Duration = Duration::from_secs(1);
 
+/// For each descriptor that is listened to, whether it is ready. One task at a time has so few that no memory is asked for.
+pub type Ready = SmallVec<[bool; 8]>;
+
 /// Waits for the next thing to happen.
 #[derive(Debug)]
 pub struct Ears {
@@ -21,8 +25,6 @@ pub struct Ears {
     kept: Vec<i32>,
     /// When we begin to hear of children that are not ours, if nothing has been started by then.
     attend_at: Option<(Moment, u64)>,
-    /// The memory of what was ready last, where it was given back.
-    spare: Vec<bool>,
 }
 
 /// What has happened.
@@ -31,7 +33,7 @@ pub struct Heard {
     /// When.
     pub now: Moment,
     /// For each of the descriptors, whether it is ready.
-    pub ready: Vec<bool>,
+    pub ready: Ready,
     /// Signals to stop that have arrived.
     pub stops: Vec<i32>,
 }
@@ -39,17 +41,12 @@ pub struct Heard {
 impl Ears {
     /// Listens to these.
     pub fn new(signals: Signals, watchdog: Watchdog) -> Self {
-        Self { signals, watchdog, kept: Vec::new(), attend_at: None, spare: Vec::new() }
+        Self { signals, watchdog, kept: Vec::new(), attend_at: None }
     }
 
     /// Keeps signals that came while nobody could act on them, for the next to listen.
     pub fn keep(&mut self, stops: &[i32]) {
         self.kept.extend(stops);
-    }
-
-    /// Takes back what has been looked at: each task of a chain asks for it anew.
-    pub fn give_back(&mut self, ready: Vec<bool>) {
-        self.spare = ready;
     }
 
     /// How many signals are kept.
@@ -92,10 +89,7 @@ impl Ears {
         fds.push(readable(self.signals.fd()));
         // Interrupted by a signal handler: the signal's descriptor is ready then.
         let polled = rustix::event::poll(&mut fds, timeout.as_ref());
-        let mut ready = std::mem::take(&mut self.spare);
-        ready.clear();
-        ready.extend(fds.iter().map(|fd| !fd.revents().is_empty()));
-        drop(fds);
+        let mut ready: Ready = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         let signalled = ready.pop() == Some(true) || polled.is_err();
         let mut stops = std::mem::take(&mut self.kept);
         if signalled {

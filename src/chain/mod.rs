@@ -21,7 +21,7 @@ use crate::clock::{Clock, Moment};
 use crate::event::Reader;
 use crate::hook::HookRun;
 use crate::process::Family;
-use ears::{Ears, Heard, readable};
+use ears::{Ears, Heard, Ready, readable};
 use run::Run;
 
 /// What all runs of a loop share.
@@ -52,7 +52,7 @@ pub struct News {
     /// Signals to stop that have arrived, for the caller to act on.
     pub stops: Vec<i32>,
     /// For each of the caller's own descriptors, whether it is ready; behind them the same of those of the runs.
-    pub ready: Vec<bool>,
+    pub ready: Ready,
 }
 
 impl Driver<'_> {
@@ -84,7 +84,6 @@ impl Driver<'_> {
                 runs[0].stop(*signal, &mut self.world);
             }
             self.advance(&mut runs, &news);
-            self.ears.give_back(news.ready);
         }
         let [run] = runs;
         run

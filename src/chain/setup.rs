@@ -3,10 +3,11 @@
 use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::ffi::{CString, OsString};
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use crate::config::keys::Output;
 use crate::config::sections::Sections;
@@ -300,33 +301,14 @@ fn judge_sections(config: &Config, setup: &Setup, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The words of a command.
-pub enum Words {
-    /// Most tasks are nothing but their file.
-    One(CString),
-    /// Several.
-    Several(Vec<CString>),
-}
-
-impl Deref for Words {
-    type Target = [CString];
-
-    fn deref(&self) -> &[CString] {
-        match self {
-            Self::One(word) => std::slice::from_ref(word),
-            Self::Several(words) => words,
-        }
-    }
-}
+/// The words of a command: most tasks are nothing but their file.
+pub type Words = SmallVec<[CString; 1]>;
 
 /// The words a task is started with: interpreter, file, arguments. `None` when one holds a NUL byte.
 pub fn argv(program: &Path, interpreter: Option<(&Path, &CommandLine)>, arguments: &[String]) -> Option<Words> {
     let path = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).ok();
-    if interpreter.is_none() && arguments.is_empty() {
-        return path(program).map(Words::One);
-    }
     let word = |word: &String| CString::new(word.as_bytes()).ok();
-    let mut words = Vec::with_capacity(interpreter.map_or(0, |(_, command)| command.words().len()) + 1 + arguments.len());
+    let mut words = Words::new();
     if let Some((file, command)) = interpreter {
         words.push(path(file)?);
         for option in &command.words()[1..] {
@@ -337,5 +319,5 @@ pub fn argv(program: &Path, interpreter: Option<(&Path, &CommandLine)>, argument
     for argument in arguments {
         words.push(word(argument)?);
     }
-    Some(Words::Several(words))
+    Some(words)
 }

@@ -1,5 +1,6 @@
 //! The log on stderr or syslog: levels, the three formats, journald's priorities, colours.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ use log::{Level, LevelFilter, Record};
 
 use super::sink::{self, Stream};
 use crate::clock::{Clock, SystemClock};
-use crate::names::{is_obeyed, printable};
+use crate::names::{digit, printable};
 use crate::zone;
 
 /// How a line is written.
@@ -196,11 +197,6 @@ impl Stamp {
     }
 }
 
-/// The last decimal digit of a number that is not negative.
-fn digit(number: i64) -> u8 {
-    b'0' + u8::try_from(number % 10).unwrap_or(0)
-}
-
 /// Hands whole lines to the sink, which never fails.
 struct Stderr;
 
@@ -268,15 +264,9 @@ fn style(level: Level) -> Style {
 /// Escapes the control characters of `line` behind `from`: what a task or a file name put into a message must not move
 /// the reader's cursor or begin a line of its own.
 fn escape_controls(line: &mut String, from: usize) {
-    // 0xC2 begins the encodings of the second block of control characters, 0xD8 and 0xE2 those of the marks that turn the
-    // direction of writing, among others. All bytes are looked at,
-    // without a way out on the first: the compiler makes one step of sixteen of them then.
-    let suspect = |byte: u8| (byte < b' ') | (byte == 0x7f) | (byte == 0xc2) | (byte == 0xd8) | (byte == 0xe2);
-    if line.as_bytes()[from..].iter().fold(false, |found, byte| found | suspect(*byte)) {
-        let message = line.split_off(from);
-        for c in message.chars() {
-            if is_obeyed(c) { line.extend(c.escape_default()) } else { line.push(c) }
-        }
+    if let Cow::Owned(shown) = printable(&line[from..]) {
+        line.truncate(from);
+        line.push_str(&shown);
     }
 }
 

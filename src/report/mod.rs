@@ -15,7 +15,7 @@ use ::log::{error, info, warn};
 
 use crate::clock::Seconds;
 use crate::event::{Event, Reader, RunRef, TaskEnd};
-use crate::names::{Decimal, MAIN_CHAIN, counted, printable};
+use crate::names::{MAIN_CHAIN, counted, digit, printable};
 use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
 use bars::Bars;
 use pace::{Pace, Said};
@@ -243,12 +243,15 @@ struct Tries {
 
 impl fmt::Display for Tries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("try ")?;
-        f.write_str(Decimal::of(self.try_num).as_str())?;
-        if self.max_tries == u32::MAX {
-            return Ok(());
+        match (self.try_num, self.max_tries) {
+            (try_num, u32::MAX) => write!(f, "try {try_num}"),
+            // By hand, in one piece: most are so few, and the formatter of the language costs several times as much.
+            (try_num @ 0..10, max_tries @ 0..10) => {
+                let mut text = *b"try # of #";
+                (text[4], text[9]) = (digit(try_num.into()), digit(max_tries.into()));
+                f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+            }
+            (try_num, max_tries) => write!(f, "try {try_num} of {max_tries}"),
         }
-        f.write_str(" of ")?;
-        f.write_str(Decimal::of(self.max_tries).as_str())
     }
 }
