@@ -301,19 +301,14 @@ impl Attributes {
         // SAFETY: a plain C structure, which the init function fills in before anything reads it. Its box keeps it in
         // its place from then on.
         let mut made: Box<Self> = Box::new(Self(unsafe { std::mem::zeroed() }));
-        // SAFETY: an all-zero sigset_t is a valid value for sigemptyset to initialise.
+        // SAFETY: an all-zero sigset_t is a valid value for sigfillset to initialise.
         let mut defaults: libc::sigset_t = unsafe { std::mem::zeroed() };
         let flags = libc::POSIX_SPAWN_SETPGROUP | libc::POSIX_SPAWN_SETSIGDEF;
-        // SAFETY: the attribute object is writable and initialised first, the set is valid, and every number in it is a
-        // signal's.
+        // SAFETY: the attribute object is writable and initialised first, and the set is valid.
         unsafe {
             check(libc::posix_spawnattr_init(&raw mut made.0))?;
-            libc::sigemptyset(&raw mut defaults);
-            libc::sigaddset(&raw mut defaults, libc::SIGPIPE);
-            libc::sigaddset(&raw mut defaults, libc::SIGXFSZ);
-            for signal in inherited_ignored() {
-                libc::sigaddset(&raw mut defaults, *signal);
-            }
+            // All of them, by name: of each that is not named glibc's child asks first how it stands, one call more.
+            libc::sigfillset(&raw mut defaults);
             check(libc::posix_spawnattr_setpgroup(&raw mut made.0, 0))?;
             check(libc::posix_spawnattr_setsigdefault(&raw mut made.0, &raw const defaults))?;
             check(libc::posix_spawnattr_setflags(&raw mut made.0, libc::c_short::try_from(flags).unwrap_or(0)))?;
