@@ -78,12 +78,15 @@ impl Setup {
         let mut of_halt = Vec::new();
         let halt = Halt::new(&sections, &chain, dir, &mut of_halt);
         let halt_path = halt.as_ref().map(|halt| halt.path.as_path());
+        let unnamed = unnamed_halt(config, &chain, dir);
+        let never = halt_path.map(|path| (path, LeftOut::HaltTask));
+        let never = never.or_else(|| Some((unnamed.as_deref()?, LeftOut::UnnamedHaltTask)));
         let of_chain = !sections.of_chain().explain(&keys::INTERPRETER.info).0.is_empty();
         let has_interpreter = |name: &TaskName| {
             let path = sections.of_task(name);
             if path.is_general() { of_chain } else { !path.explain(&keys::INTERPRETER.info).0.is_empty() }
         };
-        let found = match TaskDir::read(dir, halt_path, has_interpreter) {
+        let found = match TaskDir::read(dir, never, has_interpreter) {
             Ok(found) => found,
             Err(error) => {
                 // Named on the command line, it is not the configuration's fault.
@@ -97,6 +100,13 @@ impl Setup {
             }
         };
         findings.extend(of_halt);
+        if let Some((name, _)) = found.left_out.iter().find(|(_, reason)| *reason == LeftOut::UnnamedHaltTask) {
+            let (chain, (_, origin)) = (&chain.name, sections.of_chain().explain(&keys::TASK_DIR.info));
+            let message = format!(
+                "chain {chain}: {name} is named as the halt task of [runner] and is not run; if it is this chain's, write halt_task = {name} in [chain:{chain}], if it is a task, rename it"
+            );
+            findings.push(Finding::new(Severity::Warning, &origin, message));
+        }
         if found.tasks.is_empty() {
             findings.push(Finding::about(Severity::Warning, format!("there is no task in {}{}", dir.display(), why_none(&found.left_out))));
         }
@@ -237,6 +247,13 @@ impl Halt {
         let settings = Rc::new(TaskSettings { interpreter: chain.task.interpreter.clone(), ..TaskSettings::clone(&own) });
         Some(Self { path, settings })
     }
+}
+
+/// What would be the halt task if a named chain took it from `[runner]`. It does not, and has none unless it names one; but a file
+/// that powers the machine off must not become a task by being forgotten.
+fn unnamed_halt(config: &Config, chain: &ChainSettings, dir: &Path) -> Option<PathBuf> {
+    let forgotten = chain.halt_task.is_none() && chain.name != MAIN_CHAIN;
+    forgotten.then(|| dir.join(Sections::for_chain(config, MAIN_CHAIN).of_chain().explain(&keys::HALT_TASK.info).0))
 }
 
 /// Why a directory that is not empty has no task: the tail of a message.

@@ -33,6 +33,8 @@ pub enum LeftOut {
     Readme,
     /// The halt task.
     HaltTask,
+    /// The halt task of the main chain, by its name, where the chain names none of its own.
+    UnnamedHaltTask,
     /// It cannot be looked at; a link that leads nowhere, mostly.
     Unreadable(String),
 }
@@ -47,6 +49,7 @@ impl fmt::Display for LeftOut {
             Self::NotExecutable => f.write_str("not executable (chmod +x makes it a task)"),
             Self::Readme => f.write_str("a README"),
             Self::HaltTask => f.write_str("the halt task"),
+            Self::UnnamedHaltTask => f.write_str("named as the halt task of [runner], and this chain has none of its own"),
             Self::Unreadable(why) => write!(f, "it cannot be read: {why}"),
         }
     }
@@ -72,15 +75,16 @@ pub struct TaskDir {
 }
 
 impl TaskDir {
-    /// Reads a directory. `halt_task` is the path of a file that is never a task; `interpreted` says whether a task
-    /// is run by an interpreter and so need not be executable.
+    /// Reads a directory. `halt_task` is the path of a file that is never a task, and why; `interpreted` says whether a
+    /// task is run by an interpreter and so need not be executable.
     ///
     /// # Errors
     /// The directory is not there, is none, or may not be read.
-    pub fn read(dir: &Path, halt_task: Option<&Path>, interpreted: impl Fn(&TaskName) -> bool) -> Result<Self, DirError> {
+    pub fn read(dir: &Path, halt_task: Option<(&Path, LeftOut)>, interpreted: impl Fn(&TaskName) -> bool) -> Result<Self, DirError> {
         let failed = |error: rustix::io::Errno| DirError { dir: dir.to_owned(), source: error.into() };
         let mut found = Self::default();
-        let halt_name = halt_task.filter(|halt| halt.parent() == Some(dir)).and_then(Path::file_name);
+        let never = halt_task.filter(|(halt, _)| halt.parent() == Some(dir));
+        let never = never.and_then(|(halt, reason)| Some((halt.file_name()?, reason)));
         let open_dir = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir_fd = rustix::fs::open(dir, open_dir, Mode::empty()).map_err(failed)?;
         // Each file is looked at by its name in the open directory: no path is put together for it, nor walked.
@@ -96,7 +100,10 @@ impl TaskDir {
             let name = TaskName::parse(OsStr::from_bytes(file));
             // The target of a link counts.
             let target = || look(&name, AtFlags::empty());
-            let judged = if halt_name == Some(name.file()) { Err(LeftOut::HaltTask) } else { judge(&name, target, &interpreted) };
+            let judged = match &never {
+                Some((never, reason)) if *never == name.file() => Err(reason.clone()),
+                Some(_) | None => judge(&name, target, &interpreted),
+            };
             let is_link = || match entry.file_type() {
                 // Some file systems do not say it in the directory.
                 FileType::Unknown => look(&name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|file| kind_of(&file) == FileType::Symlink),
@@ -224,7 +231,8 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", dir.path().join("broken")).unwrap();
         std::os::unix::fs::symlink("9-a", dir.path().join("link")).unwrap();
         let halt = dir.path().join("halt.sh");
-        let read = |interpreted| TaskDir::read(dir.path(), Some(&halt), move |_: &TaskName| interpreted).unwrap();
+        let never = || Some((halt.as_path(), LeftOut::HaltTask));
+        let read = |interpreted| TaskDir::read(dir.path(), never(), move |_: &TaskName| interpreted).unwrap();
         let names = |found: &TaskDir| found.tasks.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>();
         let found = read(false);
         assert_eq!(names(&found), ["9-a", "10-b", "README.md", "link"]);

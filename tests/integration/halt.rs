@@ -268,3 +268,22 @@ fn the_halt_task_begins_when_all_tasks_are_gone() {
         .nothing_alive();
     assert_eq!(run.log().last().unwrap(), "- gone");
 }
+
+#[rstest]
+#[case::the_default_name("", "halt.sh")]
+#[case::the_name_that_the_main_chain_has("halt_task = off.sh\n", "off.sh")]
+fn a_named_chain_without_a_halt_task_runs_none_as_a_task(#[case] of_main: &str, #[case] file: &str) {
+    let config = format!("[runner]\ntask_dir = m\n{of_main}[chain:nightly]\ntask_dir = n\n");
+    let scene = Scene::new().dir("m").dir("n").tasks_at("m", ["1-a.sh", file]).tasks_at("n", ["1-b.sh", file]).config(&config);
+    let told = format!("{file} is named as the halt task of [runner] and is not run");
+    let line = config.lines().count();
+    scene.run(&["check"]).exits(0).prints(&format!("runner.cfg:{line}")).prints(&told);
+    scene.run(&["now", "nightly"]).exits(0).ran(["1-b.sh"]).says(&told);
+}
+
+#[test]
+fn a_named_chain_runs_the_halt_task_that_it_names() {
+    let config = "[chain:nightly]\ntask_dir = n\nhalt_task = halt.sh\n";
+    let scene = Scene::new().dir("n").task_at("n/1-b.sh", "exit 2").tasks_at("n", ["halt.sh"]).config(config);
+    scene.run(&["now", "nightly"]).exits(3).ran(["1-b.sh", "halt.sh"]);
+}
