@@ -41,6 +41,9 @@ const MAX_PASSES: usize = 50;
 pub struct Family {
     method: WaitMethod,
     leaders: RefCell<Vec<Pid>>,
+    /// Children we had when we began: somebody started them and then became us (execve(2)), as shells and entry points of
+    /// containers do. They and theirs are nobody's here.
+    inherited: RefCell<Vec<Pid>>,
     /// Whoever runs now did not begin, or has not stayed, alone.
     crowded: Cell<bool>,
     /// The last look found no child at all, and none was started since.
@@ -60,14 +63,19 @@ impl Family {
         if !Path::new("/proc/self").exists() {
             log::warn!("there is no /proc: what a task leaves behind is not found, and lives on (mount -t proc proc /proc)");
         }
-        Self {
+        let family = Self {
             method,
             leaders: RefCell::default(),
+            inherited: RefCell::default(),
             crowded: Cell::new(false),
             known_empty: Cell::new(false),
             started: Cell::new(0),
             left_behind: RefCell::default(),
+        };
+        if family.reap_strays() != Children::None {
+            *family.inherited.borrow_mut() = tree::children();
         }
+        family
     }
 
     /// Reaps adopted processes that have ended, each by its pid; ours are left to who waits for them.
@@ -75,6 +83,7 @@ impl Family {
         loop {
             match unix::look_at_children() {
                 Children::Ended(pid) if !self.leaders.borrow().contains(&pid) => {
+                    self.inherited.borrow_mut().retain(|inherited| *inherited != pid);
                     unix::reap(pid);
                 }
                 children @ (Children::None | Children::Living | Children::Ended(_)) => {
@@ -102,6 +111,11 @@ impl Family {
         let mut known = self.left_behind.borrow_mut();
         let all = found.members.into_iter().chain(found.strangers);
         all.filter(|process| known.insert(*process)).map(|(pid, _)| pid).collect()
+    }
+
+    fn has_only_expected_children(&self) -> bool {
+        let (leaders, inherited) = (self.leaders.borrow(), self.inherited.borrow());
+        tree::has_only(|pid| leaders.contains(&pid) || inherited.contains(&pid))
     }
 
     /// How many processes were started so far.
@@ -261,7 +275,7 @@ impl Supervised {
         // The usual case costs one system call: no children at all, so nothing can be left.
         // Whoever was left behind has come to us, or has a parent who did: where we have no child but leaders, as many of
         // them as there may be, nobody has to be looked for in the whole of /proc.
-        if self.mark.is_some() && family.reap_strays() != Children::None && !tree::has_only(&family.leaders.borrow()) {
+        if self.mark.is_some() && family.reap_strays() != Children::None && !family.has_only_expected_children() {
             self.left_behind = family.take_note_of(self.find(family, Whom::All));
         }
         Gone { end: self.end, cause: self.ending.cause(), left_behind: std::mem::take(&mut self.left_behind), unkillable }
@@ -300,8 +314,9 @@ impl Supervised {
             if found.members.is_empty() && !found.in_motion {
                 return self.perform(Input::NoneLeft, family, now);
             }
-            // Whoever was ended forks no more, so passes without a pause outrun whoever forks while it is being found.
-            if self.take_hold(&found, killing) == 0 && !found.in_motion {
+            // Whoever was ended forks no more, so passes without a pause outrun whoever forks while it is being found. That
+            // those who are watched end is no reason for another: a thousand of them would be a thousand walks.
+            if self.take_hold(&found, killing) == 0 && !found.elusive {
                 break;
             }
         }
@@ -339,7 +354,9 @@ impl Supervised {
         let alone = !family.crowded.get() && leaders.iter().all(|leader| *leader == self.leader.pid());
         let mark = self.mark.as_ref().filter(|_| whom == Whom::All);
         let kill = matches!(self.ending.phase(), Phase::Killing { .. });
-        tree::look(&Target { leader: self.leader.pid(), mark, alone: alone && mark.is_some(), kill }, &leaders)
+        let known = self.members.iter().map(|member| member.pid).collect();
+        let others: Vec<Pid> = leaders.iter().chain(family.inherited.borrow().iter()).copied().collect();
+        tree::look(&Target { leader: self.leader.pid(), mark, alone: alone && mark.is_some(), kill, known: &known }, &others)
     }
 }
 

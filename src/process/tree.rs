@@ -113,6 +113,8 @@ pub struct Target<'a> {
     pub alone: bool,
     /// Those who are our children are sent KILL as soon as they are seen.
     pub kill: bool,
+    /// Those who were found before and are watched: whose they are is known, and that they end is no news.
+    pub known: &'a HashSet<Pid>,
 }
 
 /// What a look found.
@@ -125,11 +127,13 @@ pub struct Found {
     /// Somebody ended while we looked, and may have handed a child on from where we had not looked yet to where we had:
     /// finding nobody proves nothing then.
     pub in_motion: bool,
+    /// One of them was not known: whoever is replaced so quickly has to be looked for again at once.
+    pub elusive: bool,
 }
 
-/// Looks for the living processes of a try. `leaders` are the other processes we have started and not reaped;
-/// what descends from them is theirs.
-pub fn look(target: &Target<'_>, leaders: &[Pid]) -> Found {
+/// Looks for the living processes of a try. `others` are those we have started for something else and not reaped, and those
+/// who were there before us; what descends from them is theirs.
+pub fn look(target: &Target<'_>, others: &[Pid]) -> Found {
     let mut found = Found::default();
     let tree = Children::read();
     let direct: HashSet<Pid> = tree.of(rustix::process::getpid()).into_iter().collect();
@@ -138,29 +142,34 @@ pub fn look(target: &Target<'_>, leaders: &[Pid]) -> Found {
     // Adopted processes that carry nothing, with their sessions: decided when the whole tree is known.
     let mut unknown: Vec<(Pid, Stat)> = Vec::new();
     while let Some((pid, ours)) = pending.pop() {
-        if leaders.contains(&pid) && pid != target.leader {
+        if others.contains(&pid) && pid != target.leader {
             continue;
         }
         let is_leader = pid == target.leader;
+        let is_known = target.known.contains(&pid);
         let Some(stat) = Stat::of(pid) else {
             found.in_motion = true;
+            found.elusive |= !is_known;
             continue;
         };
-        // A dead child of ours was alive a moment ago: all that were dead before are buried. Others may stay unburied.
-        found.in_motion |= !stat.alive() && !is_leader && direct.contains(&pid);
+        if !stat.alive() && !is_leader && direct.contains(&pid) {
+            // A dead child of ours was alive a moment ago: all that were dead before are buried. Others may stay unburied.
+            found.in_motion = true;
+            found.elusive |= !is_known;
+        }
         let in_group = is_leader || stat.group == target.leader.as_raw_pid();
         let owner = match target.mark {
             _ if in_group => Owner::ThisTry,
             None => Owner::Another,
-            Some(_) if ours || target.alone || sessions.contains(&stat.session) => Owner::ThisTry,
+            Some(_) if ours || is_known || target.alone || sessions.contains(&stat.session) => Owner::ThisTry,
             Some(mark) => owner_of(pid, mark),
         };
         let mine = owner == Owner::ThisTry;
-        if target.kill && mine && !is_leader && stat.alive() && direct.contains(&pid) {
+        if target.kill && mine && !is_leader && !is_known && stat.alive() && direct.contains(&pid) {
             // Whoever forks and ends in turn is another process by the time the whole tree is known. A child that only
             // we reap cannot become somebody else, so it needs no pidfd; what it leaves comes to us: look again.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            found.in_motion = true;
+            (found.in_motion, found.elusive) = (true, true);
         }
         pending.extend(tree.of(pid).into_iter().map(|child| (child, mine)));
         if !stat.alive() || is_leader {
@@ -189,13 +198,18 @@ fn owner_of(pid: Pid, mark: &Mark) -> Owner {
     fs::read(format!("/proc/{}/environ", pid.as_raw_pid())).map_or(Owner::Unknown, |environment| mark.owner(&environment))
 }
 
-/// Whether nobody but these is known to be a child of ours; false where the kernel does not tell (CONFIG_PROC_CHILDREN). Asked at
+/// The children we have, by whichever of our threads.
+pub fn children() -> Vec<Pid> {
+    Children::read().of(rustix::process::getpid())
+}
+
+/// Whether all who are known to be children of ours are expected; false where the kernel does not tell (CONFIG_PROC_CHILDREN). Asked at
 /// the end of each of many runs, so it reads one file: whoever is adopted comes to the first thread of ours (find_new_reaper in
 /// the kernel), and what other threads have started is a leader.
-pub fn has_only(leaders: &[Pid]) -> bool {
+pub fn has_only(expected: impl Fn(Pid) -> bool) -> bool {
     let own = rustix::process::getpid().as_raw_pid();
     let children = fs::read_to_string(format!("/proc/self/task/{own}/children"));
-    children.is_ok_and(|list| pids(&list).all(|pid| leaders.contains(&pid)))
+    children.is_ok_and(|list| pids(&list).all(expected))
 }
 
 /// The process ids in a list of children.

@@ -301,14 +301,15 @@ impl Attributes {
         // SAFETY: a plain C structure, which the init function fills in before anything reads it. Its box keeps it in
         // its place from then on.
         let mut made: Box<Self> = Box::new(Self(unsafe { std::mem::zeroed() }));
-        // SAFETY: an all-zero sigset_t is a valid value for sigfillset to initialise.
+        // SAFETY: a sigset_t is an array of bits, of which every value is valid.
         let mut defaults: libc::sigset_t = unsafe { std::mem::zeroed() };
         let flags = libc::POSIX_SPAWN_SETPGROUP | libc::POSIX_SPAWN_SETSIGDEF;
-        // SAFETY: the attribute object is writable and initialised first, and the set is valid.
+        // SAFETY: the attribute object is writable and initialised first, and the set is valid and ours.
         unsafe {
             check(libc::posix_spawnattr_init(&raw mut made.0))?;
-            // All of them, by name: of each that is not named glibc's child asks first how it stands, one call more.
-            libc::sigfillset(&raw mut defaults);
+            // All of them: of each that is not in the set glibc's child asks first how it stands, one call more. Not by
+            // sigfillset(3): it leaves out the two that glibc keeps for itself, and tasks would begin with these ignored.
+            (&raw mut defaults).write_bytes(0xff, 1);
             check(libc::posix_spawnattr_setpgroup(&raw mut made.0, 0))?;
             check(libc::posix_spawnattr_setsigdefault(&raw mut made.0, &raw const defaults))?;
             check(libc::posix_spawnattr_setflags(&raw mut made.0, libc::c_short::try_from(flags).unwrap_or(0)))?;

@@ -229,3 +229,20 @@ fn it_survives_its_own_next_try() {
         .exits(0);
     run.alive("daemon");
 }
+
+#[rstest]
+#[case::of_a_task_that_failed("exit 1")]
+#[case::of_a_task_that_was_ended("play pause")]
+fn who_was_there_before_runner_is_neither_ended_nor_told_of(#[case] task: &str) {
+    // What an entry point of a container leaves that executes runner at its end.
+    let run = Scene::new()
+        .through(&["child", "{", "pid-file", "before", "pause", "}", "setsid-child-clean", "{", "pid-file", "far", "pause", "}"])
+        .config("[runner]\nmax_tries = 1\nmax_time = 1\nkill_after = 1\nsweep = always\n")
+        .task("1-a.sh", task)
+        .run_logged(&[])
+        .exits(1)
+        .alive("before")
+        .alive("far");
+    assert_eq!(run.events("task_ended")[0]["left_behind"], 0);
+    assert!(run.events("left_behind").is_empty());
+}
