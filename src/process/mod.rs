@@ -309,6 +309,7 @@ impl Supervised {
         self.look_at = None;
         let whom = if self.ending.sweeps() { Whom::All } else { Whom::Group };
         let killing = matches!(self.ending.phase(), Phase::Killing { .. });
+        let mut settled = false;
         for _ in 0..MAX_PASSES {
             let found = self.find(family, whom);
             if found.members.is_empty() && !found.in_motion {
@@ -316,11 +317,13 @@ impl Supervised {
             }
             // Whoever was ended forks no more, so passes without a pause outrun whoever forks while it is being found. That
             // those who are watched end is no reason for another: a thousand of them would be a thousand walks.
-            if self.take_hold(&found, killing) == 0 && !found.elusive {
+            settled = self.take_hold(&found, killing) == 0 && !found.elusive;
+            if settled {
                 break;
             }
         }
-        if self.members.is_empty() || killing || self.members.iter().any(|member| member.pidfd.is_none()) {
+        // Those who are watched tell when they end, and the last of them lets us look once more.
+        if !settled || self.members.is_empty() || self.members.iter().any(|member| member.pidfd.is_none()) {
             self.look_at = Some(now + LOOK_AGAIN);
         }
     }

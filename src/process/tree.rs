@@ -11,6 +11,7 @@ use std::fs;
 
 use rustix::process::Pid;
 
+use super::unix;
 use crate::names::{RunId, TaskName};
 
 /// What marks the processes of one try: three variables.
@@ -153,7 +154,9 @@ pub fn look(target: &Target<'_>, others: &[Pid]) -> Found {
             continue;
         };
         if !stat.alive() && !is_leader && direct.contains(&pid) {
-            // A dead child of ours was alive a moment ago: all that were dead before are buried. Others may stay unburied.
+            // A dead child of ours was alive a moment ago: all that were dead before are buried. It is buried here, since
+            // `reap_strays` comes no further than a dead leader. Others may stay unburied.
+            unix::reap(pid);
             found.in_motion = true;
             found.elusive |= !is_known;
         }

@@ -78,7 +78,7 @@ pub(super) fn write_raw(stream: Stream, bytes: &[u8]) {
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     let State { way, stalled, lost, begun } = &mut *state;
     let way = way.get_or_insert_with(|| Way::of(fd));
-    let mut turn = Turn { fd: way.own.as_ref().map_or(fd, AsFd::as_fd), can_block: way.can_block, asleep: *stalled, clock: None };
+    let mut turn = Turn { fd: way.own.as_ref().map_or(fd, AsFd::as_fd), can_block: way.can_block, asleep: *stalled, waits_since: None };
     *stalled = false;
     if *lost > 0 {
         let end = if *begun { "\n" } else { "" };
@@ -118,7 +118,8 @@ struct Turn<'a> {
     can_block: bool,
     /// The reader has taken nothing for long enough.
     asleep: bool,
-    clock: Option<SystemClock>,
+    /// When it was first waited for; the clock is only asked when there is something to wait for.
+    waits_since: Option<Moment>,
 }
 
 impl Turn<'_> {
@@ -142,8 +143,8 @@ impl Turn<'_> {
         if poll_writable(self.fd, Timespec::default()) {
             return true;
         }
-        // The clock is only asked when there is something to wait for.
-        let waited = self.clock.get_or_insert_with(SystemClock::new).now().since(Moment::default());
+        let now = SystemClock::new().now();
+        let waited = now.since(*self.waits_since.get_or_insert(now));
         self.asleep |= waited >= LONGEST || !poll_writable(self.fd, if self.asleep { Timespec::default() } else { PATIENCE });
         !self.asleep
     }
