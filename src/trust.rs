@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use crate::process::user::group_name;
 
@@ -123,8 +124,43 @@ impl TrustCheck {
         if file.mode & 0o020 != 0 && file.gid != 0 {
             return Some(format!("{name} can be written by the group {} (chmod g-w {name})", group_name(file.gid)));
         }
-        None
+        // Where there is an access control list, these bits are its mask (acl(5)): without them it lets nobody write.
+        if file.mode & 0o020 != 0 { self.judge_list(path) } else { None }
     }
+
+    /// What is wrong with the access control list of a file, if it has one.
+    fn judge_list(&self, path: &Path) -> Option<String> {
+        let mut list = [0; LONGEST_LIST];
+        let name = path.display();
+        let writer = match rustix::fs::lgetxattr(path, "system.posix_acl_access", &mut list[..]) {
+            Ok(length) => list_writer(&list[..length], self.user)?,
+            Err(Errno::RANGE) => "more users and groups than can be looked at".to_owned(),
+            // No list, or a file system without any.
+            Err(_) => return None,
+        };
+        Some(format!("{name} can be written by {writer} through its access control list (setfacl -b {name})"))
+    }
+}
+
+/// The longest access control list that is read, in bytes: four thousand entries.
+const LONGEST_LIST: usize = 4 + 8 * 4096;
+
+/// The first user or group but root, and `user`, that an access control list lets write. The form is that of
+/// linux/posix_acl_xattr.h: a version, and entries of a tag, the rights and an id, all with the lowest byte first.
+fn list_writer(list: &[u8], user: u32) -> Option<String> {
+    const USER: u16 = 0x02;
+    const GROUP: u16 = 0x08;
+    const WRITE: u8 = 0x02;
+    let (entries, _) = list.get(4..)?.as_chunks::<8>();
+    entries.iter().find_map(|[tag_low, tag_high, rights, _, id @ ..]| {
+        let (tag, id) = (u16::from_le_bytes([*tag_low, *tag_high]), u32::from_le_bytes(*id));
+        match tag {
+            _ if rights & WRITE == 0 || id == 0 => None,
+            USER if id != user => Some(format!("user {id}")),
+            GROUP => Some(format!("the group {}", group_name(id))),
+            _ => None,
+        }
+    })
 }
 
 #[cfg(test)]
@@ -154,6 +190,26 @@ mod tests {
         fs::set_permissions(path("open/task"), fs::Permissions::from_mode(0o757)).unwrap();
         assert_eq!(check(&path("link")).len(), 1);
         assert_eq!(check(&path("nowhere")), Vec::<String>::new());
+    }
+
+    /// A list as the kernel keeps it: the owner, one user and one group beside the owning one, the mask, the others.
+    fn list(user_rights: u8, group_rights: u8) -> Vec<u8> {
+        let entries = [(0x01, 7, u32::MAX), (0x02, user_rights, 65_534), (0x04, 7, u32::MAX), (0x08, group_rights, 65_533)];
+        let rest = [(0x10, 7, u32::MAX), (0x20, 5, u32::MAX)];
+        let bytes = entries
+            .into_iter()
+            .chain(rest)
+            .flat_map(|(tag, rights, id): (u16, u8, u32)| [&tag.to_le_bytes()[..], &[rights, 0], &id.to_le_bytes()].concat());
+        2_u32.to_le_bytes().into_iter().chain(bytes).collect()
+    }
+
+    #[test]
+    fn an_access_control_list_lets_others_write_or_not() {
+        assert_eq!(list_writer(&list(5, 5), 0), None);
+        assert_eq!(list_writer(&list(7, 5), 0).as_deref(), Some("user 65534"));
+        assert_eq!(list_writer(&list(7, 5), 65_534), None);
+        assert!(list_writer(&list(5, 2), 0).is_some_and(|writer| writer.starts_with("the group ")));
+        assert_eq!(list_writer(b"", 0), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::config::value::CommandLine;
 use crate::config::{Config, Finding, Origin, Severity};
 use crate::process::{explain_content, find_program};
 
-/// Hooks and interpreters that are not there, or cannot be started.
+/// Hooks that are not there, or cannot be started.
 pub fn of_chain(config: &Config, chain: &ChainSettings) -> Vec<Finding> {
     let sections = Sections::for_chain(config, &chain.name);
     let path = sections.of_chain();
@@ -33,8 +33,6 @@ pub fn of_chain(config: &Config, chain: &ChainSettings) -> Vec<Finding> {
         };
         findings.extend(why);
     }
-    let interpreter = chain.task.interpreter.as_ref().filter(|command| !is_there(command, search));
-    findings.extend(interpreter.map(|command| missing(&keys::INTERPRETER.info, command, &path.explain(&keys::INTERPRETER.info).1)));
     findings
 }
 

@@ -1,7 +1,7 @@
 //! Whether root may use what a configuration and its files say: the one place where trust is asked for. Looks at owners and
 //! modes; opens and changes nothing.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::path::Path;
 
 #[cfg(all(feature = "schedule", feature = "store"))]
@@ -56,7 +56,7 @@ pub fn judge_chain(config: &Config, chain: &ChainSettings, dir: &Path, setup: Op
         Trust::Refuse => Severity::Error,
         Trust::Warn => Severity::Warning,
     };
-    let wrong = Look::for_root(config).map(|mut look| {
+    let wrong = Look::for_root().map(|mut look| {
         look.beside_tasks(config, chain);
         look.path(dir);
         setup.into_iter().for_each(|setup| look.tasks(setup));
@@ -67,7 +67,7 @@ pub fn judge_chain(config: &Config, chain: &ChainSettings, dir: &Path, setup: Op
 
 /// Why not even the hooks of a chain may be told that nothing is run.
 pub fn refuse_hooks(config: &Config, chain: &ChainSettings) -> Option<String> {
-    let mut look = Look::for_root(config).filter(|_| chain.trust == Trust::Refuse)?;
+    let mut look = Look::for_root().filter(|_| chain.trust == Trust::Refuse)?;
     look.beside_tasks(config, chain);
     (!look.wrong.is_empty()).then(|| format!("not trusted: {}", look.wrong.join("; ")))
 }
@@ -101,13 +101,12 @@ pub fn refuse_database(config: &Config, place: &Place) -> Result<(), Failure> {
 /// A look at what a chain would read or execute.
 struct Look {
     check: TrustCheck,
-    search: Option<OsString>,
     wrong: Vec<String>,
 }
 
 impl Look {
-    fn for_root(config: &Config) -> Option<Self> {
-        TrustCheck::for_root().map(|check| Self { check, search: program_search(config), wrong: Vec::new() })
+    fn for_root() -> Option<Self> {
+        TrustCheck::for_root().map(|check| Self { check, wrong: Vec::new() })
     }
 
     fn path(&mut self, path: &Path) {
@@ -115,9 +114,10 @@ impl Look {
     }
 
     /// The program of a command, and the first file that its words name with a `/`: what an interpreter executes (`sh
-    /// ./hook`). Of those behind it nobody knows; what a hook reads is its own affair, as it is with a task.
-    fn command(&mut self, command: &CommandLine) {
-        if let Some(path) = find_program(command.program().as_ref(), self.search.as_deref()) {
+    /// ./hook`). Of those behind it nobody knows; what a hook reads is its own affair, as it is with a task. `search` is the PATH
+    /// by which the program will be found.
+    fn command(&mut self, command: &CommandLine, search: Option<&OsStr>) {
+        if let Some(path) = find_program(command.program().as_ref(), search) {
             self.path(&path);
         }
         let mut named = command.words().iter().skip(1).filter(|word| word.contains('/')).map(Path::new);
@@ -129,7 +129,11 @@ impl Look {
     /// The files of the configuration, and the hooks.
     fn beside_tasks(&mut self, config: &Config, chain: &ChainSettings) {
         config.files().iter().for_each(|file| self.path(file));
-        chain.task_hook.iter().chain(&chain.chain_hook).for_each(|hook| self.command(hook));
+        let hooks: Vec<&CommandLine> = chain.task_hook.iter().chain(&chain.chain_hook).collect();
+        if !hooks.is_empty() {
+            let search = program_search(config);
+            hooks.into_iter().for_each(|hook| self.command(hook, search.as_deref()));
+        }
     }
 
     fn tasks(&mut self, setup: &Setup) {
@@ -140,8 +144,13 @@ impl Look {
             }
         }
         setup.halt.iter().for_each(|halt| self.path(&halt.path));
-        let mut interpreters: Vec<&CommandLine> = setup.tasks.iter().filter_map(|task| task.settings.interpreter.as_ref()).collect();
+        // A task may have a PATH of its own ([env:NAME]).
+        let of_tasks = setup.tasks.iter().map(|task| (&task.settings, &task.variables));
+        let of_halt = setup.halt.iter().map(|halt| (&halt.settings, &setup.variables));
+        let with_search =
+            of_tasks.chain(of_halt).filter_map(|(settings, variables)| Some((settings.interpreter.as_ref()?, variables.search.as_deref())));
+        let mut interpreters: Vec<_> = with_search.collect();
         interpreters.dedup();
-        interpreters.into_iter().for_each(|interpreter| self.command(interpreter));
+        interpreters.into_iter().for_each(|(interpreter, search)| self.command(interpreter, search));
     }
 }

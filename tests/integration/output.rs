@@ -75,9 +75,13 @@ fn lines_of_several_tasks_do_not_mix() {
     }
 }
 
-#[test]
-fn all_that_is_marked_is_shown_however_much_it_is() {
-    let run = scene("prefix").task("1-a.sh", "play out 'the begin\n' flood 1000000 out 'the end\n'").run(&[]).exits(0);
+#[rstest]
+#[case::into_a_file(&[])]
+// The pipe is full again and again, for a moment each time.
+#[case::into_a_pipe(&["sh", "-c", "\"$0\" \"$@\" | cat"])]
+fn all_that_is_marked_is_shown_however_much_it_is(#[case] under: &[&str]) {
+    let task = "play out 'the begin\n' flood 1000000 out 'the end\n'";
+    let run = scene("prefix").task("1-a.sh", task).under(under).run(&[]).exits(0);
     let all = lines(&run);
     assert!(all.iter().any(|l| l.ends_with("the begin")));
     assert!(all.iter().any(|l| l.ends_with("the end")));

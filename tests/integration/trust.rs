@@ -227,3 +227,35 @@ fn a_user_without_rights_to_lose_is_not_asked() {
     }
     assert!(succeeds(command.arg("tasks.d").current_dir(scene.root()).env_remove("RUNNER_CONFIG")));
 }
+
+#[rstest]
+#[case::of_the_task("[task:a]\ninterpreter = own\n")]
+#[case::of_all("[runner]\ninterpreter = own\n")]
+fn an_interpreter_is_judged_where_the_task_will_find_it(#[case] key: &str) {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = Scene::new().script("safe/own", "say safe").script("open/own", "say open").mode("open/own", 0o777).tasks(["1-a.sh"]);
+    let path = |dir: &str| format!("{}:/usr/bin:/bin", scene.path(dir).display());
+    let (safe, open) = (path("safe"), path("open"));
+    let scene = scene.config(key).config(&format!("[env]\nPATH = {safe}\n[env:a]\nPATH = {open}\n"));
+    assert_refused(&scene, "open/own");
+}
+
+#[test]
+fn an_access_control_list_that_lets_others_write_is_refused() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = Scene::new().tasks(["1-a.sh"]);
+    // user::rwx, user:65534:rwx, group::r-x, mask::rwx, other::r-x (linux/posix_acl_xattr.h).
+    let entries = [(1_u16, 7_u16, u32::MAX), (2, 7, OTHER), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)];
+    let bytes = |(tag, rights, id): (u16, u16, u32)| [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat();
+    let list: Vec<u8> = 2_u32.to_le_bytes().into_iter().chain(entries.into_iter().flat_map(bytes)).collect();
+    let task = scene.path("tasks.d/1-a.sh");
+    match rustix::fs::setxattr(&task, "system.posix_acl_access", &list, rustix::fs::XattrFlags::empty()) {
+        Ok(()) => drop(assert_refused(&scene, "user 65534 through its access control list")),
+        // A file system that knows no lists has none to find.
+        Err(error) => assert_eq!(error, rustix::io::Errno::NOTSUP),
+    }
+}
