@@ -17,7 +17,7 @@ use super::daemon::LAST_WORDS;
 use super::exit::Failure;
 #[cfg(feature = "http")]
 use super::lock_view;
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Fit, make_fit};
 use super::refused::{Refusal, start_hook};
 use super::run::tell_findings;
 use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findings, program_variables, without_repeats};
@@ -335,17 +335,13 @@ impl Surroundings<'_> {
     fn make_ready(&mut self, chain: &Booked) -> Result<(Ready, Vec<Finding>), String> {
         let settings = chain.named.chain.clone();
         let dir = find_task_dir(None, &settings).map_err(|failure| failure.to_string())?;
-        let Prepared { setup, findings, untrusted, lock } = prepare(&self.config, settings, Vec::new(), &dir);
-        if untrusted {
+        let fit = make_fit(self.settings, &self.config, settings, Vec::new(), &dir);
+        if fit.as_ref().is_err_and(|unfit| unfit.untrusted) {
             self.untrusted.insert(chain.name().to_owned());
         } else {
             self.untrusted.remove(chain.name());
         }
-        let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
-        if !errors.is_empty() {
-            return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
-        }
-        let mut setup = setup.ok_or_else(|| format!("{} cannot be used", dir.display()))?;
+        let Fit { mut setup, lock, told } = fit.map_err(|unfit| unfit.message())?;
         setup.beside_others = true;
         let variables = program_variables(self.settings, &dir);
         Ok((Ready { setup: Rc::new(setup), variables, lock, opened: Opened::default() }, told))
