@@ -31,7 +31,7 @@ use local::{Change, LocalRule};
 
 pub use error::{Field, Problem, ScheduleError};
 pub use lint::{Lint, Remark};
-pub use when::{WhenError, when};
+pub use when::{WhenError, when, when_after};
 
 /// The words, and the cron lines they stand for.
 const WORDS: [(&str, &str); 7] = [
