@@ -264,20 +264,26 @@ fn plural(word: &str) -> String {
     }
 }
 
-/// The known word nearest to one that was not known, if it is near enough to be a slip of the hand.
+/// The known word nearest to one that was not known, if it is near enough to be a slip of the hand; never that one itself.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
     known
         .into_iter()
+        .filter(|candidate| *candidate != word)
         .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= 1.max(candidate.chars().count().max(word.chars().count()) / 3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// The tail of a message about an unknown word: `; did you mean X?`, or nothing.
+/// The tail of a message about an unknown word of a file: `; did you mean X?`, or nothing.
 pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     did_you_mean(word, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
+}
+
+/// The same about a word of the command line: with the quotes that a shell needs.
+pub fn typed_suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    did_you_mean(word, known).map(|near| format!("; did you mean `{}`?", shell_words::quote(near))).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -324,6 +330,10 @@ mod tests {
         assert_eq!(did_you_mean("max_trys", known), Some("max_tries"));
         assert_eq!(did_you_mean("Max_Time", known), Some("max_time"));
         assert_eq!(did_you_mean("colour", known), None);
+        assert_eq!(did_you_mean("a b", ["a b", "a c"]), Some("a c"));
+        assert_eq!(did_you_mean("a b", ["a b"]), None, "nobody means what was not known");
+        assert_eq!(suggestion("a c", ["a b"]), "; did you mean `a b`?");
+        assert_eq!(typed_suggestion("a c", ["a b"]), "; did you mean `'a b'`?");
     }
 
     #[test]

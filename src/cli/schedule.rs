@@ -16,7 +16,7 @@ use super::settings::{Loaded, Settings};
 use super::table::{self, Table};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::book::Booked;
-use crate::names::{MAIN_CHAIN, suggestion};
+use crate::names::{MAIN_CHAIN, typed_suggestion};
 use crate::schedule::{Dst, Schedule, when, when_after};
 use crate::status::Date;
 use crate::store::Owner;
@@ -91,7 +91,7 @@ pub fn choose<'a>(all: &'a [Booked], words: &[String]) -> Result<Vec<&'a Booked>
         let why = if word == MAIN_CHAIN {
             "; the chain of [runner] has no schedule: it runs when runner is called".to_owned()
         } else {
-            suggestion(word, all.iter().map(Booked::name))
+            typed_suggestion(word, all.iter().map(Booked::name))
         };
         return Err(Failure::Usage(format!("no chain with a schedule is called `{word}`{why}")));
     }

@@ -25,7 +25,7 @@ use crate::config::settings::ChainSettings;
 use crate::config::{Config, Finding, Origin, value};
 use crate::daemon::book::Booked;
 use crate::mark;
-use crate::names::{MAIN_CHAIN, counted, suggestion};
+use crate::names::{MAIN_CHAIN, counted, typed_suggestion};
 use crate::push::target::sign_of_life;
 use crate::status::{
     self, Chain, Configuration, Date, Ended, GivenUp, Going, Lock, Queue, RefusedConfiguration, Run, Status, Totals, VERSION,
@@ -204,7 +204,7 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
         if !whole {
             refuse_errors(settings, findings)?;
         }
-        let near = suggestion(word, booked.iter().map(Booked::name).chain([MAIN_CHAIN]));
+        let near = typed_suggestion(word, booked.iter().map(Booked::name).chain([MAIN_CHAIN]));
         return Err(Failure::Usage(format!("no chain is called `{word}`{near}")));
     }
     let going = going::look();

@@ -18,7 +18,7 @@ use super::state::{Reading, SHORTEST_END, own_place};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::Config;
 use crate::mark;
-use crate::names::{MAIN_CHAIN, suggestion};
+use crate::names::{MAIN_CHAIN, typed_suggestion};
 use crate::notify::asking::{Said, Stopper, there};
 use crate::status::{Ended, Going};
 
@@ -155,7 +155,7 @@ fn of_nothing(settings: &Settings, config: &Config, word: &str, (going, mute): (
             let chains = config.sections().filter_map(|section| section.name.strip_prefix("chain:"));
             Failure::Usage(format!(
                 "no chain or run is called `{word}`{}; {}",
-                suggestion(word, chains.chain([MAIN_CHAIN])),
+                typed_suggestion(word, chains.chain([MAIN_CHAIN])),
                 what_runs(going)
             ))
         }

@@ -159,6 +159,18 @@ fn an_unknown_chain_is_a_usage_error_with_a_hint() {
 }
 
 #[test]
+fn what_was_typed_is_no_suggestion_and_what_is_one_can_be_typed() {
+    // A section whose name is none: that is what is wrong.
+    let scene = Scene::new().config("[chain:a b]\ntask_dir = a\n");
+    scene.run(&["now", "a b"]).exits(78).says("runner.cfg:1: [chain:a b]: expected a name").never_says("did you mean");
+    scene.run(&["list", "a b"]).exits(64).says("no chain is called `a b`").never_says("did you mean");
+    scene.run(&["list", "a bc"]).exits(64).never_says("did you mean");
+    let task = Scene::new().tasks(["1-two words.sh"]);
+    task.run(&["--only", "two word"]).exits(64).says("did you mean `'two words'`?");
+    task.run(&["--only", "two words"]).exits(0).ran(["1-two words.sh"]);
+}
+
+#[test]
 fn without_any_chain_there_is_nothing_to_do() {
     Scene::new().run(&["now"]).exits(0).says("there is no chain to run");
 }
