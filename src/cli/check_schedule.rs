@@ -53,7 +53,7 @@ fn judge(config: &Config, state: &StateSettings, chain: &Booked, now: Timestamp,
     if let (Some(schedule), Some((_, origin))) = (&chain.schedule, &chain.named.schedule) {
         findings.extend(of_rules(schedule, origin, now));
         if let Some(gap) = shortest_gap(schedule, now).filter(|gap| *gap <= chain.named.random_delay) {
-            let about = |length| SignedDuration::try_from(length).map_or_else(|_| "infinity".to_owned(), table::about);
+            let about = |length| table::about(SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX));
             let (delay, gap) = (about(chain.named.random_delay), about(gap));
             let message = format!(
                 "random_delay is {delay}, and two slots are only {gap} apart: one may fire after the next has come; make it shorter"

@@ -220,8 +220,8 @@ impl Line {
 }
 
 fn every(text: &str) -> Result<Duration, String> {
-    let every = value::duration(text).map_err(|expected| format!("repeat = {text}: {expected}"))?;
-    if every < Duration::from_secs(1) || every == Duration::MAX {
+    let every = value::finite(text).map_err(|expected| format!("repeat = {text}: {expected}"))?;
+    if every < Duration::from_secs(1) {
         return Err(format!("repeat = {text}: expected at least one second"));
     }
     Ok(every)

@@ -274,7 +274,7 @@ pub fn find_chain(config: &Config, word: &str, findings: &mut Vec<Finding>) -> R
 /// A duration is none.
 pub fn apply_run_args(chain: &mut ChainSettings, args: &RunArgs) -> Result<(), Failure> {
     let duration =
-        |option: &str, text: &str| value::duration(text).map_err(|expected| Failure::Usage(format!("{option} {text}: {expected}")));
+        |option: &str, text: &str| value::finite(text).map_err(|expected| Failure::Usage(format!("{option} {text}: {expected}")));
     if let Some(text) = &args.run_interval {
         (chain.run_interval, chain.sleep_interval) = (Some(duration("--run-interval", text)?), None);
     }
@@ -288,7 +288,7 @@ pub fn apply_run_args(chain: &mut ChainSettings, args: &RunArgs) -> Result<(), F
         (chain.times, chain.run_interval, chain.sleep_interval) = (1, None, None);
     }
     if let Some(text) = &args.wait_lock {
-        duration("--wait-lock", text)?;
+        value::duration(text).map_err(|expected| Failure::Usage(format!("--wait-lock {text}: {expected}")))?;
     }
     apply_lock_args(chain, args)
 }
