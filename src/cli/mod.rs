@@ -11,6 +11,8 @@ mod check_schedule;
 #[cfg(feature = "schedule")]
 mod crontab;
 #[cfg(all(feature = "schedule", feature = "store"))]
+mod crowded;
+#[cfg(all(feature = "schedule", feature = "store"))]
 mod daemon;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod doing;

@@ -238,7 +238,7 @@ fn as_it_is(record: RunRecord, here: &Owner) -> RunRecord {
 }
 
 /// The system's state, where somebody who is not root asks by the system's configuration and there is one; else our own.
-fn reading_place(settings: &Settings, state: &StateSettings) -> Place {
+pub fn reading_place(settings: &Settings, state: &StateSettings) -> Place {
     let mut place = own_place(state);
     let of_system = settings.config_file.as_deref().is_none_or(|file| file == Path::new(DEFAULT_FILE));
     let given = own_variable("STATE_DIRECTORY").is_some();
