@@ -382,6 +382,23 @@ fn two_configurations_with_one_state_are_told_that_they_share_their_slots() {
     scene.run(&["-c", "other.cfg", "tick"]).exits(0).says("has a chain of this name and used its last slot").says("runner.cfg has a chain");
 }
 
+/// The only way to hear of it without looking at the clock again and again: timerfd_create(2), TFD_TIMER_CANCEL_ON_SET.
+#[test]
+fn it_hears_when_the_clock_is_set_and_also_where_nothing_is_due_for_years() {
+    let mut running = chains(&[("a", "schedule = 0 0 29 2 *\ntimezone = UTC")]).tasks_at("a", ["1-a.sh"]).start(&["daemon"]);
+    let descriptors = format!("/proc/{}/fdinfo", running.pid());
+    let is_armed = |text: &str| {
+        let has = |line: &str| text.lines().any(|of| of.split_whitespace().eq(line.split_whitespace()));
+        has("clockid: 0") && has("settime flags: 03") && !has("it_value: (0, 0)")
+    };
+    crate::running::until("it has an alarm", || {
+        let all = std::fs::read_dir(&descriptors).unwrap().flatten();
+        all.filter_map(|one| std::fs::read_to_string(one.path()).ok()).filter(|text| is_armed(text)).count() == 1
+    });
+    running.signal(Signal::TERM);
+    running.finish().exits(0).ran_nothing();
+}
+
 // ---- the same trouble at every slot -----------------------------------------------------------------
 
 fn lines_with(running: &Running, fragment: &str) -> usize {
