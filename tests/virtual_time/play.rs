@@ -107,10 +107,20 @@ impl Alarm for PlayedAlarm {
     }
 }
 
-/// A database that a test can take away.
+/// A database that a test can take away, or keep waiting.
 struct Switch {
     inner: Sqlite,
     away: Arc<AtomicBool>,
+    pace: Arc<Pace>,
+}
+
+/// How fast the database is.
+#[derive(Default)]
+pub(crate) struct Pace {
+    /// Whoever holds it keeps everything that is to be written waiting.
+    pub(crate) turn: Mutex<()>,
+    /// What was written, in its order: what for.
+    pub(crate) written: Mutex<Vec<&'static str>>,
 }
 
 fn away() -> StoreError {
@@ -123,7 +133,12 @@ impl Engine for Switch {
     }
 
     fn write(&mut self, doing: &'static str, work: Work<'_>) -> Result<(), StoreError> {
-        if self.away.load(Ordering::SeqCst) { Err(away()) } else { Engine::write(&mut self.inner, doing, work) }
+        let _turn = self.pace.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.away.load(Ordering::SeqCst) {
+            return Err(away());
+        }
+        self.pace.written.lock().unwrap().push(doing);
+        Engine::write(&mut self.inner, doing, work)
     }
 
     fn read(&mut self, doing: &'static str, work: Work<'_>) -> Result<(), StoreError> {
@@ -145,17 +160,18 @@ struct Stage {
     refused: Rc<RefCell<Vec<String>>>,
     marks: bool,
     away: Arc<AtomicBool>,
+    pace: Arc<Pace>,
     bells: bool,
 }
 
 impl Stage {
     fn opener(&self) -> impl FnMut() -> Result<Box<dyn Store>, StoreError> + Send + 'static {
-        let (path, gone) = (self.dir.join("runner.db"), self.away.clone());
+        let (path, gone, pace) = (self.dir.join("runner.db"), self.away.clone(), self.pace.clone());
         move || {
             if gone.load(Ordering::SeqCst) {
                 return Err(away());
             }
-            Ok(Box::new(Switch { inner: Sqlite::open(&path)?, away: gone.clone() }) as Box<dyn Store>)
+            Ok(Box::new(Switch { inner: Sqlite::open(&path)?, away: gone.clone(), pace: pace.clone() }) as Box<dyn Store>)
         }
     }
 }
@@ -272,6 +288,7 @@ pub(crate) struct Machine {
     dir: tempfile::TempDir,
     clock: ManualClock,
     pub(crate) away: Arc<AtomicBool>,
+    pub(crate) pace: Arc<Pace>,
     /// Whether its workers show that they live.
     pub(crate) bells: bool,
     boot: &'static str,
@@ -290,7 +307,8 @@ impl Machine {
         });
         let clock = ManualClock { wall: Rc::new(Cell::new(at(now))), since_zero: Rc::new(Cell::new(Duration::from_secs(1000))) };
         let dir = tempfile::tempdir().unwrap();
-        let machine = Self { _turn: turn, _alive: alive, dir, clock, away: Arc::default(), bells: false, boot: "this boot" };
+        let machine =
+            Self { _turn: turn, _alive: alive, dir, clock, away: Arc::default(), pace: Arc::default(), bells: false, boot: "this boot" };
         machine.configure(config);
         machine
     }
@@ -392,8 +410,8 @@ impl<'a> Play<'a> {
         let clock = machine.clock.clone();
         let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC).unwrap();
         let alarm = PlayedAlarm { bell: Rc::new(bell), armed: Rc::default(), wall: clock.wall.clone() };
-        let (dir, away, bells) = (machine.dir.path().to_owned(), machine.away.clone(), machine.bells);
-        let stage = Stage { dir, changed: Rc::default(), refused: Rc::default(), marks: true, away, bells };
+        let (dir, away, pace) = (machine.dir.path().to_owned(), machine.away.clone(), machine.pace.clone());
+        let stage = Stage { dir, changed: Rc::default(), refused: Rc::default(), marks: true, away, pace, bells: machine.bells };
         let (config, chains) = read_config(&stage.dir).unwrap();
         let owner = Owner { boot_id: machine.owner(true).boot_id, ..machine.owner(lives) };
         let outbox = Outbox::default();
