@@ -232,6 +232,16 @@ impl fmt::Display for Decimal {
     }
 }
 
+/// A number that is always the same for the same bytes, and hardly ever for others.
+///
+/// A hash that is written down here (FNV-1a, and the last step of SplitMix64), so that it is the same in every version.
+pub fn stable_hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    let hash = bytes.into_iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
 /// Whether a letter is obeyed instead of shown: control characters, and marks that turn the direction of writing (UAX #9).
 pub fn is_obeyed(letter: char) -> bool {
     let turns = matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -351,6 +361,12 @@ mod tests {
             ["-9223372036854775808", "-1", "0", "9", "10", "99", "100", "1909", "9223372036854775807"]
         );
         assert_eq!([7, 12, 1234].map(|number| Decimal::of(number).padded(3).to_string()), ["007", "012", "1234"]);
+    }
+
+    #[test]
+    fn a_hash_is_the_same_in_every_version() {
+        assert_eq!(stable_hash(*b"sqlite:/srv/x.db"), 0xb720_48de_b19c_6164);
+        assert_ne!(stable_hash(*b"sqlite:/srv/y.db"), 0xb720_48de_b19c_6164);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ use crate::config::keys::{CHAIN_HOOK, Output};
 use crate::config::push::PushSettings;
 use crate::config::settings::{ChainSettings, StateSettings};
 use crate::event::{Event, RunRef};
-use crate::mark::{self, Mark};
+use crate::mark::{self, Mark, Room};
 use crate::names::{MAIN_CHAIN, RunId, RunIds};
 use crate::notify::systemd::stopping;
 use crate::outcome::RunOutcome;
@@ -52,12 +51,13 @@ pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit,
     let managed = own_variable("NOTIFY_SOCKET").is_some();
     let longest_stop = chains.iter().map(|chain| chain.setup.longest_stop()).max().unwrap_or(Duration::ZERO);
     let state_dir = state_dir(own_variable, rustix::process::geteuid().is_root());
+    let room = state_dir.map(|dir| Room::new(&dir, state.database.as_ref()));
     let mut stage = Stage::new(managed, bars(&chains, settings.progress), longest_stop, Record::of_main(&state))?;
     let others = push(told_others, Waits::TheEnd);
     stage.tell_others(others.clone());
     let (driver, ids) = stage.driver();
     let fleet = Fleet::new(driver);
-    let mut play = Play { fleet, config: &config, state_dir, others, waiting: Vec::new(), marks: Vec::new(), ended: Vec::new() };
+    let mut play = Play { fleet, config: &config, room, others, waiting: Vec::new(), marks: Vec::new(), ended: Vec::new() };
     if unfit.is_empty() {
         play.begin_all(chains, ids);
     } else {
@@ -167,7 +167,7 @@ fn choose(config: &Config, all: Vec<NamedChain>, words: &[String], main: &ChainS
 struct Play<'a> {
     fleet: Fleet<'a>,
     config: &'a Config,
-    state_dir: Option<PathBuf>,
+    room: Option<Room>,
     others: Push,
     /// Those that wait for their lock.
     waiting: Vec<(RunRef, Ready)>,
@@ -217,7 +217,7 @@ impl Play<'_> {
     }
 
     fn begin(&mut self, run: RunRef, ready: Ready) {
-        match mark::take(self.state_dir.as_deref(), &run.chain, &run.id, None) {
+        match mark::take(self.room.as_ref(), &run.chain, &run.id, None) {
             Ok((mark, trouble)) => {
                 if let Some(trouble) = trouble {
                     log::warn!("chain {}: {trouble}", run.chain);

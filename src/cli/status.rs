@@ -210,7 +210,7 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     let going = going::look();
     let mut reading = Reading::open(settings)?;
     let (now, zone) = (SystemClock::new().wall(), local_zone());
-    let going = going::of_state(going, reading.state_dir.as_deref(), &zone);
+    let going = going::of_state(going, reading.state_dir.as_deref(), reading.database.as_deref(), &zone);
     let time = Date::new(now, &zone);
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| word == name);
     let mut chains = Vec::new();
@@ -370,7 +370,7 @@ impl Look<'_> {
 
     /// The run that has the mark of the chain: one of `now` stands in no database yet.
     fn marked(&self, reading: &Reading) -> Option<Run> {
-        let holder = mark::look(reading.state_dir.as_deref()?, &self.settings.name)?;
+        let holder = mark::look(reading.marks.as_ref()?, &self.settings.name)?;
         let started_at = Date::new(holder.since, self.zone);
         Some(Run { started_at, ..self.blank(holder.run_id, "now") })
     }

@@ -104,7 +104,7 @@ pub fn why(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
     };
     let (told, zone) = (going::look(), local_zone());
     let mut reading = Reading::open(settings)?;
-    let told = going::of_state(told, reading.state_dir.as_deref(), &zone);
+    let told = going::of_state(told, reading.state_dir.as_deref(), reading.database.as_deref(), &zone);
     let watchers = Watchers::look(settings, &config, &reading);
     let now = SystemClock::new().wall();
     let locks = look(&needed(asked.iter().map(|(chain, _)| chain)), Date::new(now, &zone));
@@ -215,11 +215,8 @@ impl Case<'_> {
         let goes_on = |going: &&Going| runs.iter().all(|run| run.run_id != going.run.id);
         let told = || self.told.filter(goes_on).map(|going| (going.run.id.clone(), pid_of(going), going.run.started_at.at));
         let marked = || {
-            reading
-                .state_dir
-                .as_deref()
-                .and_then(|dir| mark::look(dir, &self.chain.name))
-                .map(|holder| (holder.run_id, holder.pid, holder.since))
+            let holder = reading.marks.as_ref().and_then(|room| mark::look(room, &self.chain.name));
+            holder.map(|holder| (holder.run_id, holder.pid, holder.since))
         };
         let (run, pid, since) = open.or_else(marked).or_else(told)?;
         if self.lock.is_some_and(|lock| waits_for(lock, &run)) {

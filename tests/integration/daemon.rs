@@ -401,6 +401,22 @@ fn it_hears_when_the_clock_is_set_and_also_where_nothing_is_due_for_years() {
 
 // ---- the same trouble at every slot -----------------------------------------------------------------
 
+#[test]
+fn two_configurations_with_two_databases_share_no_chain_of_a_name() {
+    let scene = chains(&[("a", "schedule = 0 0 29 2 *")]).task_at("a/1-a.sh", "play touch begun wait-file go");
+    let scene = scene.task_at("b/1-b.sh", "exit 0").file("apart.cfg", "[runner]\ndatabase = sqlite:apart.db\n[chain:a]\ntask_dir = b\n");
+    let scene = scene.file("same.cfg", "[runner]\ndatabase = sqlite:state/runner.db\n[chain:a]\ntask_dir = b\n");
+    let mut running = scene.start(&["now", "a"]);
+    running.wait_for_file("begun");
+    scene.run(&["-c", "same.cfg", "now", "a"]).exits(75).says("chain a still runs");
+    scene.run(&["-c", "apart.cfg", "now", "a"]).exits(0).never_says("still runs");
+    scene.run(&["-c", "apart.cfg", "why", "a"]).exits(0).never_prints("it runs: ");
+    scene.run(&["-c", "apart.cfg", "stop", "a"]).exits(0).prints("nothing of the chain a runs");
+    scene.run(&["why", "a"]).exits(0).prints("it runs: ");
+    std::fs::write(running.path("go"), "").unwrap();
+    running.finish().exits(0);
+}
+
 fn lines_with(running: &Running, fragment: &str) -> usize {
     running.said().lines().filter(|line| line.contains(fragment)).count()
 }

@@ -29,7 +29,7 @@ use runner::daemon::{Daemon, Ended, Outbox, Outside, Parts, Refused, State, Tick
 use runner::environment::Environment;
 use runner::event::{Event, Reader, RunRef};
 use runner::hook::HookRun;
-use runner::mark::{self, Mark};
+use runner::mark::{self, Mark, Room};
 use runner::names::{RunId, RunIds};
 use runner::notify::systemd::Watchdog;
 use runner::process::Family;
@@ -202,7 +202,8 @@ impl Outside for Played {
     }
 
     fn mark(&mut self, chain: &str, run: &RunId, place: Option<mark::Place>) -> Result<Mark, String> {
-        mark::take_at(place, self.stage.marks.then_some(self.stage.dir.as_path()), chain, run, None).map(|(mark, _)| mark)
+        let room = self.stage.marks.then(|| Room::new(&self.stage.dir, None));
+        mark::take_at(place, room.as_ref(), chain, run, None).map(|(mark, _)| mark)
     }
 
     fn has_changed(&mut self) -> bool {
@@ -427,7 +428,7 @@ impl<'a> Play<'a> {
             rng: keep(SmallRng::seed_from_u64(seed)),
         };
         let keep_runs = Retention { runs: 10_000, age: Duration::from_secs(86_400 * 365) };
-        let state = State::new(stage.opener(), owner, keep_runs, outbox).unwrap().with_marks(Some(machine.dir.path().to_owned()));
+        let state = State::new(stage.opener(), owner, keep_runs, outbox).unwrap().with_marks(Some(Room::new(machine.dir.path(), None)));
         let parts = Parts {
             fleet: Fleet::new(Driver { ears: keep(ears), world }),
             ids: keep(RunIds::new(machine.boot.to_owned(), seed)),
