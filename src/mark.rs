@@ -49,10 +49,14 @@ impl Room {
     }
 }
 
-/// The path without links, also of a file that is not there yet.
+/// The path without links as far as it is there: the file, and its directory, may be made later.
 fn real(path: &Path) -> PathBuf {
-    let beside = || Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
-    fs::canonicalize(path).ok().or_else(beside).unwrap_or_else(|| path.to_owned())
+    let found = path.ancestors().find_map(|above| Some((fs::canonicalize(above).ok()?, path.strip_prefix(above).ok()?)));
+    match found {
+        Some((above, rest)) if !rest.as_os_str().is_empty() => above.join(rest),
+        Some((whole, _)) => whole,
+        None => path.to_owned(),
+    }
 }
 
 /// The mark, given back when it is dropped; nothing where there is no state directory to keep it in.
@@ -311,6 +315,10 @@ mod tests {
         assert_eq!(room("sqlite:runner.db"), own, "named or not");
         std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
         assert_eq!(room("sqlite:other.db"), room("sqlite:link/other.db"), "a file is one by all its names");
+        let early = room("sqlite:link/later/other.db");
+        fs::create_dir(dir.path().join("later")).unwrap();
+        fs::write(dir.path().join("later/other.db"), "").unwrap();
+        assert_eq!(early, room("sqlite:later/other.db"), "also before it was made");
         let server = room("postgresql://me:secret@db:5432/runner?sslmode=require");
         assert_eq!(server, room("postgresql://db:5432/runner"));
         let all = [own.clone(), room("sqlite:other.db"), server, room("postgresql://db:5432/more")];

@@ -67,7 +67,7 @@ pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit,
     let ended = play.ended;
     stopping(managed);
     if !unfit.is_empty() {
-        return Err(Failure::Config(without_repeats(unfit.into_iter().flat_map(|(_, _, unfit)| unfit.errors).collect())));
+        return Err(Failure::Config(without_repeats(unfit.into_iter().flat_map(|chain| chain.why.errors).collect())));
     }
     if settings.json {
         let runs: Vec<_> = ended.iter().filter_map(Ended::json).collect();
@@ -113,11 +113,18 @@ impl Ended {
 /// What is to run.
 struct Selected {
     chains: Vec<Ready>,
-    /// Chains whose tasks cannot be run: where there is one, none of the others is begun.
-    unfit: Vec<(ChainSettings, Vec<CString>, Unfit)>,
+    /// Where there is one, none of the others is begun.
+    unfit: Vec<NotReady>,
     config: Config,
     state: StateSettings,
     told_others: PushSettings,
+}
+
+/// A chain whose tasks cannot be run.
+struct NotReady {
+    chain: ChainSettings,
+    variables: Vec<CString>,
+    why: Unfit,
 }
 
 /// Makes all of them ready before the first begins: a person is there to put right what is wrong with one.
@@ -141,7 +148,7 @@ fn select(settings: &Settings, words: &[String]) -> Result<Selected, Failure> {
                 let lock = lock.map(|plan| LockPlan { keep: false, ..plan });
                 chains.push(Ready { setup: Rc::new(setup), variables, lock, opened: Opened::default() });
             }
-            Err(wrong) => unfit.push((chain, variables, wrong)),
+            Err(why) => unfit.push(NotReady { chain, variables, why }),
         }
     }
     tell_findings(&without_repeats(told));
@@ -191,11 +198,11 @@ impl Play<'_> {
     }
 
     /// None of them begins: the hooks of those whose tasks cannot be run hear of it.
-    fn refuse_all(&mut self, unfit: &[(ChainSettings, Vec<CString>, Unfit)]) {
-        for (chain, variables, unfit) in unfit {
+    fn refuse_all(&mut self, unfit: &[NotReady]) {
+        for NotReady { chain, variables, why } in unfit {
             self.others.refused(&chain.name, TASK_DIR);
-            if !unfit.untrusted {
-                self.tell_hook((chain, variables), TASK_DIR, &unfit.message());
+            if !why.untrusted {
+                self.tell_hook((chain, variables), TASK_DIR, &why.message());
             }
         }
     }
