@@ -90,4 +90,27 @@ mod tests {
         alarm.arm(None);
         assert!(!rings_within(&alarm, 0));
     }
+
+    /// What the kernel says of the timer (proc(5), /proc/PID/fdinfo): its flags, in octal, and whether it runs.
+    fn as_the_kernel_has_it(alarm: &ClockAlarm) -> (String, bool) {
+        use std::os::fd::AsRawFd;
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", alarm.timer.as_raw_fd())).unwrap();
+        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        (value("settime flags:"), value("it_value:") != "(0, 0)")
+    }
+
+    #[test]
+    fn it_hears_of_every_step_of_the_clock() {
+        // TFD_TIMER_ABSTIME and TFD_TIMER_CANCEL_ON_SET.
+        let armed = ("03".to_owned(), true);
+        let mut alarm = ClockAlarm::new().unwrap();
+        let now = crate::clock::Clock::wall(&crate::clock::SystemClock::new());
+        alarm.arm(None);
+        assert_eq!(as_the_kernel_has_it(&alarm), armed, "also where nothing is due");
+        alarm.arm(Some(now + SignedDuration::from_hours(1)));
+        assert_eq!(as_the_kernel_has_it(&alarm), armed);
+        alarm.silence();
+        alarm.arm(Some(now + SignedDuration::from_hours(1)));
+        assert_eq!(as_the_kernel_has_it(&alarm), armed, "anew after it has rung");
+    }
 }

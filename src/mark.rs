@@ -1,5 +1,5 @@
-//! The mark of a named chain that runs: among all programs of one machine a chain runs once at a time. Touches one file for each
-//! chain, which is locked while its run goes on; the kernel gives it back when the process ends, however it ends.
+//! The mark of a named chain that runs: among all programs of one machine that share a database a chain runs once at a time. Touches
+//! one file for each chain, which is locked while its run goes on; the kernel gives it back when the process ends, however it ends.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf, absolute};
 
 use jiff::Timestamp;
 
-use crate::names::RunId;
+use crate::config::database::{DatabaseUrl, FILE_NAME};
+use crate::names::{RunId, stable_hash};
 use crate::plain::{self, LastLink};
 
 /// The directory in the state directory where the marks are.
@@ -19,21 +20,55 @@ const REMEMBERED: usize = 16;
 /// More of a mark is never read: it is some lines.
 const LONGEST: u64 = 16 * 1024;
 
-/// How the lines begin that name, for each database, the configuration whose run used a slot last.
+/// How the line begins that names the configuration whose run used a slot last.
 const USED_BY: &str = "by ";
-/// What stands there between the configuration and its database.
-const IN: &str = " in ";
+
+/// Where the marks of those are who share a state directory and a database: whoever has another database has other chains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room(PathBuf);
+
+impl Room {
+    /// The room of this database; `None` is the one of the state directory itself.
+    pub fn new(state_dir: &Path, database: Option<&DatabaseUrl>) -> Self {
+        let own = real(&state_dir.join(FILE_NAME));
+        let name = match database {
+            None => None,
+            Some(DatabaseUrl::Sqlite(path)) => {
+                Some(real(path)).filter(|path| *path != own).map(|path| format!("sqlite:{}", path.display()))
+            }
+            // Who logs in, and how, does not make it another one.
+            Some(DatabaseUrl::Postgres(url)) => {
+                let place = url.split('?').next().unwrap_or(url);
+                let place = place.split_once("://").map_or(place, |(_, place)| place);
+                Some(place.rsplit_once('@').map_or(place, |(_, place)| place).to_owned())
+            }
+        };
+        let all = state_dir.join(DIR_NAME);
+        // No chain has such a name.
+        Self(name.map_or(all.clone(), |name| all.join(format!("@{:016x}", stable_hash(name.bytes())))))
+    }
+}
+
+/// The path without links as far as it is there: the file, and its directory, may be made later.
+fn real(path: &Path) -> PathBuf {
+    let found = path.ancestors().find_map(|above| Some((fs::canonicalize(above).ok()?, path.strip_prefix(above).ok()?)));
+    match found {
+        Some((above, rest)) if !rest.as_os_str().is_empty() => above.join(rest),
+        Some((whole, _)) => whole,
+        None => path.to_owned(),
+    }
+}
 
 /// The mark, given back when it is dropped; nothing where there is no state directory to keep it in.
 pub type Mark = Option<File>;
 
 /// Takes the mark of a chain for a run. Where it cannot be kept, the run goes on without: why is told beside it, in words.
-/// `user` is the configuration for which the run uses a slot, and the database that knows of it: see [`other_config`].
+/// `user` is the configuration for which the run uses a slot: see [`other_config`].
 ///
 /// # Errors
 /// Another run has it: which, in words.
-pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId, user: Option<(&Path, &str)>) -> Result<(Mark, Option<String>), String> {
-    take_at(None, state_dir, chain, run, user)
+pub fn take(room: Option<&Room>, chain: &str, run: &RunId, user: Option<&Path>) -> Result<(Mark, Option<String>), String> {
+    take_at(None, room, chain, run, user)
 }
 
 /// The same where its place may have been opened before.
@@ -42,13 +77,13 @@ pub fn take(state_dir: Option<&Path>, chain: &str, run: &RunId, user: Option<(&P
 /// Another run has it: which, in words.
 pub fn take_at(
     place: Option<Place>,
-    state_dir: Option<&Path>,
+    room: Option<&Room>,
     chain: &str,
     run: &RunId,
-    user: Option<(&Path, &str)>,
+    user: Option<&Path>,
 ) -> Result<(Mark, Option<String>), String> {
-    let Some(dir) = state_dir.map(|dir| dir.join(DIR_NAME)) else { return Ok((None, None)) };
-    let opened = place.map_or_else(|| open_in(&dir, chain).and_then(|file| Place::look(file, run, user)), Ok);
+    let Some(Room(dir)) = room else { return Ok((None, None)) };
+    let opened = place.map_or_else(|| open_in(dir, chain).and_then(|file| Place::look(file, run, user)), Ok);
     match opened.and_then(|place| take_in(place, run, user)) {
         Ok(Ok(file)) => Ok((Some(file), None)),
         Ok(Err(holder)) => Err(holder),
@@ -67,7 +102,7 @@ pub struct Place {
 }
 
 impl Place {
-    fn look(file: File, run: &RunId, user: Option<(&Path, &str)>) -> io::Result<Self> {
+    fn look(file: File, run: &RunId, user: Option<&Path>) -> io::Result<Self> {
         let (had, length) = read(&file)?;
         let text = compose(&had, length, run, user);
         Ok(Self { file, had, length, text })
@@ -84,8 +119,8 @@ impl Place {
 
 /// Opens the file of a chain's mark for a run, and makes it, if there is none: without one nobody can tell of a run that it never
 /// had it. Nothing is taken yet. What fails here is told when the mark is taken.
-pub fn open_place(state_dir: Option<&Path>, chain: &str, run: &RunId, user: Option<(&Path, &str)>) -> Option<Place> {
-    open_in(&state_dir?.join(DIR_NAME), chain).and_then(|file| Place::look(file, run, user)).ok()
+pub fn open_place(room: Option<&Room>, chain: &str, run: &RunId, user: Option<&Path>) -> Option<Place> {
+    open_in(&room?.0, chain).and_then(|file| Place::look(file, run, user)).ok()
 }
 
 /// Only the first one has to make the directory.
@@ -98,7 +133,7 @@ fn open_in(dir: &Path, chain: &str) -> io::Result<File> {
     }
 }
 
-fn take_in(place: Place, run: &RunId, user: Option<(&Path, &str)>) -> io::Result<Result<File, String>> {
+fn take_in(place: Place, run: &RunId, user: Option<&Path>) -> io::Result<Result<File, String>> {
     match place.file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -114,13 +149,12 @@ fn take_in(place: Place, run: &RunId, user: Option<(&Path, &str)>) -> io::Result
 }
 
 /// What is to stand in a mark that had `length` bytes.
-fn compose(had: &str, length: usize, run: &RunId, user: Option<(&Path, &str)>) -> String {
+fn compose(had: &str, length: usize, run: &RunId, user: Option<&Path>) -> String {
     let mut text = line(run.as_str());
     text.push_str(&format!(" of process {}\n", std::process::id()));
-    let new = user.and_then(|(file, database)| Some(format!("{USED_BY}{}{IN}{database}", absolute(file).ok()?.display())));
-    let of_database = |line: &str| user.is_some_and(|(_, database)| line.rsplit_once(IN).is_some_and(|(_, known)| known == database));
-    let known = had.lines().filter(|line| line.starts_with(USED_BY) && !of_database(line));
-    text.extend(new.as_deref().into_iter().chain(known).take(REMEMBERED).flat_map(|line| [line, "\n"]));
+    let new = user.and_then(|file| Some(format!("{USED_BY}{}", absolute(file).ok()?.display())));
+    let known = had.lines().find(|line| line.starts_with(USED_BY));
+    text.extend(new.as_deref().or(known).into_iter().flat_map(|line| [line, "\n"]));
     let runs = had.lines().filter(|line| !line.starts_with(USED_BY) && !line.is_empty());
     text.extend(runs.take(REMEMBERED - 1).flat_map(|line| [line, "\n"]));
     // What was longer is filled up with empty lines: to cut it would be a second change, for which the journal of a file system
@@ -148,8 +182,8 @@ fn read(file: &File) -> io::Result<(String, usize)> {
 
 /// Whether it is sure that a run never had the mark of its chain, and so that nothing of it was started. Only of runs of this
 /// boot, and only where marks can be kept: otherwise nobody knows.
-pub fn never_had(state_dir: Option<&Path>, chain: &str, run: &str) -> bool {
-    let Some(path) = state_dir.map(|dir| dir.join(DIR_NAME).join(chain)) else { return false };
+pub fn never_had(room: Option<&Room>, chain: &str, run: &str) -> bool {
+    let Some(path) = room.map(|room| room.0.join(chain)) else { return false };
     let Ok((had, _)) = plain::open(OpenOptions::new().read(true).write(true), &path, LastLink::Refused).and_then(|file| read(&file)) else {
         return false;
     };
@@ -159,10 +193,9 @@ pub fn never_had(state_dir: Option<&Path>, chain: &str, run: &str) -> bool {
 
 /// The other configuration that used a slot of a chain of this name last, if its file is still there: the two share a database, and
 /// what the one uses is lost to the other.
-pub fn other_config(state_dir: &Path, chain: &str, (config_file, database): (&Path, &str)) -> Option<PathBuf> {
-    let text = fs::read_to_string(state_dir.join(DIR_NAME).join(chain)).ok()?;
-    let users = text.lines().filter_map(|line| line.strip_prefix(USED_BY)?.rsplit_once(IN));
-    let other = users.filter(|(_, its_database)| *its_database == database).map(|(file, _)| PathBuf::from(file)).next()?;
+pub fn other_config(room: &Room, chain: &str, config_file: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(room.0.join(chain)).ok()?;
+    let other = text.lines().find_map(|line| line.strip_prefix(USED_BY)).map(PathBuf::from)?;
     let real = |file: &Path| fs::canonicalize(file).ok();
     (real(&other)? != real(config_file)?).then_some(other)
 }
@@ -180,8 +213,8 @@ pub struct Holder {
 
 /// Who has the mark of a chain, for those who only want to know: nothing is locked, so nobody is kept from taking it.
 /// `None` also where that cannot be seen.
-pub fn look(state_dir: &Path, chain: &str) -> Option<Holder> {
-    let path = state_dir.join(DIR_NAME).join(chain);
+pub fn look(room: &Room, chain: &str) -> Option<Holder> {
+    let path = room.0.join(chain);
     let text = plain::read_text(&path, LastLink::Refused, LONGEST).ok()?;
     let (run_id, pid) = text.lines().next()?.trim().strip_prefix("run ")?.split_once(" of process ")?;
     let file = fs::metadata(&path).ok()?;
@@ -205,72 +238,95 @@ mod tests {
     #[test]
     fn it_is_had_by_one_run_at_a_time_and_names_it() {
         let dir = tempfile::tempdir().unwrap();
-        let take = |chain, number| take(Some(dir.path()), chain, &RunId::new("", number, 0), None).map(|(mark, _)| mark);
+        let room = Room::new(dir.path(), None);
+        let take = |chain, number| take(Some(&room), chain, &RunId::new("", number, 0), None).map(|(mark, _)| mark);
         let first = take("a", 1).unwrap();
         assert!(first.is_some());
         assert_eq!(take("a", 2).unwrap_err(), format!("run 00000000-1-0000000000000000 of process {}", std::process::id()));
         assert!(take("b", 3).is_ok());
-        assert!(never_had(Some(dir.path()), "a", &RunId::new("", 2, 0).to_string()), "it was refused");
-        let seen = look(dir.path(), "a").unwrap();
+        assert!(never_had(Some(&room), "a", &RunId::new("", 2, 0).to_string()), "it was refused");
+        let seen = look(&room, "a").unwrap();
         assert_eq!((seen.run_id.as_str(), seen.pid), ("00000000-1-0000000000000000", std::process::id().try_into().unwrap()));
         drop(first);
-        assert_eq!((look(dir.path(), "a"), look(dir.path(), "b"), look(dir.path(), "c")), (None, None, None));
+        assert_eq!((look(&room, "a"), look(&room, "b"), look(&room, "c")), (None, None, None));
         assert!(take("a", 4).is_ok());
-        assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()), "it is remembered");
-        assert!(!never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "nobody knows");
-        let place = open_place(Some(dir.path()), "c", &RunId::new("", 1, 0), None);
-        assert!(never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "nobody ever had it");
-        assert!(take_at(place, Some(dir.path()), "c", &RunId::new("", 1, 0), None).unwrap().0.is_some());
-        assert!(!never_had(Some(dir.path()), "c", &RunId::new("", 1, 0).to_string()), "it was had where it was opened before");
-        let place = open_place(Some(dir.path()), "a", &RunId::new("", 7, 0), None);
+        assert!(!never_had(Some(&room), "a", &RunId::new("", 1, 0).to_string()), "it is remembered");
+        assert!(!never_had(Some(&room), "c", &RunId::new("", 1, 0).to_string()), "nobody knows");
+        let place = open_place(Some(&room), "c", &RunId::new("", 1, 0), None);
+        assert!(never_had(Some(&room), "c", &RunId::new("", 1, 0).to_string()), "nobody ever had it");
+        assert!(take_at(place, Some(&room), "c", &RunId::new("", 1, 0), None).unwrap().0.is_some());
+        assert!(!never_had(Some(&room), "c", &RunId::new("", 1, 0).to_string()), "it was had where it was opened before");
+        let place = open_place(Some(&room), "a", &RunId::new("", 7, 0), None);
         let held = take("a", 6).unwrap();
-        assert!(take_at(place, Some(dir.path()), "a", &RunId::new("", 7, 0), None).is_err(), "somebody came in between");
+        assert!(take_at(place, Some(&room), "a", &RunId::new("", 7, 0), None).is_err(), "somebody came in between");
         drop(held);
-        let place = open_place(Some(dir.path()), "a", &RunId::new("", 8, 0), None);
+        let place = open_place(Some(&room), "a", &RunId::new("", 8, 0), None);
         drop(take("a", 9).unwrap());
-        assert!(take_at(place, Some(dir.path()), "a", &RunId::new("", 8, 0), None).is_ok());
-        let had = [6, 8, 9].map(|number| !never_had(Some(dir.path()), "a", &RunId::new("", number, 0).to_string()));
+        assert!(take_at(place, Some(&room), "a", &RunId::new("", 8, 0), None).is_ok());
+        let had = [6, 8, 9].map(|number| !never_had(Some(&room), "a", &RunId::new("", number, 0).to_string()));
         assert_eq!(had, [true; 3], "what was written in between is remembered");
-        assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()), "what is there stays");
+        assert!(!never_had(Some(&room), "a", &RunId::new("", 1, 0).to_string()), "what is there stays");
         assert!(super::take(None, "a", &RunId::new("", 5, 0), None).unwrap().0.is_none());
     }
 
     #[test]
     fn a_text_that_was_longer_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let long = "x".repeat(500);
-        let by = |number, database: &str| {
-            drop(take(Some(dir.path()), "a", &RunId::new("", number, 0), Some((Path::new("/etc/r.cfg"), database))).unwrap());
-        };
-        by(0, &long);
-        // As many databases as are remembered, and so the long one is forgotten.
-        (1..=u32::try_from(REMEMBERED).unwrap()).for_each(|number| by(number, &number.to_string()));
+        let room = Room::new(dir.path(), None);
+        let by = |number, file: &str| drop(take(Some(&room), "a", &RunId::new("", number, 0), Some(Path::new(file))).unwrap());
+        by(0, &format!("/{}", "x".repeat(500)));
+        (1..=u32::try_from(REMEMBERED).unwrap()).for_each(|number| by(number, "/etc/r.cfg"));
         let text = fs::read_to_string(dir.path().join(DIR_NAME).join("a")).unwrap();
         assert!(!text.contains("xx") && text.trim_end().ends_with(&format!("of process {}", std::process::id())), "{text}");
         assert_eq!(text.lines().filter(|line| line.starts_with("run ")).count(), REMEMBERED);
-        by(99, "1");
-        assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 16, 0).to_string()), "what is behind it is remembered");
+        by(99, "/etc/r.cfg");
+        assert!(!never_had(Some(&room), "a", &RunId::new("", 16, 0).to_string()), "what is behind it is remembered");
     }
 
     #[test]
     fn it_says_which_configuration_used_a_slot_last() {
         let dir = tempfile::tempdir().unwrap();
+        let room = Room::new(dir.path(), None);
         let file = |name: &str| {
             fs::write(dir.path().join(name), "").unwrap();
             dir.path().join(name)
         };
         let (ours, other) = (file("ours.cfg"), file("other.cfg"));
-        let used_by = |number, user| drop(take(Some(dir.path()), "a", &RunId::new("", number, 0), user).unwrap());
-        let seen_by = |chain, file: &Path, database| other_config(dir.path(), chain, (file, database));
-        used_by(1, Some((&other, "db")));
+        let used_by = |number, user| drop(take(Some(&room), "a", &RunId::new("", number, 0), user).unwrap());
+        let seen_by = |chain, file: &Path| other_config(&room, chain, file);
+        used_by(1, Some(other.as_path()));
         used_by(2, None);
-        assert_eq!(seen_by("a", &ours, "db"), Some(other.clone()), "`now` uses no slot");
-        assert_eq!([seen_by("a", &other, "db"), seen_by("b", &ours, "db"), seen_by("a", &ours, "db 2")], [None, None, None]);
-        assert!(!never_had(Some(dir.path()), "a", &RunId::new("", 1, 0).to_string()));
+        assert_eq!(seen_by("a", &ours), Some(other.clone()), "`now` uses no slot");
+        assert_eq!([seen_by("a", &other), seen_by("b", &ours)], [None, None]);
+        assert!(!never_had(Some(&room), "a", &RunId::new("", 1, 0).to_string()));
         fs::remove_file(&other).unwrap();
-        assert_eq!(seen_by("a", &ours, "db"), None, "it is gone");
-        used_by(3, Some((&ours, "db")));
+        assert_eq!(seen_by("a", &ours), None, "it is gone");
+        used_by(3, Some(ours.as_path()));
         let text = fs::read_to_string(dir.path().join(DIR_NAME).join("a")).unwrap();
         assert_eq!(text.matches(USED_BY).count(), 1, "{text}");
+    }
+
+    #[test]
+    fn who_has_another_database_has_other_marks() {
+        let dir = tempfile::tempdir().unwrap();
+        let room = |text: &str| Room::new(dir.path(), Some(&DatabaseUrl::parse(text, dir.path()).unwrap()));
+        let own = Room::new(dir.path(), None);
+        assert_eq!(own.0, dir.path().join(DIR_NAME));
+        assert_eq!(room("sqlite:runner.db"), own, "named or not");
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
+        assert_eq!(room("sqlite:other.db"), room("sqlite:link/other.db"), "a file is one by all its names");
+        let early = room("sqlite:link/later/other.db");
+        fs::create_dir(dir.path().join("later")).unwrap();
+        fs::write(dir.path().join("later/other.db"), "").unwrap();
+        assert_eq!(early, room("sqlite:later/other.db"), "also before it was made");
+        let server = room("postgresql://me:secret@db:5432/runner?sslmode=require");
+        assert_eq!(server, room("postgresql://db:5432/runner"));
+        let all = [own.clone(), room("sqlite:other.db"), server, room("postgresql://db:5432/more")];
+        for (number, one) in all.iter().enumerate() {
+            assert!(all[..number].iter().all(|other| other != one), "{one:?}");
+            let run = RunId::new("", u32::try_from(number).unwrap(), 0);
+            assert!(std::mem::ManuallyDrop::new(take(Some(one), "a", &run, None)).is_ok(), "each runs beside the others");
+        }
+        assert!(take(Some(&own), "a", &RunId::new("", 9, 0), None).is_err());
     }
 }

@@ -237,6 +237,16 @@ pub fn digit(number: i64) -> u8 {
     b'0' + u8::try_from(number % 10).unwrap_or(0)
 }
 
+/// A number that is always the same for the same bytes, and hardly ever for others.
+///
+/// A hash that is written down here (FNV-1a, and the last step of SplitMix64), so that it is the same in every version.
+pub fn stable_hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    let hash = bytes.into_iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
 /// Whether a letter is obeyed instead of shown: control characters, and marks that turn the direction of writing (UAX #9).
 pub fn is_obeyed(letter: char) -> bool {
     let turns = matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -272,20 +282,26 @@ fn plural(word: &str) -> String {
     }
 }
 
-/// The known word nearest to one that was not known, if it is near enough to be a slip of the hand.
+/// The known word nearest to one that was not known, if it is near enough to be a slip of the hand; never that one itself.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
     known
         .into_iter()
+        .filter(|candidate| *candidate != word)
         .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= 1.max(candidate.chars().count().max(word.chars().count()) / 3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// The tail of a message about an unknown word: `; did you mean X?`, or nothing.
+/// The tail of a message about an unknown word of a file: `; did you mean X?`, or nothing.
 pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     did_you_mean(word, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
+}
+
+/// The same about a word of the command line: with the quotes that a shell needs.
+pub fn typed_suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    did_you_mean(word, known).map(|near| format!("; did you mean `{}`?", shell_words::quote(near))).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -332,6 +348,10 @@ mod tests {
         assert_eq!(did_you_mean("max_trys", known), Some("max_tries"));
         assert_eq!(did_you_mean("Max_Time", known), Some("max_time"));
         assert_eq!(did_you_mean("colour", known), None);
+        assert_eq!(did_you_mean("a b", ["a b", "a c"]), Some("a c"));
+        assert_eq!(did_you_mean("a b", ["a b"]), None, "nobody means what was not known");
+        assert_eq!(suggestion("a c", ["a b"]), "; did you mean `a b`?");
+        assert_eq!(typed_suggestion("a c", ["a b"]), "; did you mean `'a b'`?");
     }
 
     #[test]
@@ -349,6 +369,12 @@ mod tests {
             ["-9223372036854775808", "-1", "0", "9", "10", "99", "100", "1909", "9223372036854775807"]
         );
         assert_eq!([7, 12, 1234].map(|number| Decimal::of(number).padded(3).to_string()), ["007", "012", "1234"]);
+    }
+
+    #[test]
+    fn a_hash_is_the_same_in_every_version() {
+        assert_eq!(stable_hash(*b"sqlite:/srv/x.db"), 0xb720_48de_b19c_6164);
+        assert_ne!(stable_hash(*b"sqlite:/srv/y.db"), 0xb720_48de_b19c_6164);
     }
 
     #[test]

@@ -333,6 +333,9 @@ pub struct Going {
     pub chain: String,
     /// The state directory of its program: where its record will be.
     pub state_dir: String,
+    /// The database of its program, as it may be shown; older programs do not say.
+    #[serde(default)]
+    pub database: Option<String>,
     /// Its process.
     pub pid: u32,
     /// How it stands.

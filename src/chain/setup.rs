@@ -15,7 +15,7 @@ use crate::config::settings::{ChainSettings, TaskSettings};
 use crate::config::value::CommandLine;
 use crate::config::{Config, Finding, Origin, Section, Severity, chains, keys, queues};
 use crate::environment::{Environment, Variables};
-use crate::names::{MAIN_CHAIN, TaskName, counted, suggestion};
+use crate::names::{MAIN_CHAIN, TaskName, counted, suggestion, typed_suggestion};
 use crate::process::state::UNKILLABLE_AFTER;
 use crate::process::user::Identity;
 use crate::task::graph::{Plan, Resolver};
@@ -221,7 +221,7 @@ impl Setup {
                     return Err(format!("`{word}` is no task: {name} is left out, {reason}"));
                 }
                 let names = self.tasks.iter().flat_map(|task| [task.name.short(), task.name.text()]);
-                Err(format!("no task is called `{word}`{}", suggestion(word, names)))
+                Err(format!("no task is called `{word}`{}", typed_suggestion(word, names)))
             }
             several => {
                 let files: Vec<_> = several.iter().map(|index| self.tasks[*index].name.text()).collect();

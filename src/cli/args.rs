@@ -86,7 +86,7 @@ pub enum Command {
         /// Those after this time (RFC 3339, HH:MM, +D) instead of after now
         #[arg(long, value_name = "TIME")]
         after: Option<String>,
-        /// Only those before this time
+        /// Only those before this time; HH:MM is the first such time after --after, else after now
         #[arg(long, value_name = "TIME")]
         before: Option<String>,
     },

@@ -31,7 +31,7 @@ pub fn check(settings: &Settings) -> Result<Exit, Failure> {
         return report(settings, &without_repeats(findings));
     }
     findings.extend(judge_files(&config, main.trust));
-    let named = named_chains(&config, &state, &mut findings);
+    let named = named_chains(settings, &config, &state, &mut findings);
     let queues = queues::read_all(&config, &mut findings);
     // Whoever only has named chains or queues needs no task_dir in [runner].
     let has_main = main.task_dir.is_some() || has_only_main(&config);
@@ -65,7 +65,7 @@ pub fn check(settings: &Settings) -> Result<Exit, Failure> {
 }
 
 #[cfg(not(all(feature = "schedule", feature = "store")))]
-fn named_chains(config: &Config, _: &StateSettings, findings: &mut Vec<Finding>) -> Vec<chains::NamedChain> {
+fn named_chains(_: &Settings, config: &Config, _: &StateSettings, findings: &mut Vec<Finding>) -> Vec<chains::NamedChain> {
     chains::read_all(config, findings)
 }
 

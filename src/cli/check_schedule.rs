@@ -1,11 +1,11 @@
 //! What `runner check` finds wrong or remarkable in the schedules of chains, with the line of the rule, and in `[daemon]`. Reads
-//! nothing but the configuration, and the token that `[daemon]` names.
-
-use std::time::Duration;
+//! the configuration, the token that `[daemon]` names, and, if it can, how long the last runs took.
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::crowded;
 use super::outside::{book_of, judge_daemon, judge_daemon_files};
+use super::settings::Settings;
 use super::table;
 use crate::clock::{Clock, SystemClock};
 use crate::config::chains::NamedChain;
@@ -16,19 +16,24 @@ use crate::config::settings::StateSettings;
 use crate::config::{Config, Finding, Origin, Severity, queues};
 use crate::daemon::book::{Booked, line_of};
 use crate::names::counted;
+use crate::schedule::room::Gaps;
 use crate::schedule::{Remark, Schedule};
 
-/// How many slots are looked at to learn how far apart they are.
+/// How many slots of a rule are looked at.
 const LOOKED_AT: usize = 50;
 
 /// The chains that have a name, their schedules judged.
-pub fn named_chains(config: &Config, state: &StateSettings, findings: &mut Vec<Finding>) -> Vec<NamedChain> {
+pub fn named_chains(settings: &Settings, config: &Config, state: &StateSettings, findings: &mut Vec<Finding>) -> Vec<NamedChain> {
     let now = SystemClock::new().wall();
     let booked = book_of(config, findings);
     for chain in &booked {
         judge(config, state, chain, now, findings);
     }
     of_daemon(config, findings);
+    // Only where all else is right: what is wrong may be which database it is, or whose configuration.
+    if findings.iter().all(|finding| finding.severity != Severity::Error) && booked.iter().any(|chain| chain.schedule.is_some()) {
+        findings.extend(of_history(settings, config, state, &booked, now));
+    }
     booked.into_iter().map(|chain| chain.named).collect()
 }
 
@@ -47,13 +52,25 @@ fn of_daemon(config: &Config, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Chains whose slots always find them running.
+fn of_history(settings: &Settings, config: &Config, state: &StateSettings, booked: &[Booked], now: Timestamp) -> Vec<Finding> {
+    let runs = crowded::newest_runs(settings, config, state);
+    let crowded = |chain: &Booked| {
+        let remark = crowded::remark(chain, runs.get(chain.name())?, now)?;
+        let (_, origin) = chain.named.schedule.as_ref()?;
+        Some(Finding::new(Severity::Warning, origin, format!("schedule: {remark}")))
+    };
+    booked.iter().filter_map(crowded).collect()
+}
+
 fn judge(config: &Config, state: &StateSettings, chain: &Booked, now: Timestamp, findings: &mut Vec<Finding>) {
     let sections = Sections::for_chain(config, chain.name());
     let place = |key: &KeyInfo| sections.of_chain().explain(key).1;
     if let (Some(schedule), Some((_, origin))) = (&chain.schedule, &chain.named.schedule) {
         findings.extend(of_rules(schedule, origin, now));
-        if let Some(gap) = shortest_gap(schedule, now).filter(|gap| *gap <= chain.named.random_delay) {
-            let about = |length| SignedDuration::try_from(length).map_or_else(|_| "infinity".to_owned(), table::about);
+        let gap = Gaps::after(schedule, now).map(|gaps| gaps.shortest);
+        if let Some(gap) = gap.filter(|gap| *gap <= chain.named.random_delay) {
+            let about = |length| table::about(SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX));
             let (delay, gap) = (about(chain.named.random_delay), about(gap));
             let message = format!(
                 "random_delay is {delay}, and two slots are only {gap} apart: one may fire after the next has come; make it shorter"
@@ -104,11 +121,4 @@ fn said_twice(schedule: &Schedule, origin: &Origin, now: Timestamp) -> Vec<Findi
         }
     }
     found
-}
-
-/// The shortest time between two of the slots that come next.
-fn shortest_gap(schedule: &Schedule, now: Timestamp) -> Option<Duration> {
-    let slots: Vec<Timestamp> = schedule.slots_after(now).take(LOOKED_AT).collect();
-    let gaps = slots.windows(2).map(|pair| pair[0].duration_until(pair[1]));
-    gaps.min().map(SignedDuration::unsigned_abs)
 }

@@ -13,7 +13,7 @@ use super::record::Record;
 use super::run::tell_findings;
 use super::settings::{Loaded, Settings, own_variable, part_findings, push, without_repeats};
 use super::stage::{Stage, hear_signals};
-use super::state::{failure, own_place};
+use super::state::{failure, marks_of, own_place};
 use super::trusted::refuse_database;
 use crate::alarm::ClockAlarm;
 use crate::board::Board;
@@ -95,10 +95,9 @@ fn as_json(ended: &Ended) -> serde_json::Value {
 
 /// Says which chains share their slots with those of another configuration: nothing else would say why they do not run.
 fn tell_other_users(place: &Place, chains: &[Booked]) {
-    let (Some(dir), Some(file), Ok(url)) = (&place.state_dir, &place.config_file, place.url()) else { return };
-    let url = url.to_string();
+    let (Some(room), Some(file), Ok(url)) = (marks_of(place), &place.config_file, place.url()) else { return };
     for name in chains.iter().filter(|chain| chain.named.enabled && chain.schedule.is_some()).map(Booked::name) {
-        if let Some(other) = mark::other_config(dir, name, (file, &url)) {
+        if let Some(other) = mark::other_config(&room, name, file) {
             log::warn!(
                 "chain {name}: {} has a chain of this name and used its last slot; both are in {url}, so each slot is run by one of them only: \
                  give one of them a STATE_DIRECTORY or `database` of its own",
@@ -153,7 +152,7 @@ impl Ready {
         let outbox = Outbox::default();
         let owner = Owner::look();
         let board = Board::new(Box::new(SystemClock::new()), local_zone());
-        let record = Record::of_daemon(&owner, place.state_dir.clone(), outbox.clone(), board.clone());
+        let record = Record::of_daemon(&owner, &place, outbox.clone(), board.clone());
         let (listens, state_dir) = (signals.is_some(), place.state_dir.clone());
         let mut audience = Audience::new(board, &owner.machine, push(self.push, Waits::TheEnd));
         // A tick is nobody who could be asked for long.
@@ -167,7 +166,7 @@ impl Ready {
         stage.tell_others(audience.push.clone());
         let (driver, ids) = stage.driver();
         let state = State::new(open, owner, place.keep, outbox).context("the thread of the store cannot be started")?;
-        let state = state.with_marks(place.state_dir.clone());
+        let state = state.with_marks(marks_of(&place));
         let mut alarm = ClockAlarm::new().context("the kernel gives no timer")?;
         let built = BUILT.parse().context("the build date")?;
         let mut surroundings = Surroundings::new(settings, (self.config, self.stamp), place, managed, audience);

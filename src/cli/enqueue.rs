@@ -21,7 +21,7 @@ use super::state::{failure, own_place};
 use crate::clock::{Clock, SystemClock};
 use crate::config::queues::QueueSettings;
 use crate::config::value;
-use crate::names::{TaskName, counted, suggestion};
+use crate::names::{TaskName, counted, typed_suggestion};
 use crate::queue::{judge_args, judge_task};
 use crate::schedule::when;
 use crate::store::job::{Existing, NewJob};
@@ -77,7 +77,7 @@ fn warn_of_missing<'a>(queues: &[QueueSettings], jobs: impl Iterator<Item = &'a 
         let Some(known) = known.as_ref().filter(|known| known.iter().all(|name| !name.answers_to(&job.task))) else { continue };
         missing += 1;
         if missing <= TOLD {
-            let near = suggestion(&job.task, known.iter().flat_map(|name| [name.short(), name.text()]));
+            let near = typed_suggestion(&job.task, known.iter().flat_map(|name| [name.short(), name.text()]));
             let dir = dir.display();
             log::warn!("no task in {dir} is called `{}`: its job fails where the worker has none either{near}", job.task);
         }
@@ -98,7 +98,7 @@ fn refuse_unknown(queues: &[QueueSettings], name: &str) -> Result<(), Failure> {
     if queues.iter().any(|queue| queue.name == name) {
         return Ok(());
     }
-    let near = suggestion(name, queues.iter().map(|queue| queue.name.as_str()));
+    let near = typed_suggestion(name, queues.iter().map(|queue| queue.name.as_str()));
     Err(Failure::Usage(format!("no queue is called `{name}`: there is no section [queue:{name}] with a task_dir{near}")))
 }
 
@@ -220,8 +220,8 @@ impl Line {
 }
 
 fn every(text: &str) -> Result<Duration, String> {
-    let every = value::duration(text).map_err(|expected| format!("repeat = {text}: {expected}"))?;
-    if every < Duration::from_secs(1) || every == Duration::MAX {
+    let every = value::finite(text).map_err(|expected| format!("repeat = {text}: {expected}"))?;
+    if every < Duration::from_secs(1) {
         return Err(format!("repeat = {text}: expected at least one second"));
     }
     Ok(every)

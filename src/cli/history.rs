@@ -9,7 +9,7 @@ use super::settings::{Settings, own_variable};
 use super::state::Reading;
 use super::table::{self, Table};
 use crate::config::Config;
-use crate::names::{MAIN_CHAIN, suggestion};
+use crate::names::{MAIN_CHAIN, typed_suggestion};
 use crate::status::Ended;
 use crate::store::HistoryQuery;
 use crate::store::record::RunRecord;
@@ -43,7 +43,7 @@ fn refuse_unknown(config: &Config, chain: Option<&str>) -> Result<(), Failure> {
     if known.contains(&chain) {
         return Ok(());
     }
-    Err(Failure::Usage(format!("no chain is called `{chain}`, and no run of one is kept{}", suggestion(chain, known))))
+    Err(Failure::Usage(format!("no chain is called `{chain}`, and no run of one is kept{}", typed_suggestion(chain, known))))
 }
 
 /// How it ended, in a few words.

@@ -11,6 +11,8 @@ mod check_schedule;
 #[cfg(feature = "schedule")]
 mod crontab;
 #[cfg(all(feature = "schedule", feature = "store"))]
+mod crowded;
+#[cfg(all(feature = "schedule", feature = "store"))]
 mod daemon;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod doing;
@@ -81,7 +83,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
-use crate::names::suggestion;
+use crate::names::typed_suggestion;
 use crate::process::unix;
 use crate::report::log as report_log;
 use crate::report::sink::{self, Stream};
@@ -255,7 +257,7 @@ fn refuse_unknown_word(word: &Path) -> Result<(), Failure> {
     // What this program has, by its own definition.
     let commands = Cli::command();
     let names = commands.get_subcommands().filter(|command| !command.is_hide_set()).map(|command| command.get_name());
-    let near = suggestion(&text, names);
+    let near = typed_suggestion(&text, names);
     Err(Failure::Usage(format!("`{text}` is neither a command nor a directory{near}")))
 }
 

@@ -1,32 +1,33 @@
 //! `runner now [CHAIN...]`: runs chains at once, side by side, once. A person asks; no slot is used.
 
+use std::ffi::CString;
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::exit::{Exit, Failure};
-use super::prepare::{prepare, refuse_errors};
+use super::prepare::{Fit, Unfit, make_fit, refuse_errors};
 use super::print;
 use super::record::Record;
-use super::refused::{Refusal, start_hook};
+use super::refused::{Refusal, TASK_DIR, start_hook};
 use super::run::{at_once, refuse_nested, result_of, tell_findings};
-use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables, push};
+use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables, push, without_repeats};
 use super::stage::Stage;
 use crate::chain::World;
 use crate::chain::fleet::{Fleet, Opened, Ready};
 use crate::chain::hold::LockPlan;
 use crate::chain::locks::{Answer, Unavailable};
 use crate::chain::run::Run;
+use crate::config::Config;
+use crate::config::chains::{self, NamedChain};
 use crate::config::database::state_dir;
 use crate::config::keys::{CHAIN_HOOK, Output};
 use crate::config::push::PushSettings;
-use crate::config::settings::StateSettings;
-use crate::config::{Config, chains};
+use crate::config::settings::{ChainSettings, StateSettings};
 use crate::event::{Event, RunRef};
-use crate::mark::{self, Mark};
+use crate::mark::{self, Mark, Room};
 use crate::names::{MAIN_CHAIN, RunId, RunIds};
 use crate::notify::systemd::stopping;
 use crate::outcome::RunOutcome;
@@ -39,26 +40,35 @@ use crate::trigger::{Trigger, TriggerKind};
 /// # Errors
 /// Nothing was started: a chain is not known, or one of them cannot be run.
 pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit, Failure> {
-    let (mut chains, config, state, told_others) = select(settings, words)?;
+    let Selected { mut chains, unfit, config, state, told_others } = select(settings, words)?;
     if no_lock {
         chains.iter_mut().for_each(|chain| chain.lock = None);
     }
-    if chains.is_empty() {
+    if chains.is_empty() && unfit.is_empty() {
         log::warn!("there is no chain to run: no [chain:NAME] is enabled");
         return Ok(Exit::Done);
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
     let longest_stop = chains.iter().map(|chain| chain.setup.longest_stop()).max().unwrap_or(Duration::ZERO);
     let state_dir = state_dir(own_variable, rustix::process::geteuid().is_root());
+    let room = state_dir.map(|dir| Room::new(&dir, state.database.as_ref()));
     let mut stage = Stage::new(managed, bars(&chains, settings.progress), longest_stop, Record::of_main(&state))?;
     let others = push(told_others, Waits::TheEnd);
     stage.tell_others(others.clone());
     let (driver, ids) = stage.driver();
     let fleet = Fleet::new(driver);
-    let mut play = Play { fleet, config: &config, state_dir, others, waiting: Vec::new(), marks: Vec::new(), ended: Vec::new() };
-    play.drive(chains, ids);
+    let mut play = Play { fleet, config: &config, room, others, waiting: Vec::new(), marks: Vec::new(), ended: Vec::new() };
+    if unfit.is_empty() {
+        play.begin_all(chains, ids);
+    } else {
+        play.refuse_all(&unfit);
+    }
+    play.drive();
     let ended = play.ended;
     stopping(managed);
+    if !unfit.is_empty() {
+        return Err(Failure::Config(without_repeats(unfit.into_iter().flat_map(|chain| chain.why.errors).collect())));
+    }
     if settings.json {
         let runs: Vec<_> = ended.iter().filter_map(Ended::json).collect();
         print::json(&json!({ "version": 1, "runs": runs }))?;
@@ -100,47 +110,71 @@ impl Ended {
     }
 }
 
+/// What is to run.
+struct Selected {
+    chains: Vec<Ready>,
+    /// Where there is one, none of the others is begun.
+    unfit: Vec<NotReady>,
+    config: Config,
+    state: StateSettings,
+    told_others: PushSettings,
+}
+
+/// A chain whose tasks cannot be run.
+struct NotReady {
+    chain: ChainSettings,
+    variables: Vec<CString>,
+    why: Unfit,
+}
+
 /// Makes all of them ready before the first begins: a person is there to put right what is wrong with one.
-fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Ready>, Config, StateSettings, PushSettings), Failure> {
-    let Loaded { config, chain: main, findings, state, push, whole } = settings.load()?;
-    if !whole {
-        refuse_errors(settings, findings.clone())?;
+fn select(settings: &Settings, words: &[String]) -> Result<Selected, Failure> {
+    let Loaded { config, chain: main, mut findings, state, push: told_others, .. } = settings.load()?;
+    let all = chains::read_all(&config, &mut findings);
+    // First of all: it may be why a chain is not known, or none is left.
+    tell_findings(&refuse_errors(settings, findings)?);
+    let wanted = choose(&config, all, words, &main)?;
+    let several = wanted.len() > 1;
+    let (mut chains, mut unfit, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    for chain in wanted {
+        let dir = find_task_dir(None, &chain)?;
+        refuse_nested(settings, &chain.name, &dir)?;
+        let variables = program_variables(settings, &dir);
+        match make_fit(settings, &config, chain.clone(), Vec::new(), &dir) {
+            Ok(Fit { mut setup, lock, told: new }) => {
+                told.extend(new);
+                setup.beside_others = several;
+                // It runs once: there is nothing to keep the lock for.
+                let lock = lock.map(|plan| LockPlan { keep: false, ..plan });
+                chains.push(Ready { setup: Rc::new(setup), variables, lock, opened: Opened::default() });
+            }
+            Err(why) => unfit.push(NotReady { chain, variables, why }),
+        }
     }
-    let mut told = findings.clone();
-    let all = chains::read_all(&config, &mut told);
-    let mut wanted = Vec::new();
+    tell_findings(&without_repeats(told));
+    Ok(Selected { chains, unfit, config, state, told_others })
+}
+
+/// The chains that are named, each once, or every enabled one.
+fn choose(config: &Config, all: Vec<NamedChain>, words: &[String], main: &ChainSettings) -> Result<Vec<ChainSettings>, Failure> {
     if words.is_empty() {
-        wanted.extend(all.into_iter().filter(|chain| chain.enabled).map(|chain| chain.chain));
+        return Ok(all.into_iter().filter(|chain| chain.enabled).map(|chain| chain.chain).collect());
     }
+    let mut wanted: Vec<ChainSettings> = Vec::new();
     for word in words {
-        let chain = if word == MAIN_CHAIN { main.clone() } else { find_chain(&config, word, &mut Vec::new())?.chain };
+        let chain = if word == MAIN_CHAIN { main.clone() } else { find_chain(config, word, &mut Vec::new())?.chain };
         if wanted.iter().all(|known| known.name != chain.name) {
             wanted.push(chain);
         }
     }
-    let several = wanted.len() > 1;
-    let mut ready = Vec::new();
-    for chain in wanted {
-        let dir = find_task_dir(None, &chain)?;
-        refuse_nested(settings, &chain.name, &dir)?;
-        let prepared = prepare(&config, chain, std::mem::take(&mut told), &dir);
-        tell_findings(&refuse_errors(settings, prepared.findings)?);
-        let Some(mut setup) = prepared.setup else { return Err(Failure::config(format!("{} cannot be used", dir.display()))) };
-        setup.beside_others = several;
-        // It runs once: there is nothing to keep the lock for.
-        let lock = prepared.lock.map(|plan| LockPlan { keep: false, ..plan });
-        ready.push(Ready { setup: Rc::new(setup), variables: program_variables(settings, &dir), lock, opened: Opened::default() });
-    }
-    // Where no chain is left, what is wrong with them is told all the same.
-    tell_findings(&refuse_errors(settings, told)?);
-    Ok((ready, config, state, push))
+    Ok(wanted)
 }
 
 /// The chains on their way.
 struct Play<'a> {
     fleet: Fleet<'a>,
     config: &'a Config,
-    state_dir: Option<PathBuf>,
+    room: Option<Room>,
     others: Push,
     /// Those that wait for their lock.
     waiting: Vec<(RunRef, Ready)>,
@@ -149,7 +183,7 @@ struct Play<'a> {
 }
 
 impl Play<'_> {
-    fn drive(&mut self, chains: Vec<Ready>, ids: &mut RunIds) {
+    fn begin_all(&mut self, chains: Vec<Ready>, ids: &mut RunIds) {
         for ready in chains {
             let run = RunRef { chain: ready.setup.chain.name.clone(), id: ids.fresh(), trigger: Trigger::of(TriggerKind::Now) };
             match ready.lock.clone() {
@@ -161,6 +195,19 @@ impl Play<'_> {
             }
         }
         self.hear_locks();
+    }
+
+    /// None of them begins: the hooks of those whose tasks cannot be run hear of it.
+    fn refuse_all(&mut self, unfit: &[NotReady]) {
+        for NotReady { chain, variables, why } in unfit {
+            self.others.refused(&chain.name, TASK_DIR);
+            if !why.untrusted {
+                self.tell_hook((chain, variables), TASK_DIR, &why.message());
+            }
+        }
+    }
+
+    fn drive(&mut self) {
         while !self.fleet.is_quiet() {
             let news = self.fleet.listen(&[], None);
             for signal in &news.stops {
@@ -177,7 +224,7 @@ impl Play<'_> {
     }
 
     fn begin(&mut self, run: RunRef, ready: Ready) {
-        match mark::take(self.state_dir.as_deref(), &run.chain, &run.id, None) {
+        match mark::take(self.room.as_ref(), &run.chain, &run.id, None) {
             Ok((mark, trouble)) => {
                 if let Some(trouble) = trouble {
                     log::warn!("chain {}: {trouble}", run.chain);
@@ -189,7 +236,7 @@ impl Play<'_> {
                 let (chain, message) = (run.chain.as_str(), format!("it still runs: {holder}"));
                 log::error!(event = "run_refused", chain, reason = "overlap"; "chain {chain} still runs: {holder}");
                 self.others.refused(chain, "overlap");
-                self.tell_hook(&ready, "overlap", &message);
+                self.tell_hook((&ready.setup.chain, &ready.variables), "overlap", &message);
                 return self.ended.push(Ended::Overlap(run));
             }
         }
@@ -221,7 +268,7 @@ impl Play<'_> {
         let (chain, message) = (run.chain.as_str(), why.message());
         log::error!(event = "run_refused", chain, reason = "lock"; "chain {chain}: {message}");
         self.fleet.driver().world.reader.tell(&run, &Event::RunRefused { why: message });
-        self.tell_hook(ready, "lock", message);
+        self.tell_hook((&ready.setup.chain, &ready.variables), "lock", message);
         let exit = match why {
             Unavailable::Held(_) => Exit::Refused,
             Unavailable::Unreachable(_) => Exit::Io,
@@ -230,10 +277,11 @@ impl Play<'_> {
     }
 
     /// The hook of the chain hears why its run did not begin.
-    fn tell_hook(&mut self, ready: &Ready, reason: &str, message: &str) {
-        let chain = ready.setup.chain.name.as_str();
+    fn tell_hook(&mut self, (chain, variables): (&ChainSettings, &[CString]), reason: &str, message: &str) {
         let World { family, clock, .. } = self.fleet.driver().world;
-        match start_hook(self.config, &Refusal { chain: &ready.setup.chain, reason, message }, &ready.variables, family, clock) {
+        let hook = start_hook(self.config, &Refusal { chain, reason, message }, variables, family, clock);
+        let chain = chain.name.as_str();
+        match hook {
             Some(Ok(hook)) => self.fleet.add_hook(chain, hook),
             Some(Err(why)) => log::warn!("chain {chain}: {}: {why}", CHAIN_HOOK.info.name),
             None => {}

@@ -17,10 +17,11 @@ use super::daemon::LAST_WORDS;
 use super::exit::Failure;
 #[cfg(feature = "http")]
 use super::lock_view;
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Fit, make_fit};
 use super::refused::{Refusal, start_hook};
 use super::run::tell_findings;
 use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findings, program_variables, without_repeats};
+use super::state::marks_of;
 #[cfg(feature = "http")]
 use super::web::{Web, answer_tick};
 use super::work::{TaskFinder, telling};
@@ -40,7 +41,7 @@ use crate::hook::HookRun;
 use crate::http::site::Route;
 #[cfg(feature = "http")]
 use crate::lock::look::Looker;
-use crate::mark::{self, Mark};
+use crate::mark::{self, Mark, Room};
 use crate::names::{RunId, counted};
 use crate::notify::inbox::Socket;
 use crate::notify::systemd;
@@ -57,6 +58,8 @@ pub struct Surroundings<'a> {
     config: Config,
     /// The state that was named when we began: it stays until the end.
     place: Place,
+    /// Where its runs leave their marks.
+    marks: Option<Room>,
     stamp: Stamp,
     managed: bool,
     shown: String,
@@ -85,6 +88,7 @@ impl<'a> Surroundings<'a> {
             stamp,
             settings,
             config,
+            marks: marks_of(&place),
             place,
             managed,
             shown: String::new(),
@@ -192,8 +196,7 @@ impl Outside for Surroundings<'_> {
 
     fn prepare_ahead(&mut self, chain: &Booked, run: &RunId) -> Option<Kept> {
         let dir = find_task_dir(None, &chain.named.chain).ok()?;
-        let (state_dir, database) = (self.place.state_dir.as_deref(), self.shown_database());
-        let place = mark::open_place(state_dir, chain.name(), run, self.user(&database));
+        let place = mark::open_place(self.marks.as_ref(), chain.name(), run, self.place.config_file.as_deref());
         let seen = seen_of(&dir);
         let (mut ready, told) = self.make_ready(chain).ok()?;
         self.tell_news(chain.name(), &told);
@@ -225,8 +228,7 @@ impl Outside for Surroundings<'_> {
     }
 
     fn mark(&mut self, chain: &str, run: &RunId, place: Option<mark::Place>) -> Result<Mark, String> {
-        let (state_dir, database) = (self.place.state_dir.as_deref(), self.shown_database());
-        let (mark, trouble) = mark::take_at(place, state_dir, chain, run, self.user(&database))?;
+        let (mark, trouble) = mark::take_at(place, self.marks.as_ref(), chain, run, self.place.config_file.as_deref())?;
         match (self.troubles.hear(chain, "mark", trouble.as_deref()), trouble) {
             (news, Some(trouble)) => log::log!(news.level(log::Level::Warn), "chain {chain}: {trouble}"),
             (News::Passed, None) => log::info!("chain {chain}: is well again, other programs can see that it runs"),
@@ -322,30 +324,17 @@ impl Outside for Surroundings<'_> {
 }
 
 impl Surroundings<'_> {
-    fn shown_database(&self) -> String {
-        self.place.url().map(|url| url.to_string()).unwrap_or_default()
-    }
-
-    /// By which configuration, and in which database, slots are used.
-    fn user<'u>(&'u self, database: &'u str) -> Option<(&'u Path, &'u str)> {
-        self.place.config_file.as_deref().map(|file| (file, database))
-    }
-
     /// A chain as it is now, and what is to be told of it. Remembers whether it is trusted: nothing of one that is not may run.
     fn make_ready(&mut self, chain: &Booked) -> Result<(Ready, Vec<Finding>), String> {
         let settings = chain.named.chain.clone();
         let dir = find_task_dir(None, &settings).map_err(|failure| failure.to_string())?;
-        let Prepared { setup, findings, untrusted, lock } = prepare(&self.config, settings, Vec::new(), &dir);
-        if untrusted {
+        let fit = make_fit(self.settings, &self.config, settings, Vec::new(), &dir);
+        if fit.as_ref().is_err_and(|unfit| unfit.untrusted) {
             self.untrusted.insert(chain.name().to_owned());
         } else {
             self.untrusted.remove(chain.name());
         }
-        let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
-        if !errors.is_empty() {
-            return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
-        }
-        let mut setup = setup.ok_or_else(|| format!("{} cannot be used", dir.display()))?;
+        let Fit { mut setup, lock, told } = fit.map_err(|unfit| unfit.message())?;
         setup.beside_others = true;
         let variables = program_variables(self.settings, &dir);
         Ok((Ready { setup: Rc::new(setup), variables, lock, opened: Opened::default() }, told))

@@ -1,15 +1,61 @@
-//! A configuration and a task directory made ready together: what `run`, `check` and `list` have in common.
+//! A configuration and a task directory made ready together: what whoever runs chains has in common, and `check` and `list`.
 
 use std::path::Path;
 
 use super::exit::Failure;
 use super::guarded;
-use super::settings::{Settings, own_environment};
+use super::settings::{Settings, is_error, own_environment, part_findings, without_repeats};
 use super::trusted::judge_chain;
 use crate::chain::hold::LockPlan;
 use crate::chain::setup::Setup;
 use crate::config::settings::ChainSettings;
 use crate::config::{Config, Finding, Severity};
+
+/// A chain that can be run.
+#[derive(Debug)]
+pub struct Fit {
+    /// The chain.
+    pub setup: Setup,
+    /// The lock that a run needs.
+    pub lock: Option<LockPlan>,
+    /// What is worth knowing, and stops nobody.
+    pub told: Vec<Finding>,
+}
+
+/// Why a chain cannot be run.
+#[derive(Debug)]
+pub struct Unfit {
+    /// The reasons; at least one.
+    pub errors: Vec<Finding>,
+    /// What the configuration says is right, its tasks are wrong: whoever is to be told of refused runs is told.
+    pub of_tasks: bool,
+    /// Something that is not trusted was found: then nothing is executed, no hook either.
+    pub untrusted: bool,
+}
+
+impl Unfit {
+    /// The reasons, as the hook of the chain is told.
+    pub fn message(&self) -> String {
+        self.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Makes a chain ready to be run: the one way of `run`, `now`, a tick and the daemon. `findings` are those of the configuration.
+///
+/// # Errors
+/// It cannot be run.
+pub fn make_fit(settings: &Settings, config: &Config, chain: ChainSettings, findings: Vec<Finding>, dir: &Path) -> Result<Fit, Unfit> {
+    let of_tasks = !findings.iter().any(|finding| is_error(finding, settings.strict));
+    let Prepared { setup, findings, untrusted, lock } = prepare(config, chain, findings, dir);
+    let (mut errors, told) = part_findings(without_repeats(findings), settings.strict);
+    match setup {
+        Some(setup) if errors.is_empty() => return Ok(Fit { setup, lock, told }),
+        Some(_) => {}
+        None if errors.is_empty() => errors.push(Finding::about(Severity::Error, format!("{} cannot be used", dir.display()))),
+        None => {}
+    }
+    Err(Unfit { errors, of_tasks, untrusted })
+}
 
 /// A chain made ready, and everything that was found on the way.
 #[derive(Debug)]
@@ -40,7 +86,6 @@ pub fn prepare(config: &Config, chain: ChainSettings, mut findings: Vec<Finding>
 /// # Errors
 /// The findings that end the command.
 pub fn refuse_errors(settings: &Settings, findings: Vec<Finding>) -> Result<Vec<Finding>, Failure> {
-    let findings = super::settings::without_repeats(findings);
-    let (errors, told) = super::settings::part_findings(findings, settings.strict);
+    let (errors, told) = part_findings(without_repeats(findings), settings.strict);
     if errors.is_empty() { Ok(told) } else { Err(Failure::Config(errors)) }
 }

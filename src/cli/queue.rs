@@ -15,7 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::StateSettings;
-use crate::names::{counted, suggestion};
+use crate::names::{counted, typed_suggestion};
 use crate::outcome::{Verdict, signal_name};
 use crate::queue::JobState;
 use crate::store::job::{JobQuery, JobRecord, Kept, QueueCount};
@@ -63,7 +63,7 @@ pub fn find_queues(all: Vec<QueueSettings>, names: &[String]) -> Result<Vec<Queu
     }
     for name in names {
         if all.iter().all(|queue| queue.name != *name) {
-            let near = suggestion(name, all.iter().map(|queue| queue.name.as_str()));
+            let near = typed_suggestion(name, all.iter().map(|queue| queue.name.as_str()));
             return Err(Failure::Usage(format!("no queue is called `{name}`{near}")));
         }
     }
@@ -116,7 +116,7 @@ fn refuse_unknown(queues: &[QueueSettings], name: &str, store: Option<&mut (dyn 
     if known().any(|known| known == name) {
         return Ok(());
     }
-    Err(Failure::Usage(format!("no queue is called `{name}`{}", suggestion(name, known()))))
+    Err(Failure::Usage(format!("no queue is called `{name}`{}", typed_suggestion(name, known()))))
 }
 
 /// How often it was tried, of how often it is.

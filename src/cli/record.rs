@@ -7,9 +7,9 @@ use crate::event::{Event, Reader, RunRef};
 pub struct Record {
     #[cfg(feature = "store")]
     recorder: Option<crate::store::record::Recorder>,
-    /// By which state runs know one another.
+    /// By which state runs know one another: its directory, and its database.
     #[cfg(feature = "store")]
-    state_dir: Option<std::path::PathBuf>,
+    state: Option<(String, Option<String>)>,
     /// What is shown of them while they go on.
     #[cfg(all(feature = "store", feature = "schedule"))]
     board: Option<crate::board::Board>,
@@ -32,7 +32,7 @@ impl Record {
         let recorder = keeper.map(|keeper| Recorder::new(facts, Box::new(SystemClock::new()), Box::new(keeper)));
         Self {
             recorder,
-            state_dir: place.state_dir,
+            state: known_by(&place),
             #[cfg(feature = "schedule")]
             board: None,
         }
@@ -41,14 +41,14 @@ impl Record {
     /// Keeps nothing: a job has its own record.
     #[cfg(feature = "schedule")]
     pub fn of_nobody() -> Self {
-        Self { recorder: None, state_dir: None, board: None }
+        Self { recorder: None, state: None, board: None }
     }
 
     /// Hands the records to the loop of the daemon, which writes them down.
     #[cfg(feature = "schedule")]
     pub fn of_daemon(
         owner: &crate::store::Owner,
-        state_dir: Option<std::path::PathBuf>,
+        place: &crate::store::open::Place,
         outbox: crate::daemon::Outbox,
         board: crate::board::Board,
     ) -> Self {
@@ -58,8 +58,13 @@ impl Record {
 
         let facts = Facts { owner: owner.clone(), exit_code: |outcome| Exit::of_run(outcome).code() };
         let recorder = Recorder::new(facts, Box::new(SystemClock::new()), Box::new(outbox));
-        Self { recorder: Some(recorder), state_dir, board: Some(board) }
+        Self { recorder: Some(recorder), state: known_by(place), board: Some(board) }
     }
+}
+
+#[cfg(feature = "store")]
+fn known_by(place: &crate::store::open::Place) -> Option<(String, Option<String>)> {
+    Some((place.state_dir.as_ref()?.display().to_string(), place.url().ok().map(|url| url.to_string())))
 }
 
 #[cfg(not(feature = "store"))]
@@ -92,8 +97,9 @@ impl Reader for Record {
         use crate::status::{Going, VERSION};
 
         let chain = run.chain.clone();
-        let state_dir = self.state_dir.as_ref()?.display().to_string();
-        let mut going = Going { version: VERSION, chain, state_dir, pid: std::process::id(), run: self.recorder.as_ref()?.describe(run)? };
+        let (state_dir, database) = self.state.clone()?;
+        let run = self.recorder.as_ref()?.describe(run)?;
+        let mut going = Going { version: VERSION, chain, state_dir, database, pid: std::process::id(), run };
         for task in &mut going.run.tasks {
             task.pid = processes.iter().find(|(_, name)| name.text() == task.file).map(|(pid, _)| *pid);
         }

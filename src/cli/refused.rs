@@ -13,6 +13,9 @@ use crate::environment::{Block, variable};
 use crate::hook::{self, HookRun, HookStart};
 use crate::process::Family;
 
+/// The reason of a chain whose tasks cannot be run.
+pub const TASK_DIR: &str = "task_dir";
+
 /// A run that does not begin.
 pub struct Refusal<'a> {
     /// Of which chain.

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use super::args::RunArgs;
 use super::exit::{Exit, Failure};
 use super::guarded::{Entry, Guarded};
-use super::prepare::{prepare, refuse_errors};
+use super::prepare::{Fit, Unfit, make_fit};
 use super::record::Record;
-use super::refused::{Refusal, start_hook};
+use super::refused::{Refusal, TASK_DIR, start_hook};
 use super::settings::{Loaded, Settings, apply_run_args, find_main_dir, own_variable, program_variables, push};
 use super::stage::Stage;
 use super::{dry_run, filter, print};
@@ -52,21 +52,18 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
     let dir = find_main_dir(&loaded.config, typed_dir, &loaded.chain).map_err(|failure| with_findings(failure, &loaded.findings))?;
     refuse_nested(settings, MAIN_CHAIN, &dir)?;
     let Loaded { config, chain, state, push: told_others, findings, .. } = loaded;
-    let (hook_settings, hook_allowed) = (chain.clone(), findings.iter().all(|finding| finding.severity != Severity::Error));
-    let prepared = prepare(&config, chain, findings, &dir);
     let variables = program_variables(settings, &dir);
-    let told = match refuse_errors(settings, prepared.findings) {
-        Ok(told) => told,
-        Err(failure) => {
-            if hook_allowed && !prepared.untrusted {
-                push(told_others, Waits::EachRun).refused(MAIN_CHAIN, "task_dir");
-                tell_refused(&config, &hook_settings, &variables, "task_dir", &failure.to_string());
+    let Fit { setup, lock, told } = match make_fit(settings, &config, chain.clone(), findings, &dir) {
+        Ok(fit) => fit,
+        Err(unfit) => {
+            if unfit.of_tasks {
+                push(told_others, Waits::EachRun).refused(MAIN_CHAIN, TASK_DIR);
+                tell_refused(&config, &chain, &variables, &unfit);
             }
-            return Err(failure);
+            return Err(Failure::Config(unfit.errors));
         }
     };
     tell_findings(&told);
-    let Some(setup) = prepared.setup else { return Err(Failure::config(format!("{} cannot be used", dir.display()))) };
     // Given back to the system with the rest of the memory when the program ends: piece by piece it takes longer than reading it.
     let (config, mut setup) = (ManuallyDrop::new(config), ManuallyDrop::new(setup));
     filter::apply(&mut setup, &args)?;
@@ -79,7 +76,7 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
     let (halt_after, progress) = (args.halt_after, settings.progress);
     let setup = ManuallyDrop::new(Rc::new(ManuallyDrop::into_inner(setup)));
     let play = Play { config: &config, setup: Rc::clone(&setup), variables, managed, halt_after, progress, results };
-    let exit = play.drive(prepared.lock, Record::of_main(&state), push(told_others, Waits::EachRun))?;
+    let exit = play.drive(lock, Record::of_main(&state), push(told_others, Waits::EachRun))?;
     stopping(managed);
     if let Some(runs) = play.results {
         print::json(&json!({ "version": 1, "runs": runs.take() }))?;
@@ -296,15 +293,16 @@ fn sleep_until(at: Moment, driver: &mut Driver<'_>) -> Option<i32> {
     None
 }
 
-/// Tells the chain's hook of a run that did not begin.
-fn tell_refused(config: &Config, chain: &ChainSettings, variables: &[CString], reason: &str, message: &str) {
-    if chain.chain_hook.is_none() {
+/// Tells the hook of a chain that its tasks cannot be run.
+fn tell_refused(config: &Config, chain: &ChainSettings, variables: &[CString], unfit: &Unfit) {
+    if chain.chain_hook.is_none() || unfit.untrusted {
         return;
     }
+    let message = unfit.message();
     let (clock, family) = (SystemClock::new(), Family::new(WaitMethod::detect()));
     let result = Signals::install().map_err(|error| error.to_string()).and_then(|signals| {
         let mut ears = Ears::new(signals, Watchdog::new(false, clock.now()));
-        match start_hook(config, &Refusal { chain, reason, message }, variables, &family, &clock) {
+        match start_hook(config, &Refusal { chain, reason: TASK_DIR, message: &message }, variables, &family, &clock) {
             Some(hook) => wait_for_hook(hook?, &mut ears, &family, &clock),
             None => Ok(()),
         }

@@ -16,8 +16,8 @@ use super::settings::{Loaded, Settings};
 use super::table::{self, Table};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::book::Booked;
-use crate::names::{MAIN_CHAIN, suggestion};
-use crate::schedule::{Dst, Schedule, when};
+use crate::names::{MAIN_CHAIN, typed_suggestion};
+use crate::schedule::{Dst, Schedule, when, when_after};
 use crate::status::Date;
 use crate::store::Owner;
 
@@ -59,12 +59,9 @@ pub fn schedule(settings: &Settings, question: &Question) -> Result<Exit, Failur
     let chains = choose(&all, &question.chains)?;
     tell_findings(&told);
     let (now, local) = (SystemClock::new().wall(), local_zone());
-    let read = |option: &str, text: &Option<String>| match text {
-        Some(text) => when(text, now, &local).map(Some).map_err(|error| Failure::Usage(format!("{option} {error}"))),
-        None => Ok(None),
-    };
-    let after = read("--after", &question.after)?.unwrap_or(now);
-    let before = read("--before", &question.before)?;
+    let usage = |option| move |error| Failure::Usage(format!("{option} {error}"));
+    let after = question.after.as_ref().map_or(Ok(now), |text| when(text, now, &local)).map_err(usage("--after"))?;
+    let before = question.before.as_ref().map(|text| when_after(text, after, now, &local)).transpose().map_err(usage("--before"))?;
     if before.is_some_and(|before| before <= after) {
         return Err(Failure::Usage("--before names no time after the first one (--after, else now)".to_owned()));
     }
@@ -94,7 +91,7 @@ pub fn choose<'a>(all: &'a [Booked], words: &[String]) -> Result<Vec<&'a Booked>
         let why = if word == MAIN_CHAIN {
             "; the chain of [runner] has no schedule: it runs when runner is called".to_owned()
         } else {
-            suggestion(word, all.iter().map(Booked::name))
+            typed_suggestion(word, all.iter().map(Booked::name))
         };
         return Err(Failure::Usage(format!("no chain with a schedule is called `{word}`{why}")));
     }

@@ -20,7 +20,7 @@ use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, StateSettings, judge_env, judge_keys};
 use crate::config::{Config, Finding, Origin, Severity, queues, value};
 use crate::environment::{Environment, variable};
-use crate::names::{MAIN_CHAIN, suggestion};
+use crate::names::{MAIN_CHAIN, typed_suggestion};
 use crate::outcome::RunOutcome;
 use crate::process::find_program;
 use crate::push::{Push, Waits};
@@ -260,11 +260,12 @@ pub fn has_only_main(config: &Config) -> bool {
 /// # Errors
 /// No chain is called so, and what might have been meant.
 pub fn find_chain(config: &Config, word: &str, findings: &mut Vec<Finding>) -> Result<NamedChain, Failure> {
-    let found = chains::read_all(config, findings).into_iter().find(|chain| chain.chain.name == word);
-    found.ok_or_else(|| {
-        let near = suggestion(word, chains::names(config).chain([MAIN_CHAIN]));
-        Failure::Usage(format!("no chain is called `{word}`{near}"))
-    })
+    let mut all = chains::read_all(config, findings);
+    if let Some(at) = all.iter().position(|chain| chain.chain.name == word) {
+        return Ok(all.swap_remove(at));
+    }
+    let near = typed_suggestion(word, all.iter().map(|chain| chain.chain.name.as_str()).chain([MAIN_CHAIN]));
+    Err(Failure::Usage(format!("no chain is called `{word}`{near}")))
 }
 
 /// Takes the options of a run over into the settings of the chain.
@@ -273,7 +274,7 @@ pub fn find_chain(config: &Config, word: &str, findings: &mut Vec<Finding>) -> R
 /// A duration is none.
 pub fn apply_run_args(chain: &mut ChainSettings, args: &RunArgs) -> Result<(), Failure> {
     let duration =
-        |option: &str, text: &str| value::duration(text).map_err(|expected| Failure::Usage(format!("{option} {text}: {expected}")));
+        |option: &str, text: &str| value::finite(text).map_err(|expected| Failure::Usage(format!("{option} {text}: {expected}")));
     if let Some(text) = &args.run_interval {
         (chain.run_interval, chain.sleep_interval) = (Some(duration("--run-interval", text)?), None);
     }
@@ -287,7 +288,7 @@ pub fn apply_run_args(chain: &mut ChainSettings, args: &RunArgs) -> Result<(), F
         (chain.times, chain.run_interval, chain.sleep_interval) = (1, None, None);
     }
     if let Some(text) = &args.wait_lock {
-        duration("--wait-lock", text)?;
+        value::duration(text).map_err(|expected| Failure::Usage(format!("--wait-lock {text}: {expected}")))?;
     }
     apply_lock_args(chain, args)
 }

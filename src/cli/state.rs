@@ -16,6 +16,8 @@ use crate::config::database::{FILE_NAME, SYSTEM_DIR};
 use crate::config::load::DEFAULT_FILE;
 use crate::config::settings::StateSettings;
 use crate::config::{Config, Finding, Severity};
+#[cfg(feature = "schedule")]
+use crate::mark::Room;
 use crate::status::Going;
 #[cfg(feature = "schedule")]
 use crate::store::job::{JobRecord, QueueCount};
@@ -32,6 +34,12 @@ pub const SHORTEST_END: usize = 6;
 /// Our own state: what we write, and what a reader of our own configuration reads.
 pub fn own_place(state: &StateSettings) -> Place {
     Place::new(state, own_variable, rustix::process::geteuid().is_root())
+}
+
+/// Where runs of those who use this state leave their marks.
+#[cfg(feature = "schedule")]
+pub fn marks_of(place: &Place) -> Option<Room> {
+    place.state_dir.as_deref().map(|dir| Room::new(dir, place.database.as_ref()))
 }
 
 /// A state that cannot be used ends a command with 74, an address that is wrong is the configuration's fault.
@@ -52,6 +60,11 @@ pub struct Reading {
     pub config: Config,
     /// The state directory that is read.
     pub state_dir: Option<PathBuf>,
+    /// The database, as it may be shown.
+    pub database: Option<String>,
+    /// Where runs leave their marks.
+    #[cfg(feature = "schedule")]
+    pub marks: Option<Room>,
     /// Other machines may read and write the same database.
     #[cfg(feature = "schedule")]
     pub is_shared: bool,
@@ -86,7 +99,10 @@ impl Reading {
             here: Owner::look(),
             config,
             #[cfg(feature = "schedule")]
+            marks: marks_of(&place),
+            #[cfg(feature = "schedule")]
             is_shared: matches!(place.url(), Ok(DatabaseUrl::Postgres(_))),
+            database: place.url().ok().map(|url| url.to_string()),
             state_dir: place.state_dir,
         })
     }
@@ -99,7 +115,7 @@ impl Reading {
     pub fn open_with_going(settings: &Settings, zone: &TimeZone) -> Result<(Self, Vec<Going>), Failure> {
         let told = going::look();
         let mut reading = Self::open(settings)?;
-        let told = going::of_state(told, reading.state_dir.as_deref(), zone);
+        let told = going::of_state(told, reading.state_dir.as_deref(), reading.database.as_deref(), zone);
         let new = |going: &&Going| reading.spooled.iter().all(|record| record.run_id != going.run.id);
         let records: Vec<RunRecord> = told.iter().filter(new).map(|going| going::record(going, &reading.here)).collect();
         reading.spooled.extend(records);
@@ -238,7 +254,7 @@ fn as_it_is(record: RunRecord, here: &Owner) -> RunRecord {
 }
 
 /// The system's state, where somebody who is not root asks by the system's configuration and there is one; else our own.
-fn reading_place(settings: &Settings, state: &StateSettings) -> Place {
+pub fn reading_place(settings: &Settings, state: &StateSettings) -> Place {
     let mut place = own_place(state);
     let of_system = settings.config_file.as_deref().is_none_or(|file| file == Path::new(DEFAULT_FILE));
     let given = own_variable("STATE_DIRECTORY").is_some();

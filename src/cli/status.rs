@@ -25,7 +25,7 @@ use crate::config::settings::ChainSettings;
 use crate::config::{Config, Finding, Origin, value};
 use crate::daemon::book::Booked;
 use crate::mark;
-use crate::names::{MAIN_CHAIN, counted, suggestion};
+use crate::names::{MAIN_CHAIN, counted, typed_suggestion};
 use crate::push::target::sign_of_life;
 use crate::status::{
     self, Chain, Configuration, Date, Ended, GivenUp, Going, Lock, Queue, RefusedConfiguration, Run, Status, Totals, VERSION,
@@ -204,13 +204,13 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
         if !whole {
             refuse_errors(settings, findings)?;
         }
-        let near = suggestion(word, booked.iter().map(Booked::name).chain([MAIN_CHAIN]));
+        let near = typed_suggestion(word, booked.iter().map(Booked::name).chain([MAIN_CHAIN]));
         return Err(Failure::Usage(format!("no chain is called `{word}`{near}")));
     }
     let going = going::look();
     let mut reading = Reading::open(settings)?;
     let (now, zone) = (SystemClock::new().wall(), local_zone());
-    let going = going::of_state(going, reading.state_dir.as_deref(), &zone);
+    let going = going::of_state(going, reading.state_dir.as_deref(), reading.database.as_deref(), &zone);
     let time = Date::new(now, &zone);
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| word == name);
     let mut chains = Vec::new();
@@ -370,7 +370,7 @@ impl Look<'_> {
 
     /// The run that has the mark of the chain: one of `now` stands in no database yet.
     fn marked(&self, reading: &Reading) -> Option<Run> {
-        let holder = mark::look(reading.state_dir.as_deref()?, &self.settings.name)?;
+        let holder = mark::look(reading.marks.as_ref()?, &self.settings.name)?;
         let started_at = Date::new(holder.since, self.zone);
         Some(Run { started_at, ..self.blank(holder.run_id, "now") })
     }

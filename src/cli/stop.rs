@@ -1,7 +1,6 @@
 //! `runner stop`: ends the run of a chain, and of nothing else, whoever began it: the daemon, a tick, `now`, or the main chain. The
 //! run is told on the socket on which it hears its tasks.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,13 +13,14 @@ use super::outside::local_zone;
 use super::print;
 use super::settings::Settings;
 use super::show::is_chain;
-use super::state::{Reading, SHORTEST_END, own_place};
+use super::state::{Reading, SHORTEST_END, marks_of, own_place};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::Config;
 use crate::mark;
-use crate::names::{MAIN_CHAIN, suggestion};
+use crate::names::{MAIN_CHAIN, typed_suggestion};
 use crate::notify::asking::{Said, Stopper, there};
 use crate::status::{Ended, Going};
+use crate::store::open::Place;
 
 /// A run that hears us says so at once, from its loop; this one is frozen, or not ours.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -50,8 +50,9 @@ struct Fate {
 /// No chain or run is named, or none of them is known; a run does not answer; the result cannot be written.
 pub fn stop(settings: &Settings, words: &[String], no_wait: bool) -> Result<Exit, Failure> {
     let loaded = settings.load()?;
-    let state_dir = own_place(&loaded.state).state_dir;
-    let (going, mute) = look(words, state_dir.as_deref());
+    let place = own_place(&loaded.state);
+    let marks = marks_of(&place);
+    let (going, mute) = look(words, &place);
     if words.is_empty() {
         return Err(Failure::Usage(format!("name the chain or the run that is to end; {}", what_runs(&going))));
     }
@@ -59,7 +60,7 @@ pub fn stop(settings: &Settings, words: &[String], no_wait: bool) -> Result<Exit
     for word in words {
         let found = choose(word, &going)?;
         if found.is_empty() {
-            let marked = state_dir.as_deref().and_then(|dir| mark::look(dir, word));
+            let marked = marks.as_ref().and_then(|room| mark::look(room, word));
             if let Some(holder) = marked {
                 return Err(silent(word, &holder.run_id, holder.pid));
             }
@@ -90,14 +91,15 @@ pub fn stop(settings: &Settings, words: &[String], no_wait: bool) -> Result<Exit
 
 /// The runs that tell of themselves, and the ids of those that do not. Where that might be one that is wanted, it is asked again:
 /// its program may have much to do.
-fn look(words: &[String], state_dir: Option<&Path>) -> (Vec<Going>, Vec<String>) {
+fn look(words: &[String], place: &Place) -> (Vec<Going>, Vec<String>) {
+    let database = place.url().ok().map(|url| url.to_string());
     let mut tries = LOOKS;
     loop {
         let before = there();
         let all = going::look();
         let answered = |id: &String| all.iter().any(|going| going.run.id == *id);
         let mute: Vec<String> = there().into_iter().filter(|id| before.contains(id) && !answered(id)).collect();
-        let going = going::of_state(all, state_dir, &local_zone());
+        let going = going::of_state(all, place.state_dir.as_deref(), database.as_deref(), &local_zone());
         let found = |word: &String| choose(word, &going).map_or(true, |found| !found.is_empty());
         tries -= 1;
         if mute.is_empty() || tries == 0 || words.iter().all(found) {
@@ -155,7 +157,7 @@ fn of_nothing(settings: &Settings, config: &Config, word: &str, (going, mute): (
             let chains = config.sections().filter_map(|section| section.name.strip_prefix("chain:"));
             Failure::Usage(format!(
                 "no chain or run is called `{word}`{}; {}",
-                suggestion(word, chains.chain([MAIN_CHAIN])),
+                typed_suggestion(word, chains.chain([MAIN_CHAIN])),
                 what_runs(going)
             ))
         }

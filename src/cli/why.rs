@@ -15,7 +15,7 @@ use super::settings::{Loaded, Settings, find_chain, find_task_dir, is_error, par
 use super::state::Reading;
 use super::table;
 use super::watchers::{Watchers, are_ticks, overdue};
-use super::{doing, going, print};
+use super::{crowded, doing, going, print};
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::{self, Overlap};
 use crate::config::sections::Sections;
@@ -26,7 +26,9 @@ use crate::mark;
 use crate::names::{MAIN_CHAIN, counted};
 use crate::process::leftovers::{in_words, still_running};
 use crate::schedule::agenda::believe;
+use crate::schedule::room::FEWEST;
 use crate::status::{Date, Ended, Going, Lock, Run, Task};
+use crate::store::HistoryQuery;
 use crate::store::record::{CRASHED, REFUSED, RunRecord, SKIPPED};
 
 /// How many of the last runs are looked at.
@@ -34,8 +36,8 @@ const RUNS: u32 = 20;
 /// How many reasons for slots that were not run are told.
 const NOT_RUN: usize = 3;
 /// What is not well, of all that there is to say.
-const NOT_WELL: [&str; 9] =
-    ["waits_for_lock", "lock_unknown", "waiting", "wrong", "refused", "no_clock", "nobody_looks", "no_daemon", "slot_not_run"];
+const NOT_WELL: [&str; 10] =
+    ["waits_for_lock", "lock_unknown", "waiting", "wrong", "refused", "no_clock", "nobody_looks", "no_daemon", "slot_not_run", "crowded"];
 
 /// Something that is known of the chain.
 #[derive(Debug)]
@@ -102,7 +104,7 @@ pub fn why(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
     };
     let (told, zone) = (going::look(), local_zone());
     let mut reading = Reading::open(settings)?;
-    let told = going::of_state(told, reading.state_dir.as_deref(), &zone);
+    let told = going::of_state(told, reading.state_dir.as_deref(), reading.database.as_deref(), &zone);
     let watchers = Watchers::look(settings, &config, &reading);
     let now = SystemClock::new().wall();
     let locks = look(&needed(asked.iter().map(|(chain, _)| chain)), Date::new(now, &zone));
@@ -191,6 +193,7 @@ impl Case<'_> {
         facts.extend(self.of_firing(&runs, reading)?);
         facts.extend(self.of_crashed(&runs));
         facts.extend(self.of_past(&runs, run.is_some()));
+        facts.extend(self.of_room(runs, reading)?);
         facts.extend(self.of_future(reading, run.is_some()));
         Ok(facts)
     }
@@ -212,11 +215,8 @@ impl Case<'_> {
         let goes_on = |going: &&Going| runs.iter().all(|run| run.run_id != going.run.id);
         let told = || self.told.filter(goes_on).map(|going| (going.run.id.clone(), pid_of(going), going.run.started_at.at));
         let marked = || {
-            reading
-                .state_dir
-                .as_deref()
-                .and_then(|dir| mark::look(dir, &self.chain.name))
-                .map(|holder| (holder.run_id, holder.pid, holder.since))
+            let holder = reading.marks.as_ref().and_then(|room| mark::look(room, &self.chain.name));
+            holder.map(|holder| (holder.run_id, holder.pid, holder.since))
         };
         let (run, pid, since) = open.or_else(marked).or_else(told)?;
         if self.lock.is_some_and(|lock| waits_for(lock, &run)) {
@@ -375,6 +375,20 @@ impl Case<'_> {
             facts.push(Fact::new("never_ran", "no run of it is known"));
         }
         facts
+    }
+
+    /// That its slots always find it running.
+    fn of_room(&self, runs: Vec<RunRecord>, reading: &mut Reading) -> Result<Option<Fact>, Failure> {
+        let Some(chain) = self.booked else { return Ok(None) };
+        // Many slots may have been given up for each run.
+        let runs = if crowded::lengths(&runs).count() < FEWEST && runs.len() >= RUNS as usize {
+            let query = HistoryQuery { chain: Some(self.chain.name.clone()), failed: false, limit: crowded::LOOKED_AT };
+            reading.history(&query)?
+        } else {
+            runs
+        };
+        let advice = || format!("a longer time between slots, in {}, or tasks that take less", self.place(&keys::SCHEDULE.info));
+        Ok(crowded::remark(chain, &runs, self.now).map(|text| Fact::new("crowded", text).advice(advice())))
     }
 
     /// Slots and runs, the newest first, that came to nothing for the same reason.

@@ -50,15 +50,17 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// # Errors
 /// The configuration is wrong; a queue is not known; the state is of a kind that time does not cure.
 pub fn work(settings: &Settings, args: &WorkArgs) -> Result<Exit, Failure> {
+    let wrong = |option: &str, text: &String, expected| Failure::Usage(format!("{option} {text}: {expected}"));
     let duration = |option: &str, text: &Option<String>| {
-        let read = |text: &String| value::duration(text).map_err(|expected| Failure::Usage(format!("{option} {text}: {expected}")));
+        let read = |text: &String| value::duration(text).map_err(|expected| wrong(option, text, expected));
         text.as_ref().map(read).transpose()
     };
+    let sleep = args.sleep.as_ref().map(|text| value::finite(text).map_err(|expected| wrong("--sleep", text, expected))).transpose()?;
     let limits = Limits {
         jobs: args.jobs.map(|jobs| jobs as usize),
         drain: args.drain,
         duration: duration("--duration", &args.duration)?.filter(|limit| !limit.is_zero()),
-        poll: duration("--sleep", &args.sleep)?.map(|sleep| sleep.max(Duration::from_millis(20))),
+        poll: sleep.map(|sleep| sleep.max(Duration::from_millis(20))),
         grace: duration("--grace", &Some(args.grace.clone()))?.unwrap_or_default(),
         only: None,
     };

@@ -158,11 +158,12 @@ macro_rules! keys {
     };
 }
 
+// `infinity` is a `value::duration`, no `value::finite` one; of a `value::limit` it is none, as 0 is.
 keys! {
     TASK_DIR: PathBuf = "task_dir", "", EACH_DIR, value::path, "directory of tasks";
     INCLUDE_DIR: PathBuf = "include_dir", "", RUNNER, value::path, "directory of drop-in configuration, `*.cfg` by name";
-    SLEEP_TIME: Duration = "sleep_time", "1", OLD, |text, _| value::duration(text), "least wait before the next try";
-    RETRY_JITTER: Duration = "retry_jitter", "30", OLD, |text, _| value::duration(text), "a random part of this is added to sleep_time";
+    SLEEP_TIME: Duration = "sleep_time", "1", OLD, |text, _| value::finite(text), "least wait before the next try";
+    RETRY_JITTER: Duration = "retry_jitter", "30", OLD, |text, _| value::finite(text), "a random part of this is added to sleep_time";
     BACKOFF: f64 = "backoff", "1", SHARED_AND_TASK, |text, _| value::factor(text), "factor by which the wait grows with each try";
     MAX_SLEEP_TIME: Duration = "max_sleep_time", "1h", SHARED, |text, _| value::duration(text), "the wait never grows over this";
     MAX_TRIES: Tries = "max_tries", "5", OLD, |text, _| value::tries(text), "tries in all, 0 = no limit";
@@ -184,8 +185,8 @@ keys! {
     SKIP_CODES: Vec<u8> = "skip_codes", "", HOW_TO_RUN, |text, _| value::codes(text), "exit codes that mean: done, nothing to do";
     MAX_PARALLEL: usize = "max_parallel", "1", EACH_CHAIN, |text, _| value::width(text), "tasks that may run side by side";
     TIMES: u32 = "times", "1", RUNNER, |text, _| value::count(text), "how many runs, 0 = for ever";
-    RUN_INTERVAL: Duration = "run_interval", "", RUNNER, |text, _| value::duration(text), "the next run begins this long after the last began";
-    SLEEP_INTERVAL: Duration = "sleep_interval", "", RUNNER, |text, _| value::duration(text), "the next run begins this long after the last ended";
+    RUN_INTERVAL: Duration = "run_interval", "", RUNNER, |text, _| value::finite(text), "the next run begins this long after the last began";
+    SLEEP_INTERVAL: Duration = "sleep_interval", "", RUNNER, |text, _| value::finite(text), "the next run begins this long after the last ended";
     USER: String = "user", "", HOW_TO_RUN, |text, _| Ok(text.to_owned()), "user the tasks run as";
     UMASK: u32 = "umask", "", HOW_TO_RUN, |text, _| value::umask(text), "file mode creation mask of tasks";
     NICE: i32 = "nice", "", HOW_TO_RUN, |text, _| value::nice(text), "niceness of tasks";
@@ -194,8 +195,8 @@ keys! {
     SWEEP: Sweep = "sweep", "on-failure", HOW_TO_RUN, |text, _| value::choice(text, &[("never", Sweep::Never), ("on-failure", Sweep::OnFailure), ("always", Sweep::Always)]), "when processes a task left behind are ended";
     TRUST: Trust = "trust", "refuse", SHARED_BY_ALL, |text, _| value::choice(text, &[("refuse", Trust::Refuse), ("warn", Trust::Warn)]), "what others could write: refuse it, or only warn";
     LOCK: String = "lock", "", EACH_CHAIN, |text, _| Ok(text.to_owned()), "the lock that a run needs: file:PATH, postgresql://..., etcd://..., consul://...";
-    LOCK_TTL: Duration = "lock_ttl", "60", EACH_CHAIN, |text, _| value::duration(text), "how long the lock lasts without a renewal";
-    LOCK_DELAY: Duration = "lock_delay", "1", EACH_CHAIN, |text, _| value::duration(text), "how long a lock that has run out is kept from others";
+    LOCK_TTL: Duration = "lock_ttl", "60", EACH_CHAIN, |text, _| value::finite(text), "how long the lock lasts without a renewal";
+    LOCK_DELAY: Duration = "lock_delay", "1", EACH_CHAIN, |text, _| value::finite(text), "how long a lock that has run out is kept from others";
     WAIT_LOCK: Duration = "wait_lock", "0", EACH_CHAIN, |text, _| value::duration(text), "how long a run waits for the lock";
     KEEP_LOCK: bool = "keep_lock", "no", EACH_CHAIN, |text, _| value::boolean(text), "keep the lock between runs";
     RELEASE_ON_ERROR: bool = "release_on_error", "no", EACH_CHAIN, |text, _| value::boolean(text), "let the lock go after a failed run, and wait twice the interval, or leave the next slot to others";
@@ -209,7 +210,7 @@ keys! {
     MISSED: Missed = "missed", "last", CHAIN, |text, _| value::choice(text, &[("skip", Missed::Skip), ("last", Missed::Last), ("all", Missed::All)]), "slots that passed while nothing ran: give them up, catch up the newest, catch up all";
     MISSED_WINDOW: Duration = "missed_window", "1d", CHAIN, |text, _| value::duration(text), "how far back missed slots are looked for";
     OVERLAP: Overlap = "overlap", "skip", CHAIN, |text, _| value::choice(text, &[("skip", Overlap::Skip), ("queue", Overlap::Queue), ("replace", Overlap::Replace)]), "a slot whose chain still runs: give it up, let it wait, or stop the run for it";
-    RANDOM_DELAY: Duration = "random_delay", "0", CHAIN, |text, _| value::duration(text), "each run begins up to this later, always the same on one machine";
+    RANDOM_DELAY: Duration = "random_delay", "0", CHAIN, |text, _| value::finite(text), "each run begins up to this later, always the same on one machine";
     IDLE: bool = "idle", "no", CHAIN, |text, _| value::boolean(text), "run after all others of the tick, while time is left in the window";
     WINDOW: Duration = "window", "60", CHAIN, |text, _| value::duration(text), "how long after its slot an idle chain may begin";
     SCOPE: SlotScope = "scope", "machine", CHAIN, |text, _| value::choice(text, &[("machine", SlotScope::Machine), ("cluster", SlotScope::Cluster)]), "whether each machine takes a slot, or one of all that share the database";
@@ -227,7 +228,7 @@ keys! {
     JOBS: usize = "jobs", "1", QUEUE, |text, _| value::width(text), "jobs of the queue that one worker runs side by side";
     MAX_ATTEMPTS: Tries = "max_attempts", "25", QUEUE, |text, _| value::tries(text), "attempts of a job in all, 0 = no limit";
     RETRY_DELAY: RetryDelay = "retry_delay", "quartic", QUEUE, |text, _| RetryDelay::parse(text), "wait before the next attempt of a job: quartic, or D xF max D";
-    POLL: Duration = "poll", "5", QUEUE, |text, _| value::duration(text), "how often a worker looks although nothing has woken it";
+    POLL: Duration = "poll", "5", QUEUE, |text, _| value::finite(text), "how often a worker looks although nothing has woken it";
     PRIORITY_ORDER: PriorityOrder = "priority_order", "desc", QUEUE, |text, _| value::choice(text, &[("desc", PriorityOrder::Descending), ("asc", PriorityOrder::Ascending)]), "which priority goes first: the highest, or the lowest (as niceness)";
     KEEP_DONE: Keep = "keep_done", "1000 30d", QUEUE, |text, _| Keep::parse(text), "how many jobs that are done or cancelled are kept, and how long";
     KEEP_FAILED: Keep = "keep_failed", "10000 90d", QUEUE, |text, _| Keep::parse(text), "how many jobs that failed for good are kept, and how long";

@@ -55,7 +55,7 @@ impl RetryDelay {
             Some((first, factor)) => (first, value::factor(factor.trim()).map_err(|_| expected())?),
             None => (rest, 1.0),
         };
-        let first = value::duration(first.trim()).ok().filter(|first| *first < Duration::MAX).ok_or_else(expected)?;
+        let first = value::finite(first.trim()).map_err(|_| expected())?;
         Ok(Self::Growing { first, factor, longest })
     }
 

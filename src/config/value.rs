@@ -54,6 +54,16 @@ pub fn duration(text: &str) -> Parsed<Duration> {
     humantime::parse_duration(text).map_err(|_| EXPECTED.to_owned())
 }
 
+/// A duration that comes to its end: for what nobody can wait for.
+pub fn finite(text: &str) -> Parsed<Duration> {
+    const EXPECTED: &str = "expected a duration: seconds such as 90 or 0.5, `10min`, or `1h30m`";
+    match duration(text) {
+        Ok(Duration::MAX) => Err(format!("{EXPECTED}; not `infinity`")),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err(EXPECTED.to_owned()),
+    }
+}
+
 /// A limit of time, in which 0 and `infinity` mean none.
 pub fn limit(text: &str) -> Parsed<Limit> {
     duration(text).map(|duration| if duration == Duration::MAX { Limit::NONE } else { Limit::of(duration) })
@@ -224,6 +234,15 @@ mod tests {
         assert_eq!(limit("0"), Ok(Limit::NONE));
         assert_eq!(limit("infinity"), Ok(Limit::NONE));
         assert_eq!(limit("99999999999999999999999"), Ok(Limit::NONE));
+    }
+
+    #[test]
+    fn what_is_waited_for_comes_to_its_end() {
+        assert_eq!(finite("1h30m"), duration("1h30m"));
+        for text in ["infinity", "Infinity", "99999999999999999999999"] {
+            assert!(finite(text).unwrap_err().ends_with("not `infinity`"), "{text}");
+        }
+        assert!(!finite("soon").unwrap_err().contains("infinity"));
     }
 
     #[test]

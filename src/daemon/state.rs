@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::rounds::HasRun;
 use super::{Offer, TickAnswer};
-use crate::mark;
+use crate::mark::{self, Room};
 use crate::names::RunId;
 use crate::process::leftovers::{in_words, still_running};
 use crate::store::desk::{Desk, Health, Ticket};
@@ -39,7 +38,7 @@ pub struct State {
     outbox: Outbox,
     kept: u32,
     /// Where runs leave their marks.
-    marks: Option<PathBuf>,
+    marks: Option<Room>,
 }
 
 /// What the store's thread sends back.
@@ -130,8 +129,8 @@ impl State {
     /// Where runs on this machine leave their marks: by them it is known of a run whose process was killed whether anything
     /// of it can have been started.
     #[must_use]
-    pub fn with_marks(self, state_dir: Option<PathBuf>) -> Self {
-        Self { marks: state_dir, ..self }
+    pub fn with_marks(self, marks: Option<Room>) -> Self {
+        Self { marks, ..self }
     }
 
     /// The name of this machine among those that share the database.
@@ -208,7 +207,7 @@ impl State {
     /// Asks for everything that is known; runs whose process is gone are written down as crashed.
     pub(super) fn load(&mut self, now: Timestamp) {
         let (owner, marks) = (self.owner.clone(), self.marks.clone());
-        self.ask(Pending::Load, move |store| load(store, &owner, now, marks.as_deref()).map(Reply::Loaded));
+        self.ask(Pending::Load, move |store| load(store, &owner, now, marks.as_ref()).map(Reply::Loaded));
     }
 
     /// Asks how many jobs there are.
@@ -360,12 +359,12 @@ pub(super) fn begun_for_nothing(offers: &[(Offer, bool)]) -> Vec<String> {
     offers.iter().filter(|(offer, ours)| *ours && offer.begun).map(|(offer, _)| offer.run.as_str().to_owned()).collect()
 }
 
-fn load(store: &mut dyn Store, owner: &Owner, now: Timestamp, runs: Option<&Path>) -> Result<Loaded, StoreError> {
+fn load(store: &mut dyn Store, owner: &Owner, now: Timestamp, marks_in: Option<&Room>) -> Result<Loaded, StoreError> {
     let mut marks: HashMap<String, Timestamp> = store.watermarks(CLUSTER)?.into_iter().collect();
     marks.extend(store.watermarks(&owner.machine)?);
     let newest = store.newest_time(owner)?;
     // Only of this boot: what was in the memory of an earlier one may not have reached the disk.
-    let never_began = |run: &RunRecord| run.boot_id == owner.boot_id && mark::never_had(runs, &run.chain, &run.run_id);
+    let never_began = |run: &RunRecord| run.boot_id == owner.boot_id && mark::never_had(marks_in, &run.chain, &run.run_id);
     let crashed = end_crashed(store, owner, now, &never_began)?;
     let left = if crashed.is_empty() { HashMap::new() } else { still_running() };
     for run in crashed {

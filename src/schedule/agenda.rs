@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::Schedule;
 use super::order::minute_of;
 use crate::config::keys::Missed;
+use crate::names::stable_hash;
 
 /// The most slots that `missed = all` runs at once.
 pub const MOST_CAUGHT_UP: usize = 100;
@@ -192,15 +193,9 @@ fn just_before(t: Timestamp) -> Timestamp {
     back(t, SignedDuration::from_nanos(1))
 }
 
-/// `random_delay`: whole seconds from 0 to `most`, always the same for this machine and chain.
-///
-/// A hash that is written down here (FNV-1a, and the last step of SplitMix64), so that it is the same in every version.
+/// `random_delay`: whole seconds from 0 to `most`, always the same for this machine and chain, in every version.
 pub fn stable_delay(machine: &str, chain: &str, most: Duration) -> Duration {
-    let bytes = machine.bytes().chain([0]).chain(chain.bytes());
-    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^= hash >> 31;
+    let hash = stable_hash(machine.bytes().chain([0]).chain(chain.bytes()));
     let places = u128::from(most.as_secs()) + 1;
     Duration::from_secs(((u128::from(hash) * places) >> 64) as u64)
 }

@@ -2,7 +2,8 @@
 //!
 //! A schedule is one or more rules: a cron line, an `@` word, days and times, or `every D`. Its slots are the
 //! moments of all of them, each once, in whole seconds. `cron`, `weekly` and `every` read the rules, `days` and `local`
-//! find the next moment of one, `agenda` says what is due, `when` reads a time of the command line.
+//! find the next moment of one, `agenda` says what is due, `room` whether runs take longer than the time
+//! between slots, `when` reads a time of the command line.
 //! docs/schedules.md has the grammar.
 
 pub mod agenda;
@@ -13,6 +14,7 @@ mod every;
 mod lint;
 mod local;
 pub mod order;
+pub mod room;
 #[cfg(test)]
 mod tests;
 mod weekly;
@@ -31,7 +33,7 @@ use local::{Change, LocalRule};
 
 pub use error::{Field, Problem, ScheduleError};
 pub use lint::{Lint, Remark};
-pub use when::{WhenError, when};
+pub use when::{WhenError, when, when_after};
 
 /// The words, and the cron lines they stand for.
 const WORDS: [(&str, &str); 7] = [

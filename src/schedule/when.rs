@@ -31,6 +31,14 @@ pub enum WhenError {
 /// # Errors
 /// What is none of these, or no time that a calendar has.
 pub fn when(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, WhenError> {
+    when_after(text, now, now, zone)
+}
+
+/// The end of a stretch of time that begins at `from`: the same, but `HH:MM` is the first such time after that, not after `now`.
+///
+/// # Errors
+/// As for [`when`].
+pub fn when_after(text: &str, from: Timestamp, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, WhenError> {
     let typed = text.trim();
     let beyond = || WhenError::Beyond(text.to_owned());
     if let Some(duration) = typed.strip_prefix('+') {
@@ -40,7 +48,7 @@ pub fn when(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, Wh
     }
     if let Ok(minute) = weekly::time_of_day(typed) {
         let rule = LocalRule { days: Days::of_week(0x7f), times: Times::List([minute].into()), follows_clock: false };
-        return rule.next_after(now, zone).ok_or_else(beyond);
+        return rule.next_after(from, zone).ok_or_else(beyond);
     }
     typed.parse().map_err(|_| WhenError::Form(text.to_owned()))
 }

@@ -275,6 +275,59 @@ fn what_is_doubtful_in_a_schedule_is_told_with_the_line_of_its_rule() {
     assert_told(&run.exits(78), &["4 error schedule: minute `61`"]);
 }
 
+/// What `check` says of a chain of each minute with these keys, whose last runs took so many seconds, the oldest first.
+#[cfg(all(feature = "schedule", feature = "store"))]
+fn check_after(keys: &str, seconds: &[u64]) -> (crate::scene::Scene, Outcome) {
+    use runner::store::Store;
+    let scene = good().tasks_at("a", ["1-x.sh"]).config(&format!("[chain:a]\ntask_dir = a\nschedule = * * * * *\n{keys}\n"));
+    let record = |(number, seconds): (usize, &u64)| runner::store::record::RunRecord {
+        duration_ms: Some(seconds * 1000),
+        ..crate::status::run(&format!("r{number}"), "a", "done", 10_000 - i64::try_from(number).unwrap())
+    };
+    std::fs::create_dir(scene.path(crate::scene::STATE_DIR)).unwrap();
+    crate::status::store(&scene).put_runs(&seconds.iter().enumerate().map(record).collect::<Vec<_>>()).unwrap();
+    let run = scene.run(&["check"]).exits(0);
+    (scene, run)
+}
+
+#[cfg(all(feature = "schedule", feature = "store"))]
+#[rstest]
+#[case("", "a slot that comes meanwhile is given up (overlap = skip)")]
+#[case("overlap = queue", "the others are given up (overlap = queue)")]
+#[case("overlap = replace", "a run is stopped when the next slot comes (overlap = replace)")]
+fn slots_that_always_find_their_chain_running_are_a_warning(#[case] keys: &str, #[case] expected: &str) {
+    let (scene, run) = check_after(keys, &[1, 75, 63, 61, 70, 300, 90, 62, 80, 63, 64]);
+    let gap = if keys.contains("queue") { "slots are 60.0 s apart on average" } else { "two slots are only 60.0 s apart" };
+    let text = format!("{gap}, and each of the last 10 runs that were done took longer, 61.0 s at least: ");
+    run.prints(&format!("runner.cfg:3: warning: schedule: {text}")).prints(expected);
+    scene.run(&["why", "a"]).exits(0).prints(&text).prints("-> a longer time between slots, in ").prints("runner.cfg:3, or tasks");
+}
+
+#[cfg(all(feature = "schedule", feature = "store"))]
+#[rstest]
+#[case::a_quick_one("", &[70, 70, 5])]
+#[case::too_few("", &[70, 70])]
+#[case::nobody_fires_it("enabled = no", &[70, 70, 70])]
+fn what_may_have_been_an_accident_is_no_warning(#[case] keys: &str, #[case] seconds: &[u64]) {
+    let (scene, run) = check_after(keys, seconds);
+    run.never_prints("took longer");
+    scene.run(&["why", "a"]).exits(0).never_prints("took longer");
+}
+
+#[cfg(all(feature = "schedule", feature = "store"))]
+#[test]
+fn check_makes_no_database_and_says_nothing_of_one_that_it_cannot_read() {
+    let scene = good().tasks_at("a", ["1-x.sh"]).config("[chain:a]\ntask_dir = a\nschedule = * * * * *\n");
+    let without = scene.run(&["check"]).exits(0).stdout_text();
+    assert!(!scene.path(crate::scene::STATE_DIR).exists());
+    let (scene, with) = check_after("", &[70, 70, 70]);
+    assert_ne!(with.stdout_text().matches("warning").count(), without.matches("warning").count());
+    std::fs::write(scene.path(crate::scene::STATE_DIR).join("runner.db"), "no database").unwrap();
+    let broken = scene.run(&["check"]).exits(0);
+    assert_eq!(broken.stdout_text().matches("warning").count(), without.matches("warning").count(), "{broken}");
+    assert_eq!(broken.stderr_text(), "");
+}
+
 // ---- check of the daemon -----------------------------------------------------------------------
 
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]

@@ -382,7 +382,40 @@ fn two_configurations_with_one_state_are_told_that_they_share_their_slots() {
     scene.run(&["-c", "other.cfg", "tick"]).exits(0).says("has a chain of this name and used its last slot").says("runner.cfg has a chain");
 }
 
+/// The only way to hear of it without looking at the clock again and again: timerfd_create(2), TFD_TIMER_CANCEL_ON_SET.
+#[test]
+fn it_hears_when_the_clock_is_set_and_also_where_nothing_is_due_for_years() {
+    let mut running = chains(&[("a", "schedule = 0 0 29 2 *\ntimezone = UTC")]).tasks_at("a", ["1-a.sh"]).start(&["daemon"]);
+    let descriptors = format!("/proc/{}/fdinfo", running.pid());
+    let is_armed = |text: &str| {
+        let has = |line: &str| text.lines().any(|of| of.split_whitespace().eq(line.split_whitespace()));
+        has("clockid: 0") && has("settime flags: 03") && !has("it_value: (0, 0)")
+    };
+    crate::running::until("it has an alarm", || {
+        let all = std::fs::read_dir(&descriptors).unwrap().flatten();
+        all.filter_map(|one| std::fs::read_to_string(one.path()).ok()).filter(|text| is_armed(text)).count() == 1
+    });
+    running.signal(Signal::TERM);
+    running.finish().exits(0).ran_nothing();
+}
+
 // ---- the same trouble at every slot -----------------------------------------------------------------
+
+#[test]
+fn two_configurations_with_two_databases_share_no_chain_of_a_name() {
+    let scene = chains(&[("a", "schedule = 0 0 29 2 *")]).task_at("a/1-a.sh", "play touch begun wait-file go");
+    let scene = scene.task_at("b/1-b.sh", "exit 0").file("apart.cfg", "[runner]\ndatabase = sqlite:apart.db\n[chain:a]\ntask_dir = b\n");
+    let scene = scene.file("same.cfg", "[runner]\ndatabase = sqlite:state/runner.db\n[chain:a]\ntask_dir = b\n");
+    let mut running = scene.start(&["now", "a"]);
+    running.wait_for_file("begun");
+    scene.run(&["-c", "same.cfg", "now", "a"]).exits(75).says("chain a still runs");
+    scene.run(&["-c", "apart.cfg", "now", "a"]).exits(0).never_says("still runs");
+    scene.run(&["-c", "apart.cfg", "why", "a"]).exits(0).never_prints("it runs: ");
+    scene.run(&["-c", "apart.cfg", "stop", "a"]).exits(0).prints("nothing of the chain a runs");
+    scene.run(&["why", "a"]).exits(0).prints("it runs: ");
+    std::fs::write(running.path("go"), "").unwrap();
+    running.finish().exits(0);
+}
 
 fn lines_with(running: &Running, fragment: &str) -> usize {
     running.said().lines().filter(|line| line.contains(fragment)).count()

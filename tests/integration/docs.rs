@@ -355,6 +355,30 @@ fn the_configuration_page_has_every_key_with_its_default_and_its_sections() {
 }
 
 #[test]
+fn the_configuration_page_says_where_infinity_is_taken() {
+    let text = page("docs/configuration.md");
+    let (mut config, mut durations) = (String::new(), Vec::new());
+    for key in keys::ALL {
+        let name = format!("`{}`", key.name);
+        let row = rows(&text, &name).next().unwrap();
+        if row[3].starts_with("duration") {
+            let section = match row[2].split(", ").next().unwrap() {
+                section @ ("runner" | "daemon") => section.to_owned(),
+                section => format!("{section}:x"),
+            };
+            config.push_str(&format!("[{section}]\n{} = infinity\n", key.name));
+            durations.push((key.name, row[3].ends_with("or `infinity`")));
+        }
+    }
+    let run = Scene::new().config(&config).run(&["check"]).exits(78);
+    for (place, (name, taken)) in durations.iter().enumerate() {
+        let refusal = format!("runner.cfg:{}: error: {name} = infinity: expected ", 2 * place + 2);
+        assert_eq!(run.stdout_text().contains(&refusal), !taken, "docs/configuration.md: {name}\n{run}");
+    }
+    assert!(durations.len() > 10, "{durations:?}");
+}
+
+#[test]
 fn the_page_of_exit_codes_has_every_code() {
     let text = page("docs/exit-codes.md");
     let all = [

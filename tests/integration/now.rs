@@ -128,8 +128,46 @@ fn nothing_begins_when_one_of_them_cannot() {
 }
 
 #[test]
+fn whose_tasks_cannot_be_run_hears_why_and_nobody_begins() {
+    let chains = ["a", "b", "c"].map(|name| format!("[chain:{name}]\ntask_dir = {name}\n")).concat();
+    let scene = Scene::new()
+        .hook_keeper("bin/hook.sh", "")
+        .config(&format!("[runner]\nchain_hook = bin/hook.sh\n{chains}[task:c/c]\ndepends_on = nobody\n[metrics]\ntextfile = metrics\n"))
+        .tasks_at("a", ["1-a.sh"])
+        .tasks_at("c", ["1-c.sh"]);
+    // Each that is wrong, once; the one that is right was not asked to run yet.
+    let run = scene.run(&["now"]).exits(78).ran_nothing().says("runner.cfg:6: the task directory").says("runner.cfg:10: ");
+    let told: Vec<_> =
+        run.hook_calls().iter().map(|call| [&call["event"], &call["chain"], &call["reason"]].map(ToString::to_string)).collect();
+    assert_eq!(told, ["b", "c"].map(|chain| ["refused", chain, "task_dir"].map(|word| format!("\"{word}\""))));
+    assert!(run.hook_calls()[0]["message"].as_str().unwrap().contains("/b cannot be read"), "{run}");
+    let refused = run.text_of("metrics").matches("reason=\"task_dir\"").count();
+    assert_eq!(refused, 2, "{}", run.text_of("metrics"));
+}
+
+#[test]
+fn of_what_is_wrong_with_the_configuration_itself_no_hook_hears() {
+    let scene = chains(&["a", "b"]).hook_keeper("bin/hook.sh", "").config("chain_hook = bin/hook.sh\nmax_time = soon\n");
+    std::fs::remove_dir(scene.path("b")).unwrap();
+    let run = scene.run(&["now", "b"]).exits(78).says("runner.cfg:6: max_time = soon");
+    assert!(run.hook_calls().is_empty(), "{run}");
+}
+
+#[test]
 fn an_unknown_chain_is_a_usage_error_with_a_hint() {
     chains(&["nightly"]).run(&["now", "nightli"]).exits(64).ran_nothing().says("no chain is called `nightli`; did you mean `nightly`?");
+}
+
+#[test]
+fn what_was_typed_is_no_suggestion_and_what_is_one_can_be_typed() {
+    // A section whose name is none: that is what is wrong.
+    let scene = Scene::new().config("[chain:a b]\ntask_dir = a\n");
+    scene.run(&["now", "a b"]).exits(78).says("runner.cfg:1: [chain:a b]: expected a name").never_says("did you mean");
+    scene.run(&["list", "a b"]).exits(64).says("no chain is called `a b`").never_says("did you mean");
+    scene.run(&["list", "a bc"]).exits(64).never_says("did you mean");
+    let task = Scene::new().tasks(["1-two words.sh"]);
+    task.run(&["--only", "two word"]).exits(64).says("did you mean `'two words'`?");
+    task.run(&["--only", "two words"]).exits(0).ran(["1-two words.sh"]);
 }
 
 #[test]

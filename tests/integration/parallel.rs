@@ -353,3 +353,23 @@ fn each_task_sees_its_own_try() {
     log.sort();
     assert_eq!(log, ["1-a.sh 1", "1-a.sh 2", "1-a.sh 3", "1-b.sh 1", "1-b.sh 2", "1-c.sh 1"]);
 }
+
+/// A thousand runs that end beside others would else look through a thousand processes each.
+#[test]
+fn who_ends_beside_others_and_leaves_nobody_has_one_file_of_proc_read() {
+    if !crate::scene::succeeds(std::process::Command::new("strace").arg("-V")) {
+        return crate::scene::skipped("strace is not installed");
+    }
+    let scene = wide(2)
+        .task("1-a.sh", "play wait-file b-runs")
+        .task("1-b.sh", "probe touch b-runs; until grep -q '1-a.sh: ok in' \"$SUT_LOG\"; do probe nap 5; done");
+    let file = scene.path("trace").display().to_string();
+    // The program alone, not what it starts.
+    let run = scene.under(&["strace", "-o", &file, "-e", "trace=open,openat"]).run(&[]).exits(0);
+    let trace = run.text_of("trace");
+    let of_proc: Vec<&str> = trace.lines().filter_map(|line| line.split_once("\"/proc").map(|(_, path)| path)).collect();
+    let looks_at_all =
+        |path: &&str| path.starts_with('"') || path.strip_prefix('/').is_some_and(|path| path.starts_with(|c: char| c.is_ascii_digit()));
+    assert!(of_proc.iter().any(|path| path.starts_with("/self/task/") && path.contains("/children\"")), "{of_proc:#?}");
+    assert!(!of_proc.iter().any(looks_at_all), "{of_proc:#?}");
+}

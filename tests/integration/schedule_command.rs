@@ -78,6 +78,21 @@ fn a_stretch_of_time_has_all_its_slots() {
 }
 
 #[test]
+fn a_time_of_day_behind_before_is_the_first_one_after_the_beginning() {
+    let scene = Scene::new().config("[chain:c]\ntask_dir = tasks.d\nschedule = 0 * * * *\ntimezone = UTC\n");
+    let hours = |args: &[&str]| {
+        let all = scene.run(&[&["schedule", "--json"], args].concat()).exits(0).json();
+        slots(&all, "c").into_iter().map(|(at, _)| at[..16].to_owned()).collect::<Vec<_>>()
+    };
+    // Whatever the time is now: the night that begins then.
+    let night = hours(&["--after", "2031-05-04T21:30:00Z", "--before", "1:30"]);
+    assert_eq!(night, ["2031-05-04T22:00", "2031-05-04T23:00", "2031-05-05T00:00", "2031-05-05T01:00"]);
+    assert_eq!(hours(&["--after", "22:30", "--before", "3:00"]).len(), 4, "23 to 2 o'clock");
+    assert_eq!(hours(&["--after", "3:30", "--before", "3:30"]).len(), 24, "a day");
+    assert_eq!(hours(&["--after", "2020-05-04T21:30:00Z", "--before", "22:30"]), ["2020-05-04T22:00"]);
+}
+
+#[test]
 fn a_random_delay_moves_when_it_fires_and_not_its_name() {
     let scene = Scene::new().dir("a").config("[chain:c]\ntask_dir = a\nschedule = daily 4:00\ntimezone = UTC\nrandom_delay = 1h\n");
     let json = scene.run(&["schedule", "--json"]).exits(0).json();

@@ -56,6 +56,24 @@ fn what_one_chain_cannot_trust_the_others_do_not_feel(#[case] path: &str) {
     assert!(!run.log().contains(&"- hook".to_owned()), "{run}");
 }
 
+/// A person is told, the hook is not: it may be what is wrong.
+#[rstest]
+#[case::hook("bin/hook.sh")]
+#[case::task("b/1-b.sh")]
+#[case::task_directory("b")]
+#[case::directory_that_is_wrong_as_well("b/1-a.sh")]
+fn a_person_who_asks_for_what_is_not_trusted_starts_no_hook(#[case] path: &str) {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = daemon_scene().script("bin/hook.sh", "say hook").task_at("b/1-b.sh", "say b").task_at("b/1-a.sh", "say a");
+    let scene = scene.config("[chain:b]\ntask_dir = b\nchain_hook = bin/hook.sh\n[task:b/b]\ndepends_on = nobody\n");
+    scene.run(&["list"]).exits(0);
+    let run = scene.run(&["now", "b"]).exits(78);
+    assert_eq!(run.log(), ["- hook"], "its tasks are wrong, and that is told: {run}");
+    scene.owner(path, OTHER, 0).run(&["now", "b"]).exits(78).says("not trusted").says(path).logged(["- hook"]);
+}
+
 /// The old one stays.
 #[test]
 fn a_daemon_takes_nothing_over_that_it_cannot_trust() {

@@ -9,6 +9,7 @@
     reason = "in a test a surprise is a failure, and a thread only watches for one that waits for ever"
 )]
 
+mod ahead;
 mod play;
 mod queue;
 
@@ -410,122 +411,6 @@ fn a_chain_that_is_taken_away_ends_and_its_next_slot_is_given_up() {
     play.stop();
     let history: Vec<String> = machine.history("a").into_iter().map(|(_, outcome)| outcome).collect();
     assert_eq!(history, ["done", "skipped"]);
-}
-
-// ---- the moment before a slot is due -----------------------------------------------------------------
-
-/// Runs up to the moment in which the slot of 12:10 is ours and not due yet.
-fn hold<'a>(machine: &'a Machine, mut play: play::Play<'a>) -> play::Play<'a> {
-    play.run_until(&(at("2026-05-04T12:10:00Z") - LEAD).to_string());
-    assert!(machine.store_has_slots(1), "it was asked for");
-    assert_eq!(play.fired(), [""; 0], "it is not due yet");
-    play
-}
-
-#[test]
-fn a_slot_is_ours_before_it_is_due_and_begins_when_it_is() {
-    let machine = Machine::new("2026-05-04T12:05:00Z", EVERY_TEN);
-    let mut play = hold(&machine, machine.daemon());
-    assert_eq!(machine.history("a"), [(at("2026-05-04T12:10:00Z"), "runs".to_owned())], "it is written down");
-    play.wake();
-    assert_eq!(play.fired(), [""; 0], "whoever is woken looks at the clock");
-    play.run_until("2026-05-04T12:10:00Z");
-    assert_eq!(play.fired(), ["a schedule 2026-05-04T12:10:00+00:00"]);
-    assert_eq!(play.remembered(), 0);
-    play.stop();
-    assert_eq!(machine.history("a"), [(at("2026-05-04T12:10:00Z"), "done".to_owned())]);
-}
-
-#[test]
-fn a_loop_that_comes_a_second_late_does_not_call_it_missed() {
-    let machine = Machine::new("2026-05-04T12:05:00Z", EVERY_TEN);
-    let mut play = hold(&machine, machine.daemon());
-    play.pass(LEAD + SignedDuration::from_secs(1));
-    play.wake();
-    play.settle();
-    assert_eq!(play.fired(), ["a schedule 2026-05-04T12:10:00+00:00"]);
-}
-
-#[rstest]
-#[case::killed(false)]
-#[case::stopped(true)]
-fn a_slot_whose_daemon_ends_before_it_is_due_is_run_by_the_next_at_its_time(#[case] stopped: bool) {
-    let machine = Machine::new("2026-05-04T11:55:00Z", EVERY_TEN);
-    let mut play = machine.doomed_daemon();
-    play.run_until("2026-05-04T12:00:00Z");
-    assert_eq!(times(&play.fired()), ["12:00"]);
-    let play = hold(&machine, play);
-    if stopped {
-        play.stop()
-    } else {
-        drop(play)
-    }
-    let mut play = machine.daemon();
-    play.settle();
-    play.wake();
-    assert_eq!(play.fired(), [""; 0], "not before it is due");
-    play.run_until("2026-05-04T12:20:00Z");
-    assert_eq!(times(&play.fired()), ["12:10", "12:20"]);
-    play.stop();
-    assert!(machine.history("a").iter().all(|(_, outcome)| outcome == "done"), "{:?}", machine.history("a"));
-}
-
-#[rstest]
-#[case::skip("skip", &[])]
-#[case::last("last", &["13:00"])]
-#[case::all("all", &["12:10", "12:20", "12:30", "12:40", "12:50", "13:00"])]
-fn the_clock_jumps_an_hour_ahead_just_before_a_slot_is_due(#[case] missed: &str, #[case] expected: &[&str]) {
-    let machine = Machine::new("2026-05-04T12:05:00Z", &format!("{EVERY_TEN}\nmissed = {missed}"));
-    let mut play = hold(&machine, machine.daemon());
-    play.jump(HOUR);
-    let fired = play.fired();
-    assert_eq!(times(&fired), expected);
-    assert!(fired.iter().all(|line| line.starts_with("a missed ")), "{fired:?}");
-    let given_up = usize::from(missed != "all");
-    assert_eq!(play.refused().len(), given_up, "what was ours already is told one by one");
-}
-
-#[test]
-fn the_clock_jumps_an_hour_back_just_before_a_slot_is_due() {
-    let machine = Machine::new("2026-05-04T12:05:00Z", EVERY_TEN);
-    let mut play = hold(&machine, machine.daemon());
-    play.jump(-HOUR);
-    play.run_until("2026-05-04T12:09:59Z");
-    assert_eq!(play.fired(), [""; 0], "it is ours, and not due");
-    play.run_until("2026-05-04T12:20:00Z");
-    assert_eq!(times(&play.fired()), ["12:10", "12:20"]);
-}
-
-#[rstest]
-#[case::gone("[chain:b]\nschedule = 0 0 29 2 *", &[], "skipped")]
-#[case::another_schedule("[chain:a]\nschedule = 5 * * * *", &[], "skipped")]
-#[case::no_schedule("[chain:a]", &[], "skipped")]
-#[case::another_setting("[chain:a]\nschedule = */10 * * * *\nmax_tries = 9", &["12:10"], "done")]
-fn a_configuration_that_changes_just_before_a_slot_is_due(#[case] config: &str, #[case] expected: &[&str], #[case] outcome: &str) {
-    let machine = Machine::new("2026-05-04T12:05:00Z", EVERY_TEN);
-    let mut play = hold(&machine, machine.daemon());
-    machine.configure(config);
-    play.files_changed();
-    play.run_until("2026-05-04T12:10:00Z");
-    assert_eq!(times(&play.fired()), expected);
-    play.stop();
-    assert_eq!(machine.history("a"), [(at("2026-05-04T12:10:00Z"), outcome.to_owned())], "it is told");
-}
-
-#[test]
-fn a_store_that_answers_late_delays_a_slot_and_loses_none() {
-    let machine = Machine::new("2026-05-04T12:05:00Z", EVERY_TEN);
-    let mut play = machine.daemon();
-    machine.away.store(true, Ordering::SeqCst);
-    play.pass(at("2026-05-04T12:10:00Z").duration_since(machine.now()) - LEAD);
-    play.wake();
-    assert_eq!(play.armed(), Some(at("2026-05-04T12:10:00Z")));
-    play.pass(LEAD);
-    play.wake();
-    assert_eq!((play.armed(), play.count()), (None, 0), "the answer wakes it, and nothing else");
-    machine.away.store(false, Ordering::SeqCst);
-    play.until(|play| play.count() == 1);
-    assert_eq!(play.fired(), ["a schedule 2026-05-04T12:10:00+00:00"]);
 }
 
 // ---- ends ------------------------------------------------------------------------------------------

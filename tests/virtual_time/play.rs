@@ -29,7 +29,7 @@ use runner::daemon::{Daemon, Ended, Outbox, Outside, Parts, Refused, State, Tick
 use runner::environment::Environment;
 use runner::event::{Event, Reader, RunRef};
 use runner::hook::HookRun;
-use runner::mark::{self, Mark};
+use runner::mark::{self, Mark, Room};
 use runner::names::{RunId, RunIds};
 use runner::notify::systemd::Watchdog;
 use runner::process::Family;
@@ -107,10 +107,20 @@ impl Alarm for PlayedAlarm {
     }
 }
 
-/// A database that a test can take away.
+/// A database that a test can take away, or keep waiting.
 struct Switch {
     inner: Sqlite,
     away: Arc<AtomicBool>,
+    pace: Arc<Pace>,
+}
+
+/// How fast the database is.
+#[derive(Default)]
+pub(crate) struct Pace {
+    /// Whoever holds it keeps everything that is to be written waiting.
+    pub(crate) turn: Mutex<()>,
+    /// What was written, in its order: what for.
+    pub(crate) written: Mutex<Vec<&'static str>>,
 }
 
 fn away() -> StoreError {
@@ -123,7 +133,12 @@ impl Engine for Switch {
     }
 
     fn write(&mut self, doing: &'static str, work: Work<'_>) -> Result<(), StoreError> {
-        if self.away.load(Ordering::SeqCst) { Err(away()) } else { Engine::write(&mut self.inner, doing, work) }
+        let _turn = self.pace.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.away.load(Ordering::SeqCst) {
+            return Err(away());
+        }
+        self.pace.written.lock().unwrap().push(doing);
+        Engine::write(&mut self.inner, doing, work)
     }
 
     fn read(&mut self, doing: &'static str, work: Work<'_>) -> Result<(), StoreError> {
@@ -145,17 +160,18 @@ struct Stage {
     refused: Rc<RefCell<Vec<String>>>,
     marks: bool,
     away: Arc<AtomicBool>,
+    pace: Arc<Pace>,
     bells: bool,
 }
 
 impl Stage {
     fn opener(&self) -> impl FnMut() -> Result<Box<dyn Store>, StoreError> + Send + 'static {
-        let (path, gone) = (self.dir.join("runner.db"), self.away.clone());
+        let (path, gone, pace) = (self.dir.join("runner.db"), self.away.clone(), self.pace.clone());
         move || {
             if gone.load(Ordering::SeqCst) {
                 return Err(away());
             }
-            Ok(Box::new(Switch { inner: Sqlite::open(&path)?, away: gone.clone() }) as Box<dyn Store>)
+            Ok(Box::new(Switch { inner: Sqlite::open(&path)?, away: gone.clone(), pace: pace.clone() }) as Box<dyn Store>)
         }
     }
 }
@@ -186,7 +202,8 @@ impl Outside for Played {
     }
 
     fn mark(&mut self, chain: &str, run: &RunId, place: Option<mark::Place>) -> Result<Mark, String> {
-        mark::take_at(place, self.stage.marks.then_some(self.stage.dir.as_path()), chain, run, None).map(|(mark, _)| mark)
+        let room = self.stage.marks.then(|| Room::new(&self.stage.dir, None));
+        mark::take_at(place, room.as_ref(), chain, run, None).map(|(mark, _)| mark)
     }
 
     fn has_changed(&mut self) -> bool {
@@ -272,6 +289,7 @@ pub(crate) struct Machine {
     dir: tempfile::TempDir,
     clock: ManualClock,
     pub(crate) away: Arc<AtomicBool>,
+    pub(crate) pace: Arc<Pace>,
     /// Whether its workers show that they live.
     pub(crate) bells: bool,
     boot: &'static str,
@@ -290,7 +308,8 @@ impl Machine {
         });
         let clock = ManualClock { wall: Rc::new(Cell::new(at(now))), since_zero: Rc::new(Cell::new(Duration::from_secs(1000))) };
         let dir = tempfile::tempdir().unwrap();
-        let machine = Self { _turn: turn, _alive: alive, dir, clock, away: Arc::default(), bells: false, boot: "this boot" };
+        let machine =
+            Self { _turn: turn, _alive: alive, dir, clock, away: Arc::default(), pace: Arc::default(), bells: false, boot: "this boot" };
         machine.configure(config);
         machine
     }
@@ -392,8 +411,8 @@ impl<'a> Play<'a> {
         let clock = machine.clock.clone();
         let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC).unwrap();
         let alarm = PlayedAlarm { bell: Rc::new(bell), armed: Rc::default(), wall: clock.wall.clone() };
-        let (dir, away, bells) = (machine.dir.path().to_owned(), machine.away.clone(), machine.bells);
-        let stage = Stage { dir, changed: Rc::default(), refused: Rc::default(), marks: true, away, bells };
+        let (dir, away, pace) = (machine.dir.path().to_owned(), machine.away.clone(), machine.pace.clone());
+        let stage = Stage { dir, changed: Rc::default(), refused: Rc::default(), marks: true, away, pace, bells: machine.bells };
         let (config, chains) = read_config(&stage.dir).unwrap();
         let owner = Owner { boot_id: machine.owner(true).boot_id, ..machine.owner(lives) };
         let outbox = Outbox::default();
@@ -409,7 +428,7 @@ impl<'a> Play<'a> {
             rng: keep(SmallRng::seed_from_u64(seed)),
         };
         let keep_runs = Retention { runs: 10_000, age: Duration::from_secs(86_400 * 365) };
-        let state = State::new(stage.opener(), owner, keep_runs, outbox).unwrap().with_marks(Some(machine.dir.path().to_owned()));
+        let state = State::new(stage.opener(), owner, keep_runs, outbox).unwrap().with_marks(Some(Room::new(machine.dir.path(), None)));
         let parts = Parts {
             fleet: Fleet::new(Driver { ears: keep(ears), world }),
             ids: keep(RunIds::new(machine.boot.to_owned(), seed)),
