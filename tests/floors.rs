@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, u8)] = &[
     ("names", 0),
     ("clock", 0),
+    ("opinion", 0),
     ("outcome", 0),
     ("event", 0),
     ("retry", 0),
@@ -65,6 +66,9 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("outcome", "names", "an outcome names the task whose fault it was"),
     ("event", "names", "an event names its task"),
     ("event", "clock", "an event tells when it was heard"),
+    ("event", "opinion", "an event tells what a task thinks of itself"),
+    ("opinion", "names", "an opinion is that of a task"),
+    ("status", "opinion", "of a run that is done it shows who doubts it"),
     ("event", "outcome", "an event carries how something ended"),
     ("event", "trigger", "an event tells why its run began"),
     ("chain::step", "config", "the rules of a chain are settings"),

@@ -39,12 +39,13 @@ pub fn overview(status: &Status, refresh: Option<u32>) -> Vec<u8> {
 /// The page of one run, by its id or a beginning that no other has.
 pub fn run(status: &Status, id: &str, refresh: Option<u32>) -> Option<Vec<u8>> {
     let (chain, run) = find(status, id)?;
-    let (class, word) = run.outcome.map_or(("busy", "running"), |outcome| (class(outcome), outcome.words()));
+    let class = run.outcome.map_or("busy", |_| class(run));
+    let word = run.words().unwrap_or_else(|| "running".to_owned());
     let here = format!("/?run={}", run.id);
     let mut html = Html::default();
     begin(&mut html, &format!("{}: {word}", chain.name), refresh, &here);
     html.raw("<header><div><p><a href=\"/\">All chains of ").text(&status.host).raw("</a></p><h1>").text(&chain.name);
-    html.raw(": <span").attribute("class", class).raw(">").text(word).raw("</span></h1></div>");
+    html.raw(": <span").attribute("class", class).raw(">").text(&word).raw("</span></h1></div>");
     links(&mut html, refresh, &here);
     html.raw("</header>\n<main>\n<section aria-labelledby=\"run\"><h2 id=\"run\">The run</h2><dl>");
     facts(&mut html, run, status.time);
@@ -150,16 +151,17 @@ fn of_tries(try_num: u32, max_tries: u32) -> String {
     if max_tries == u32::MAX { format!("{try_num}") } else { format!("{try_num} of {max_tries}") }
 }
 
-fn class(outcome: Ended) -> &'static str {
-    match outcome {
-        Ended::Done => "good",
-        Ended::NotStarted | Ended::Signalled => "warn",
+/// How a run ended, as a colour.
+fn class(run: &Run) -> &'static str {
+    match run.outcome.unwrap_or(Ended::Lost) {
+        Ended::Done if run.doubt().is_none() => "good",
+        Ended::Done | Ended::NotStarted | Ended::Signalled => "warn",
         Ended::GaveUp | Ended::Halted | Ended::Stopped | Ended::LockLost | Ended::Lost => "bad",
     }
 }
 
 fn is_bad(chain: &Chain) -> bool {
-    chain.last_run().and_then(|run| run.outcome).is_some_and(|outcome| class(outcome) == "bad")
+    chain.last_run().is_some_and(|run| class(run) == "bad")
 }
 
 fn title(status: &Status) -> String {
@@ -200,6 +202,15 @@ fn verdict(html: &mut Html, status: &Status) {
     }
     if stuck > 0 {
         html.raw(" <strong>").text(&counted(stuck, "queue")).raw("</strong> cannot be worked.");
+    }
+    let doubtful = || status.chains.iter().filter_map(|chain| Some((chain, chain.last_run().filter(|run| run.doubt().is_some())?)));
+    if doubtful().next().is_some() {
+        html.raw(" In ").text(&counted(doubtful().count(), "chain")).raw(" tasks say that not all is well: ");
+        for (at, (chain, run)) in doubtful().enumerate() {
+            html.raw(if at == 0 { "" } else { ", " });
+            run_link(html, Some(run), &chain.name);
+        }
+        html.raw(".");
     }
     let running: usize = status.chains.iter().map(|chain| chain.running.len()).sum();
     let ready: u64 = status.queues.iter().map(|queue| queue.ready).sum();
@@ -331,18 +342,17 @@ fn chains(html: &mut Html, status: &Status) {
 
 fn chain_state(html: &mut Html, chain: &Chain) {
     let last = chain.last_run();
-    let (class, words) = match last.and_then(|run| run.outcome) {
-        _ if !chain.running.is_empty() && chain.running.iter().all(|run| run.until.is_some()) => ("state warn", "waiting"),
-        _ if !chain.running.is_empty() => ("state busy", "running"),
-        _ if !chain.enabled => ("state off", "disabled"),
-        _ if chain.refused().is_some() => ("state bad", Ended::NotStarted.words()),
-        Some(Ended::Done) => ("state good", "done"),
-        Some(outcome) if class(outcome) == "warn" => ("state warn", outcome.words()),
-        Some(outcome) => ("state bad", outcome.words()),
-        None => ("state off", "no run yet"),
+    let ended = last.and_then(Run::words).unwrap_or_default();
+    let (class, words) = match last {
+        _ if !chain.running.is_empty() && chain.running.iter().all(|run| run.until.is_some()) => ("warn", "waiting"),
+        _ if !chain.running.is_empty() => ("busy", "running"),
+        _ if !chain.enabled => ("off", "disabled"),
+        _ if chain.refused().is_some() => ("bad", Ended::NotStarted.words()),
+        Some(run) => (class(run), ended.as_str()),
+        None => ("off", "no run yet"),
     };
-    html.raw("<span").attribute("class", class).raw(">").text(words).raw("</span>");
-    let why = last.filter(|run| run.outcome != Some(Ended::Done)).and_then(|run| run.why.as_deref());
+    html.raw("<span").attribute("class", &format!("state {class}")).raw(">").text(words).raw("</span>");
+    let why = last.and_then(|run| run.why.as_deref());
     // That it is not enabled has been said.
     let waits = chain.waits_because.as_deref().filter(|_| chain.enabled);
     if let Some(why) = waits.or(why.filter(|_| chain.running.is_empty())) {
@@ -386,15 +396,14 @@ fn strip(html: &mut Html, chain: &Chain, now: Date) {
     html.raw("<ol class=\"runs\">");
     for run in runs.into_iter().rev() {
         let seconds = run.seconds(now);
-        let outcome = run.outcome.unwrap_or(Ended::Lost);
         let part = if longest > 0.0 { seconds.ln_1p() / longest.ln_1p() } else { 0.0 };
         let height = 5.0 + 16.0 * part;
-        let words = format!("{}: {}, {}", when(run.started_at, now), outcome.words(), length(seconds));
+        let how = run.words().unwrap_or_else(|| Ended::Lost.words().to_owned());
+        let words = format!("{}: {how}, {}", when(run.started_at, now), length(seconds));
         html.raw("<li><a").attribute("href", &format!("/?run={}", run.id)).attribute("title", &words);
-        html.raw("><svg viewBox=\"0 0 12 30\" aria-hidden=\"true\"><rect x=\"2\" width=\"8\" rx=\"1.5\"")
-            .attribute("class", class(outcome));
+        html.raw("><svg viewBox=\"0 0 12 30\" aria-hidden=\"true\"><rect x=\"2\" width=\"8\" rx=\"1.5\"").attribute("class", class(run));
         html.attribute("y", &format!("{:.1}", 29.0 - height)).attribute("height", &format!("{height:.1}")).raw("/>");
-        if class(outcome) == "bad" {
+        if class(run) == "bad" {
             let above = format!("translate(0 {:.1})", 21.0 - height);
             html.raw("<path class=\"cross\" d=\"M3.5 1.5l5 5m0-5l-5 5\"").attribute("transform", &above).raw("/>");
         }
@@ -518,6 +527,9 @@ fn tasks(html: &mut Html, run: &Run, now: Date) {
         html.text(last.and_then(|last| last.end.as_deref()).unwrap_or("–"));
         if task.state == TaskState::Running {
             bar(html, task.progress, &task.file);
+        }
+        if let Some(said) = task.said() {
+            html.raw(", says ").text(said);
         }
         if let Some(words) = &task.status {
             html.raw("<span class=\"block small quiet\">").text(words).raw("</span>");

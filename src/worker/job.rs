@@ -15,6 +15,7 @@ use crate::environment::{Block, variable};
 use crate::event::{Event, Reader, RunRef, TaskEnd};
 use crate::names::RunId;
 use crate::notify::Message;
+use crate::opinion::Opinion;
 use crate::outcome::{ExitKind, Verdict};
 use crate::process::Supervised;
 use crate::queue::{Next, Patience, after_attempt, after_death, leaves_repetition, next_repetition};
@@ -242,10 +243,15 @@ fn finish(record: &JobRecord, end: &TaskEnd, next: Next, now: jiff::Timestamp) -
         result: end.verdict.word(),
         exit_code: end.exit.code(),
         signal: end.exit.signal(),
-        message: Some(end.exit.to_string()),
+        message: Some(format!("{}{}", end.exit, doubt(end))),
         last_error,
         ..not_begun(record, next, now)
     }
+}
+
+/// What a task says of itself, where somebody should see it.
+fn doubt(end: &TaskEnd) -> String {
+    end.said.filter(|said| said.is_doubt()).map(|said| format!(", says {}", said.word())).unwrap_or_default()
 }
 
 /// Tells of an attempt that could not begin, as of every other end.
@@ -290,16 +296,18 @@ impl<'a> Events<'a> {
         let (job, queue, task, took) = (self.job, run.chain.as_str(), end.task.text(), Seconds(end.duration));
         let duration_ms = u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX);
         let (attempt, again) = (attempt_of(end.try_num, end.max_tries), &self.again);
+        let doubt = doubt(end);
+        let well = if doubt.is_empty() { log::Level::Info } else { log::Level::Warn };
         let (level, how) = match end.verdict {
-            Verdict::Ok => (log::Level::Info, "done".to_owned()),
-            Verdict::Skip => (log::Level::Info, format!("done, skipped, {}", end.exit)),
+            Verdict::Ok => (well, "done".to_owned()),
+            Verdict::Skip => (well, format!("done, skipped, {}", end.exit)),
             Verdict::Cancel => (log::Level::Info, "stopped".to_owned()),
             Verdict::Retry if !end.last => (log::Level::Warn, format!("failed: {}, {attempt}", end.exit)),
             Verdict::Retry | Verdict::Halt | Verdict::Exit => (log::Level::Error, format!("failed for good: {}, {attempt}", end.exit)),
         };
         log::log!(level, event = "job_ended", job, queue, run_id = run.id.as_str(), task, try_num = end.try_num, result = end.verdict.word(),
-            final_try = end.last, exit_code = end.exit.code().map(u64::from), signal = end.exit.signal(), duration_ms;
-            "job {job}, {task}: {how}, in {took}{again}");
+            final_try = end.last, exit_code = end.exit.code().map(u64::from), signal = end.exit.signal(), duration_ms, said = end.said.map(Opinion::word);
+            "job {job}, {task}: {how}, in {took}{doubt}{again}");
         if end.unkillable {
             log::error!("job {job}, {task}: unkillable, a process of it survives KILL");
         }

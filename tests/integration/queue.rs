@@ -56,6 +56,18 @@ fn a_job_is_added_worked_and_kept() {
 }
 
 #[test]
+fn what_a_job_says_of_itself_is_told_and_kept() {
+    let scene = scene().task("warn.sh", "play notify X_RUNNER_RESULT=warning notify-barrier exit 0");
+    enqueue(&scene, &["warn"]);
+    let run = scene.run_logged(&["work", "--drain"]).exits(0);
+    let ended = &run.events("job_ended")[0];
+    assert_eq!((&ended["said"], &ended["level"], &ended["result"]), (&"warning".into(), &"warning".into(), &"OK".into()), "{run}");
+    assert!(ended["message"].as_str().unwrap().ends_with(" s, says warning"), "{run}");
+    let job = job(&scene, 1);
+    assert_eq!((&job["state"], &job["message"]), (&"done".into(), &"exit 0, says warning".into()));
+}
+
+#[test]
 fn a_job_whose_task_is_not_there_is_added_with_a_warning() {
     let scene = scene().task("10-greet.sh", "exit 0").file("tasks.d/old.sh~", "");
     for word in ["greet", "10-greet.sh"] {
