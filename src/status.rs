@@ -42,7 +42,7 @@ pub struct Status {
 /// Something to be known that belongs to no single run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remark {
-    /// Its name: `nobody_fires`, `nobody_works`.
+    /// Its name: `nobody_fires`, `nobody_works`, `token_refused`.
     pub kind: String,
     /// Since when, where that is known.
     pub since: Option<Date>,

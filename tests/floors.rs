@@ -89,6 +89,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("client", "plain", "a secret is read while somebody waits for its answer"),
     ("push", "plain", "what stands in the place of a file may be something else"),
     ("http", "plain", "a token is read while everybody waits"),
+    ("http", "trust", "a token that others can write is none"),
     ("store", "plain", "what stands in the state may have been exchanged"),
     ("mark", "plain", "a mark may have been exchanged"),
     ("trust", "process", "a group's name comes from the user database"),

@@ -1,6 +1,7 @@
 //! The page for people: what runs, what is wrong, what is due, and one run in detail. A pure function of the status;
 //! it needs no script, and loads nothing but its style.
 
+mod locks;
 mod queues;
 
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use super::html::{Html, plain};
 use crate::clock::Seconds;
 use crate::names::counted;
-use crate::status::{Chain, Date, Ended, Lock, Run, Status, Task, TaskState, Try};
+use crate::status::{Chain, Date, Ended, Run, Status, Task, TaskState, Try};
 
 /// How many of a chain's last runs are drawn.
 const STRIP: usize = 20;
@@ -26,11 +27,12 @@ pub fn overview(status: &Status, refresh: Option<u32>) -> Vec<u8> {
     html.raw("</header>\n<main>\n");
     verdict(&mut html, status);
     refused(&mut html, status);
+    remarks(&mut html, status);
     running(&mut html, status);
     chains(&mut html, status);
     due(&mut html, status);
     queues::table(&mut html, status);
-    locks(&mut html, status);
+    locks::list(&mut html, status);
     html.raw("</main>\n");
     end(&mut html, status);
     html.into_bytes()
@@ -247,6 +249,12 @@ fn refused(html: &mut Html, status: &Status) {
     html.raw(" is still in force; <code>runner check</code> shows all that is wrong.</p></section>\n");
 }
 
+fn remarks(html: &mut Html, status: &Status) {
+    for remark in &status.remarks {
+        html.raw("<section class=\"alert\" role=\"alert\"><p>").text(&remark.text).raw("</p></section>\n");
+    }
+}
+
 fn running(html: &mut Html, status: &Status) {
     let runs: Vec<_> = status.chains.iter().flat_map(|chain| chain.running.iter().map(move |run| (chain, run))).collect();
     html.raw("<section aria-labelledby=\"running\"><h2 id=\"running\">Running now</h2>\n");
@@ -431,42 +439,6 @@ fn due(html: &mut Html, status: &Status) {
             .raw("</td></tr>\n");
     }
     html.raw("</tbody></table></section>\n");
-}
-
-fn locks(html: &mut Html, status: &Status) {
-    if status.locks.is_empty() {
-        return;
-    }
-    html.raw("<section aria-labelledby=\"locks\"><h2 id=\"locks\">Locks</h2><dl>");
-    for lock in &status.locks {
-        html.raw("<dt>").text(&lock.name).raw("<span class=\"block small quiet\">").text(&lock.chains.join(", ")).raw("</span></dt><dd>");
-        holder(html, lock, status.time);
-        html.raw("</dd>");
-    }
-    html.raw("</dl></section>\n");
-}
-
-fn holder(html: &mut Html, lock: &Lock, now: Date) {
-    html.raw(if lock.held_here { "<strong>held on this machine</strong>" } else { "" });
-    match &lock.holder {
-        Some(holder) => {
-            html.raw(if lock.held_here { ", by " } else { "held by " }).text(&holder.host).raw(", pid ").text(&holder.pid.to_string());
-            html.raw(", since ");
-            time(html, holder.since, &when(holder.since, now));
-            if let Some(run) = &holder.run_id {
-                html.raw(", run <code>").text(run).raw("</code>");
-            }
-            if let Some(token) = lock.token {
-                html.raw(", token ").text(&token.to_string());
-            }
-        }
-        None if lock.unknown.is_some() => {
-            html.raw("<strong>unknown</strong>: ").text(lock.unknown.as_deref().unwrap_or_default());
-        }
-        None => {
-            html.raw(if lock.held_here { "" } else { "<span class=\"quiet\">free</span>" });
-        }
-    }
 }
 
 // ---- one run -----------------------------------------------------------------------------------
