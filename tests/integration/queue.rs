@@ -168,7 +168,7 @@ fn a_job_that_is_tried_again_says_how_it_failed_how_often_and_when_it_comes() {
 #[test]
 fn what_is_not_there_is_said_to_be_so() {
     let scene = scene().config("[queue:stuck]\ntask_dir = tasks.d\n").task("a.sh", "exit 0");
-    scene.run(&["queue", "list"]).exits(0).says("there is no such job").prints("");
+    scene.run(&["queue", "list"]).exits(0).says("no job has been added yet").prints("");
     scene.run(&["queue", "list", "-Q", "stukc"]).exits(64).says("no queue is called `stukc`; did you mean `stuck`?");
     scene.run(&["queue", "retry", "--failed", "-Q", "stukc"]).exits(64).says("did you mean `stuck`?");
     scene.run(&["queue", "retry", "--failed"]).exits(0).says("there is no job that failed for good");
