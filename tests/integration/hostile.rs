@@ -233,3 +233,24 @@ fn what_a_task_is_called_makes_no_line_of_its_own_in_its_record() {
     let run = scene.run(&["show", runs["runs"][0]["run_id"].as_str().unwrap()]).exits(0);
     assert!(!run.stdout_text().lines().any(|line| line.starts_with("forged")) && run.stdout_text().contains("out"), "{run}");
 }
+
+/// Whatever writes to it, or waits for it.
+#[cfg(all(feature = "schedule", feature = "store"))]
+#[rstest]
+fn why_a_database_cannot_be_used_is_told_once(
+    #[values(&["daemon"], &["tick"], &["work"], &["work", "--drain"], &["queue", "run", "1"], &["enqueue", "1-a.sh"], &["status"], &["history"])]
+    command: &[&str],
+    #[values(false, true)] newer: bool,
+) {
+    let config = "[chain:a]\ntask_dir = tasks.d\nschedule = @yearly\n[queue:default]\ntask_dir = tasks.d\n[daemon]\nqueues = default\n";
+    let scene = Scene::new().task("1-a.sh", "exit 0").config(config);
+    let (scene, why) = if newer {
+        scene.run(&["enqueue", "1-a.sh"]).exits(0);
+        rusqlite::Connection::open(scene.path("state.d/runner.db")).unwrap().pragma_update(None, "user_version", 999).unwrap();
+        (scene, "is of version 999")
+    } else {
+        (scene.file("state.d/runner.db", "this is something else, and it is long enough".repeat(50)), "is no database of runner")
+    };
+    let run = scene.run(command).exits(74).logged([]);
+    assert_eq!(run.stderr_text().matches(why).count(), 1, "{run}");
+}
