@@ -63,6 +63,10 @@ fn what_a_job_says_of_itself_is_told_and_kept() {
     let ended = &run.events("job_ended")[0];
     assert_eq!((&ended["said"], &ended["level"], &ended["result"]), (&"warning".into(), &"warning".into(), &"OK".into()), "{run}");
     assert!(ended["message"].as_str().unwrap().ends_with(" s, says warning"), "{run}");
+    for event in [ended, &run.events("job_started")[0]] {
+        assert_eq!((&event["queue"], &event["chain"]), (&"default".into(), &"queue:default".into()), "{event}");
+        assert!(event["run_id"].is_string() && event["job"] == 1, "{event}");
+    }
     let job = job(&scene, 1);
     assert_eq!((&job["state"], &job["message"]), (&"done".into(), &"exit 0, says warning".into()));
 }
