@@ -391,7 +391,7 @@ impl Attempt {
         if let Some(capture) = &mut self.capture {
             capture.finish();
         }
-        self.ended = now;
+        self.ended = moment_of_end(self.started, now, kit.clock);
         self.stage = Stage::Over;
         self.advance(kit, reader)
     }
@@ -464,6 +464,12 @@ fn tell_hook(kit: &Kit<'_>, reader: &mut dyn Reader, key: &'static str, result: 
     if let Err(why) = result {
         reader.tell(kit.run, &Event::HookFailed { key, why: &why });
     }
+}
+
+/// When a task was found to be over. What was begun since we last listened may be over when it is first looked at: it has run on
+/// while we came back from starting it, and what we heard last lies before its beginning.
+fn moment_of_end(started: Moment, heard: Moment, clock: &dyn Clock) -> Moment {
+    if heard > started { heard } else { clock.now() }
 }
 
 /// When a task is to end that has asked for so much more time: never after the end of its run. Where that has none, it has to

@@ -7,7 +7,8 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::scene::{Outcome, Running, STATE_DIR, Scene, spawn, until};
+use crate::hooks::HELD_BACK;
+use crate::scene::{Outcome, Running, STATE_DIR, Scene, skipped, spawn, succeeds, until};
 
 /// A scene with a queue, whose workers look often.
 pub(crate) fn scene() -> Scene {
@@ -53,6 +54,19 @@ fn a_job_is_added_worked_and_kept() {
     let job = job(&scene, 1);
     assert_eq!((job["state"].as_str(), job["attempts"].as_i64(), job["exit_code"].as_i64()), (Some("done"), Some(1), Some(0)));
     assert_eq!(job["args"], serde_json::json!(["two words", "-x"]));
+}
+
+#[test]
+fn a_job_that_is_over_when_its_worker_comes_back_from_starting_it_has_taken_its_time() {
+    if !succeeds(Command::new("strace").arg("-V")) {
+        skipped("strace is not installed");
+        return;
+    }
+    let scene = scene().config("[runner]\ntask_hook = true\n").task("a.sh", "exit 0");
+    enqueue(&scene, &["a"]);
+    let run = scene.under(&HELD_BACK).run_logged(&["work", "--drain"]).exits(0);
+    let took = run.events("job_ended")[0]["duration_ms"].as_u64().unwrap();
+    assert!(took >= 100, "{took} ms, {run}");
 }
 
 #[test]
