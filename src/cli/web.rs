@@ -1,6 +1,6 @@
 //! The daemon's HTTP: who listens where, and the way of a question to the loop and back.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -19,6 +19,7 @@ use crate::http::server::{Handler, Limits, Reply, Server};
 use crate::http::site::{Fired, Route, fired};
 use crate::http::token::{TokenFile, Trouble};
 use crate::http::{Error, response::Response};
+use crate::plain::{self, LastLink};
 
 /// The server, and the questions that wait for the loop.
 pub struct Web {
@@ -65,7 +66,8 @@ pub fn judge_token(settings: &DaemonSettings, unreadable: Severity, findings: &m
             findings.extend(told);
         }
         Err(why) => {
-            let denied = File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+            let opened = plain::open(OpenOptions::new().read(true), path, LastLink::Followed);
+            let denied = opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
             let severity = if denied { unreadable } else { Severity::Error };
             findings.push(Finding::new(severity, origin, format!("token_file: {why}")));
         }

@@ -194,6 +194,31 @@ fn a_pipe_is_no_database_and_nobody_waits_for_its_writer(
     scene.run(command).exits(74).says("is no database of runner").says("no regular file");
 }
 
+/// The same of the files that the address of a database names.
+#[cfg(feature = "postgres")]
+#[rstest]
+#[case::password("password_file")]
+#[case::passwords("passfile")]
+#[case::certificates("sslmode=verify-full&sslrootcert")]
+fn a_pipe_is_no_password_and_no_certificate(#[case] key: &str) {
+    let scene = Scene::new().tasks(["1-a.sh"]);
+    let pipe = scene.path("pipe");
+    make_fifo(&pipe);
+    let database = format!("runner.database=postgresql://me@127.0.0.1:1/x?connect_timeout=2&{key}={}", pipe.display());
+    scene.run(&["-s", &database, "history"]).exits(74).says("it is no regular file");
+}
+
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+#[test]
+fn a_pipe_is_no_token_and_nobody_waits_for_its_writer() {
+    let scene = Scene::new().config("[daemon]\nlisten = 127.0.0.1:0\ntoken_file = pipe\n").tasks(["1-a.sh"]);
+    make_fifo(&scene.path("pipe"));
+    for command in ["check", "daemon"] {
+        let run = scene.run(&[command]).exits(78);
+        assert!(format!("{run}").contains("it is no regular file"), "{run}");
+    }
+}
+
 #[cfg(all(feature = "schedule", feature = "store"))]
 #[test]
 fn a_pipe_where_the_mark_of_a_chain_would_be_holds_nobody_up() {
