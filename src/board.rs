@@ -184,7 +184,7 @@ fn ended(mut run: Run, outcome: &RunOutcome, said: Option<&Gravest>, now: Date) 
     run.ended_at = Some(now);
     run.said = said.map(|said| said.opinion.word().to_owned());
     let (how, why) = match outcome {
-        RunOutcome::Done => (Ended::Done, said.filter(|said| said.opinion.is_doubt()).map(ToString::to_string)),
+        RunOutcome::Done => (Ended::Done, said.filter(|said| said.is_doubt()).map(ToString::to_string)),
         RunOutcome::GaveUp { why, task } => (Ended::GaveUp, Some(with_task(why.reason(), task.as_ref()))),
         RunOutcome::Halted { task } => (Ended::Halted, Some(format!("halted by {task}"))),
         RunOutcome::StoppedByTask { task } => (Ended::Stopped, Some(format!("stopped by {task}"))),

@@ -50,6 +50,13 @@ pub struct TaskEnd {
     pub show_tail: bool,
 }
 
+impl TaskEnd {
+    /// What it said of itself, where somebody should see it although the exit code is good.
+    pub fn doubt(&self) -> Option<Opinion> {
+        self.said.filter(|said| said.is_doubt())
+    }
+}
+
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event<'a> {

@@ -77,6 +77,13 @@ pub struct Gravest {
     pub others: usize,
 }
 
+impl Gravest {
+    /// Whether somebody should see it although the run ended well.
+    pub fn is_doubt(&self) -> bool {
+        self.opinion.is_doubt()
+    }
+}
+
 impl fmt::Display for Gravest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (task, word) = (&self.task, self.opinion.word());

@@ -52,7 +52,7 @@ impl Reporter {
         let timed_out = matches!(end.exit, ExitKind::TimedOut { .. });
         let said = end.said.map(Opinion::word);
         let level = match end.verdict {
-            Verdict::Ok | Verdict::Skip if end.said.is_some_and(Opinion::is_doubt) => ::log::Level::Warn,
+            Verdict::Ok | Verdict::Skip if end.doubt().is_some() => ::log::Level::Warn,
             Verdict::Ok | Verdict::Skip | Verdict::Cancel => ::log::Level::Info,
             Verdict::Retry if end.last => ::log::Level::Error,
             Verdict::Retry | Verdict::Halt | Verdict::Exit => ::log::Level::Warn,
@@ -210,7 +210,7 @@ impl fmt::Display for EndWords<'_> {
             Verdict::Exit => write!(f, "stops the chain: {exit}, in {took}")?,
             Verdict::Cancel => write!(f, "stopped after {took}")?,
         }
-        match end.said.filter(|said| said.is_doubt()) {
+        match end.doubt() {
             Some(said) => write!(f, ", says {}", said.word()),
             None => Ok(()),
         }
@@ -230,7 +230,7 @@ fn run_ended(run: &RunRef, outcome: &RunOutcome, took: Seconds, started: u32, sa
         RunOutcome::LockLost => format!("its lock was lost after {took}; somebody else may run it now"),
         RunOutcome::Signalled(signal) => format!("stopped by {} after {took}", signal_name(*signal)),
     };
-    let doubt = said.filter(|said| said.opinion.is_doubt());
+    let doubt = said.filter(|said| said.is_doubt());
     let level = match outcome {
         RunOutcome::Done if doubt.is_none() => ::log::Level::Info,
         RunOutcome::Done | RunOutcome::Halted { .. } | RunOutcome::StoppedByTask { .. } | RunOutcome::Signalled(_) => ::log::Level::Warn,

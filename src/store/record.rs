@@ -213,7 +213,7 @@ impl RunRecord {
             RunOutcome::Signalled(signal) => (None, Some(*signal), Some(format!("told to stop by {}", signal_name(*signal)))),
             RunOutcome::LockLost => (Some(exit_code(outcome)), None, Some("its lock was lost".to_owned())),
             RunOutcome::Done => {
-                let doubt = said.filter(|said| said.opinion.is_doubt());
+                let doubt = said.filter(|said| said.is_doubt());
                 (Some(exit_code(outcome)), None, doubt.map(ToString::to_string))
             }
             RunOutcome::Halted { .. } | RunOutcome::StoppedByTask { .. } => (Some(exit_code(outcome)), None, None),

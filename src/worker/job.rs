@@ -249,9 +249,9 @@ fn finish(record: &JobRecord, end: &TaskEnd, next: Next, now: jiff::Timestamp) -
     }
 }
 
-/// What a task says of itself, where somebody should see it.
+/// What the task of a job doubts, behind how it ended.
 fn doubt(end: &TaskEnd) -> String {
-    end.said.filter(|said| said.is_doubt()).map(|said| format!(", says {}", said.word())).unwrap_or_default()
+    end.doubt().map(|said| format!(", says {}", said.word())).unwrap_or_default()
 }
 
 /// Tells of an attempt that could not begin, as of every other end.
