@@ -10,8 +10,9 @@ use jiff::tz::TimeZone;
 use crate::clock::Clock;
 use crate::event::{Event, Reader, RunRef, TaskEnd};
 use crate::names::RunId;
+use crate::opinion::{Gravest, Opinion};
 use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
-use crate::status::{Date, Ended, GivenUp, Run, RunTotal, Task, TaskState, Totals, Try, TryTotal};
+use crate::status::{Date, Ended, GivenUp, Run, RunTotal, SaidTotal, Task, TaskState, Totals, Try, TryTotal};
 
 /// How many ended runs of each chain are kept.
 const KEPT_RUNS: usize = 20;
@@ -98,9 +99,9 @@ impl Reader for Board {
         if let Event::TaskEnded(end) = event {
             live.count_try(&run.chain, end);
         }
-        if let Event::RunEnded { outcome, .. } = event {
+        if let Event::RunEnded { outcome, said, .. } = event {
             if let Some((_, record)) = live.running.remove(&run.id) {
-                live.keep(&run.chain, ended(record, outcome, now));
+                live.keep(&run.chain, ended(record, outcome, *said, now));
             }
             return;
         }
@@ -126,6 +127,7 @@ impl Live {
             outcome: None,
             why: None,
             exit_code: None,
+            said: None,
             try_num: 1,
             max_tries: u32::MAX,
             until: None,
@@ -161,7 +163,13 @@ impl Live {
 
     fn count_try(&mut self, chain: &str, end: &TaskEnd) {
         let (task, result, seconds) = (end.task.text(), end.verdict.word(), end.duration.as_secs_f64());
-        let tries = &mut self.totals.entry(chain.to_owned()).or_default().tries;
+        let Totals { tries, said: words, .. } = self.totals.entry(chain.to_owned()).or_default();
+        if let Some(said) = end.said.map(Opinion::word) {
+            match words.iter_mut().find(|total| total.said == said) {
+                Some(total) => total.count += 1,
+                None => words.push(SaidTotal { said: said.to_owned(), count: 1 }),
+            }
+        }
         match tries.iter_mut().find(|total| total.task == task && total.result == result) {
             Some(total) => {
                 total.count += 1;
@@ -172,10 +180,11 @@ impl Live {
     }
 }
 
-fn ended(mut run: Run, outcome: &RunOutcome, now: Date) -> Run {
+fn ended(mut run: Run, outcome: &RunOutcome, said: Option<&Gravest>, now: Date) -> Run {
     run.ended_at = Some(now);
+    run.said = said.map(|said| said.opinion.word().to_owned());
     let (how, why) = match outcome {
-        RunOutcome::Done => (Ended::Done, None),
+        RunOutcome::Done => (Ended::Done, said.filter(|said| said.is_doubt()).map(ToString::to_string)),
         RunOutcome::GaveUp { why, task } => (Ended::GaveUp, Some(with_task(why.reason(), task.as_ref()))),
         RunOutcome::Halted { task } => (Ended::Halted, Some(format!("halted by {task}"))),
         RunOutcome::StoppedByTask { task } => (Ended::Stopped, Some(format!("stopped by {task}"))),
@@ -203,9 +212,12 @@ fn note(run: &mut Run, event: &Event<'_>, now: Date) {
             (task.state, task.progress, task.status, task.until) = (TaskState::Running, None, None, None);
             task.tries.push(Try::begun(*try_num, now));
         }
-        Event::TaskProgress { task, percent, status, .. } => {
+        Event::TaskProgress { task, percent, status, result, .. } => {
             let task = task_of(run, task.text());
             task.progress = percent.or(task.progress);
+            if let (Some(result), Some(last)) = (result, task.tries.last_mut()) {
+                last.said = Some(result.word().to_owned());
+            }
             if let Some(status) = status {
                 task.status = Some((*status).to_owned());
             }
@@ -291,6 +303,7 @@ mod tests {
             verdict,
             last: false,
             duration: Duration::from_millis(1500),
+            said: None,
             left_behind: Vec::new(),
             unkillable: false,
             tail: tail.to_vec(),
@@ -315,7 +328,7 @@ mod tests {
         );
         ears.tell(&run, &Event::TaskEnded(&end(Verdict::Retry, 7, b"why it failed\n")));
         let outcome = RunOutcome::GaveUp { why: GiveUp::Tries, task: Some(task) };
-        ears.tell(&run, &Event::RunEnded { outcome: &outcome, duration: Duration::from_secs(2), started: 1 });
+        ears.tell(&run, &Event::RunEnded { outcome: &outcome, duration: Duration::from_secs(2), started: 1, said: None });
         let seen = board.of_chain("a");
         assert!(seen.running.is_empty() && seen.last_success.is_none());
         let last = &seen.ended[0].tasks[0].tries[0];
@@ -324,6 +337,30 @@ mod tests {
             (Some(Ended::GaveUp), Some(7), Some("why it failed\n"))
         );
         assert_eq!((seen.totals.runs[0].count, seen.totals.tries[0].result.as_str(), seen.totals.tries[0].seconds), (1, "RETRY", 1.5));
+    }
+
+    #[test]
+    fn what_tasks_say_of_themselves_stands_at_their_tries_and_their_run_and_is_counted() {
+        let board = Board::new(Box::new(StandingClock), TimeZone::UTC);
+        let mut ears = board.clone();
+        let task = TaskName::parse("1-a.sh");
+        for number in 0..3 {
+            let run = RunRef { chain: "a".into(), id: RunId::new("", number, 1), trigger: Trigger::of(TriggerKind::Now) };
+            ears.tell(&run, &Event::RunStarted { tasks: 1 });
+            ears.tell(&run, &Event::TaskStarted { task: &task, try_num: 1, max_tries: 1 });
+            let said = (number > 0).then_some(Opinion::Warning);
+            ears.tell(&run, &Event::TaskProgress { task: &task, percent: None, status: None, result: said, at: Moment::default() });
+            assert_eq!(board.of_chain("a").running[0].tasks[0].said(), said.map(Opinion::word));
+            ears.tell(&run, &Event::TaskEnded(&TaskEnd { said, ..end(Verdict::Ok, 0, b"") }));
+            let said = said.map(|opinion| Gravest { opinion, task: task.clone(), others: 0 });
+            ears.tell(&run, &Event::RunEnded { outcome: &RunOutcome::Done, duration: Duration::ZERO, started: 1, said: said.as_ref() });
+        }
+        let seen = board.of_chain("a");
+        let [last, _, first] = &seen.ended[..] else { panic!("{:?}", seen.ended) };
+        assert_eq!((first.doubt(), first.why.as_deref(), first.words().as_deref()), (None, None, Some("done")));
+        assert_eq!((last.doubt(), last.why.as_deref()), (Some("warning"), Some("1-a.sh says warning")));
+        assert_eq!(last.words().as_deref(), Some("done, says warning"));
+        assert_eq!(seen.totals.said, [SaidTotal { said: "warning".into(), count: 2 }]);
     }
 
     #[test]
@@ -336,7 +373,7 @@ mod tests {
             } else {
                 let mut ears = board.clone();
                 ears.tell(&run, &Event::RunStarted { tasks: 0 });
-                ears.tell(&run, &Event::RunEnded { outcome: &RunOutcome::Done, duration: Duration::ZERO, started: 0 });
+                ears.tell(&run, &Event::RunEnded { outcome: &RunOutcome::Done, duration: Duration::ZERO, started: 0, said: None });
             }
         }
         let seen = board.of_chain("a");
@@ -352,7 +389,7 @@ mod tests {
         let mut ears = board.clone();
         ears.tell(&run(0), &Event::RunStarted { tasks: 0 });
         (1..=100).for_each(|number| board.not_begun(&run(number), "skipped", "the chain still runs"));
-        ears.tell(&run(0), &Event::RunEnded { outcome: &RunOutcome::Signalled(15), duration: Duration::ZERO, started: 0 });
+        ears.tell(&run(0), &Event::RunEnded { outcome: &RunOutcome::Signalled(15), duration: Duration::ZERO, started: 0, said: None });
         (101..=200).for_each(|number| board.not_begun(&run(number), "lock", "it is held"));
         let seen = board.of_chain("a");
         assert!(seen.ended.iter().any(|run| run.outcome == Some(Ended::Signalled)) && seen.ended.len() == KEPT_UNBEGUN + 1);

@@ -66,13 +66,12 @@ pub fn quote(text: &str) -> String {
     text.trim().chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-/// What stands in a file of a password or token, without the end of its line. Read it each time: it may be exchanged.
+/// What stands in a file of a password or token ([`plain::read_secret`]).
 ///
 /// # Errors
 /// It cannot be read.
 pub fn secret(file: &Path) -> Result<String, BadFile> {
-    let text = plain::read_text(file, LastLink::Followed, LONGEST).map_err(|error| BadFile { path: file.to_owned(), error })?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    plain::read_secret(file).map_err(|error| BadFile { path: file.to_owned(), error })
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>, BadFile> {

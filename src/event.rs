@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::names::{RunId, TaskName};
+use crate::opinion::{Gravest, Opinion};
 use crate::outcome::{ExitKind, HaltReason, RunOutcome, Verdict};
 use crate::trigger::Trigger;
 
@@ -35,6 +36,8 @@ pub struct TaskEnd {
     pub last: bool,
     /// From its start to the end of its last process.
     pub duration: Duration,
+    /// What it said last of itself, if it did.
+    pub said: Option<Opinion>,
     /// Processes of it that live on, by pid.
     pub left_behind: Vec<i32>,
     /// A process of it survived KILL.
@@ -45,6 +48,13 @@ pub struct TaskEnd {
     pub tail_lost: u64,
     /// Its output was kept back and has not been shown yet.
     pub show_tail: bool,
+}
+
+impl TaskEnd {
+    /// What it said of itself, where somebody should see it although the exit code is good.
+    pub fn doubt(&self) -> Option<Opinion> {
+        self.said.filter(|said| said.is_doubt())
+    }
 }
 
 /// Something that happened.
@@ -72,8 +82,8 @@ pub enum Event<'a> {
         percent: Option<u8>,
         /// In its own words.
         status: Option<&'a str>,
-        /// What it thinks of itself: success, warning, error. The exit code decides.
-        result: Option<&'a str>,
+        /// What it thinks of itself.
+        result: Option<Opinion>,
         /// When it was heard.
         at: Moment,
     },
@@ -147,6 +157,8 @@ pub enum Event<'a> {
         duration: Duration,
         /// Tries of tasks that were started.
         started: u32,
+        /// What its tasks said last of themselves, if they did.
+        said: Option<&'a Gravest>,
     },
 }
 

@@ -16,6 +16,7 @@ use crate::config::value::CommandLine;
 use crate::environment::{Block, OwnVariables};
 use crate::event::{RunRef, TaskEnd};
 use crate::names::TaskName;
+use crate::opinion::Opinion;
 use crate::outcome::{LimitKind, ProcessEnd, RunOutcome};
 use crate::process::unix::Spec;
 use crate::process::{Family, Supervised, c_string, explain_start, find_program};
@@ -43,6 +44,9 @@ pub fn after_task(run: &RunRef, end: &TaskEnd) -> Value {
     keys.insert("timed_out".into(), json!(timed_out));
     keys.insert("duration_ms".into(), json!(millis(end.duration)));
     keys.insert("left_behind".into(), json!(end.left_behind.len()));
+    if let Some(said) = end.said {
+        keys.insert("said".into(), json!(said.word()));
+    }
     Value::Object(keys)
 }
 
@@ -63,11 +67,15 @@ pub fn run_started(run: &RunRef, tasks: usize) -> Value {
 }
 
 /// The JSON of a run that is over, or about to halt.
-pub fn run_ended(run: &RunRef, outcome: &RunOutcome, tries: u32, duration: Duration) -> Value {
-    json!({
+pub fn run_ended(run: &RunRef, outcome: &RunOutcome, tries: u32, duration: Duration, said: Option<Opinion>) -> Value {
+    let mut keys = json!({
         "chain": run.chain, "run_id": run.id.as_str(), "event": "end", "outcome": outcome.word(),
         "task": outcome.task().map(TaskName::text), "tries": tries, "duration_ms": millis(duration),
-    })
+    });
+    if let Some(said) = said {
+        keys["said"] = json!(said.word());
+    }
+    keys
 }
 
 /// The JSON of a run that did not begin.
@@ -208,6 +216,7 @@ mod tests {
             verdict: Verdict::Retry,
             last: true,
             duration: Duration::from_millis(12),
+            said: None,
             left_behind: Vec::new(),
             unkillable: false,
             tail: Vec::new(),
@@ -216,5 +225,10 @@ mod tests {
         };
         let post = after_task(&run(), &end).to_string();
         insta::assert_snapshot!(post, @r#"{"task":"30-a\"b'.sh","try_num":5,"max_retries":5,"name":"a\"b'","chain":"main","run_id":"00000000-0-0000000000000001","event":"post","result":"RETRY","final":true,"exit_code":7,"signal":null,"timed_out":false,"duration_ms":12,"left_behind":0}"#);
+        let said = after_task(&run(), &TaskEnd { said: Some(Opinion::Warning), ..end }).to_string();
+        assert_eq!(said, format!("{},\"said\":\"warning\"}}", post.trim_end_matches('}')));
+        let ended = |said| run_ended(&run(), &RunOutcome::Done, 3, Duration::from_millis(12), said).to_string();
+        insta::assert_snapshot!(ended(Some(Opinion::Error)), @r#"{"chain":"main","run_id":"00000000-0-0000000000000001","event":"end","outcome":"done","task":null,"tries":3,"duration_ms":12,"said":"error"}"#);
+        assert!(!ended(None).contains("said"), "who says nothing has no key");
     }
 }

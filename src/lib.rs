@@ -28,6 +28,7 @@ pub mod mark;
 pub mod metrics;
 pub mod names;
 pub mod notify;
+pub mod opinion;
 pub mod outcome;
 pub mod output;
 pub mod plain;

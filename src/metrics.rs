@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use crate::opinion::Opinion;
 use crate::status::{Chain, Date, Ended, Queue, Status};
 
 /// A metric under construction: names are ours, values of labels may be anything.
@@ -114,6 +115,23 @@ fn totals(text: &mut String, chains: &[Chain]) {
             spent.add(&[("chain", &chain.name), ("task", &total.task), ("result", &total.result)], total.seconds);
         }
     }
+    let mut said = family(text, "runner_said_results_total", "counter", "Tries since the daemon began, by what they said of themselves.");
+    for chain in chains {
+        for total in &chain.totals.said {
+            said.add(&[("chain", &chain.name), ("said", &total.said)], number(total.count));
+        }
+    }
+}
+
+/// What was counted of the tries of one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastTries {
+    /// All of them.
+    pub all: u32,
+    /// Those that failed.
+    pub failed: u32,
+    /// Those that said so of themselves, in the order of [`Opinion::ALL`].
+    pub said: [u32; 3],
 }
 
 /// How the last run of a chain ended.
@@ -129,8 +147,8 @@ pub struct LastRun<'a> {
     pub ended_at: f64,
     /// How long it took, in seconds.
     pub seconds: f64,
-    /// Tries of tasks, where they were counted: all, and those that failed.
-    pub tries: Option<(u32, u32)>,
+    /// Tries of tasks, where they were counted.
+    pub tries: Option<LastTries>,
 }
 
 /// What one program knows of the one run that it made: the same metrics as [`prometheus`], without totals, which only a
@@ -183,9 +201,16 @@ fn run_families(text: &mut String, runs: &[LastRun<'_>]) {
     runs.iter().for_each(|run| lengths.add(&[("chain", run.chain)], run.seconds));
     let counted = || runs.iter().filter_map(|run| Some((run.chain, run.tries?)));
     let mut tries = family(text, "runner_last_run_tries", "gauge", "Tries of tasks in each chain's last run.");
-    counted().for_each(|(chain, (all, _))| tries.add(&[("chain", chain)], f64::from(all)));
+    counted().for_each(|(chain, counted)| tries.add(&[("chain", chain)], f64::from(counted.all)));
     let mut failed = family(text, "runner_last_run_failed_tries", "gauge", "Tries of tasks that failed in each chain's last run.");
-    counted().for_each(|(chain, (_, failures))| failed.add(&[("chain", chain)], f64::from(failures)));
+    counted().for_each(|(chain, counted)| failed.add(&[("chain", chain)], f64::from(counted.failed)));
+    let mut said =
+        family(text, "runner_last_run_said_results", "gauge", "Tries in each chain's last run, by what they said of themselves.");
+    for (chain, counted) in counted() {
+        for (opinion, count) in Opinion::ALL.into_iter().zip(counted.said) {
+            said.add(&[("chain", chain), ("said", opinion.word())], f64::from(count));
+        }
+    }
     let mut jobslib = family(text, "job_duration_seconds", "gauge", "How long each chain's last run took, under jobslib's name.");
     runs.iter().for_each(|run| jobslib.add(&[("chain", run.chain), ("status", run.outcome.of_jobslib())], run.seconds));
 }

@@ -51,6 +51,14 @@ pub fn read_text(path: &Path, end: LastLink, most: u64) -> io::Result<String> {
     Ok(text)
 }
 
+/// What stands in a file of a password or token, without the end of its line. Read it each time: it may be exchanged.
+///
+/// # Errors
+/// As for [`read_text`].
+pub fn read_secret(path: &Path) -> io::Result<String> {
+    Ok(read_text(path, LastLink::Followed, LONGEST)?.trim_end_matches(['\r', '\n']).to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -68,6 +76,8 @@ mod tests {
         assert_eq!(read_text(&path("link"), LastLink::Followed, 9).unwrap(), "text");
         assert_eq!(read(&path("link"), LastLink::Followed, 2).unwrap(), b"te");
         assert!(read_text(&path("link"), LastLink::Refused, 9).is_err());
+        std::fs::write(path("secret"), " a b \r\n").unwrap();
+        assert_eq!(read_secret(&path("secret")).unwrap(), " a b ");
         for end in [LastLink::Followed, LastLink::Refused] {
             assert!(read_text(&path("pipe"), end, 9).unwrap_err().to_string().contains("no regular file"));
             assert!(read_text(Path::new("/dev/null"), end, 9).is_err() && read(&path("pipe"), end, 9).is_err());

@@ -2,10 +2,13 @@
 //! in; the page, `/status.json`, the metrics and `runner status` read it. It knows nobody; keys are only ever added.
 
 mod date;
+mod totals;
 
 use serde::{Deserialize, Serialize};
 
+use crate::opinion::Opinion;
 pub use date::Date;
+pub use totals::{JobTotal, JobTotals, ResultTotal, RunTotal, SaidTotal, Totals, TryTotal};
 
 /// The version of the shape below. It grows when a key changes its meaning, which it should not.
 pub const VERSION: u32 = 1;
@@ -39,7 +42,7 @@ pub struct Status {
 /// Something to be known that belongs to no single run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remark {
-    /// Its name: `nobody_fires`, `nobody_works`.
+    /// Its name: `nobody_fires`, `nobody_works`, `token_refused`.
     pub kind: String,
     /// Since when, where that is known.
     pub since: Option<Date>,
@@ -241,6 +244,9 @@ pub struct Run {
     pub why: Option<String>,
     /// The exit code that runner gives to such an end.
     pub exit_code: Option<u8>,
+    /// The gravest of what its tasks said last of themselves: success, warning, error; none while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
     /// Which try of the whole chain it is.
     pub try_num: u32,
     /// How many there are; 4294967295 where there is no limit.
@@ -256,6 +262,18 @@ impl Run {
     /// How long it took, or has taken until `now`, in seconds.
     pub fn seconds(&self, now: Date) -> f64 {
         self.started_at.seconds_until(self.ended_at.unwrap_or(now)).max(0.0)
+    }
+
+    /// The word of its tasks, where it is done and they say that somebody should have a look.
+    pub fn doubt(&self) -> Option<&str> {
+        let said = self.said.as_deref().filter(|_| self.outcome == Some(Ended::Done));
+        said.filter(|said| Opinion::parse(said).is_some_and(Opinion::is_doubt))
+    }
+
+    /// How it ended, for people; none while it runs.
+    pub fn words(&self) -> Option<String> {
+        let word = self.outcome?.words();
+        Some(self.doubt().map_or_else(|| word.to_owned(), |said| format!("{word}, says {said}")))
     }
 }
 
@@ -318,6 +336,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// What its newest try has said of itself.
+    pub fn said(&self) -> Option<&str> {
+        self.tries.last()?.said.as_deref()
+    }
+
     /// Whether it runs or waits to be tried again.
     pub fn is_going(&self) -> bool {
         matches!(self.state, TaskState::Running | TaskState::Sleeping)
@@ -361,6 +384,9 @@ pub struct Try {
     pub signal: Option<i32>,
     /// Whether it took too long.
     pub timed_out: bool,
+    /// What it said last of itself: success, warning, error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
     /// The end of what it wrote, where that was kept.
     pub output: Option<String>,
     /// How much of what it wrote is not in `output`, in bytes.
@@ -379,43 +405,11 @@ impl Try {
             exit_code: None,
             signal: None,
             timed_out: false,
+            said: None,
             output: None,
             output_lost: 0,
         }
     }
-}
-
-/// What was counted of a chain since the daemon began.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Totals {
-    /// Runs, by how they ended.
-    pub runs: Vec<RunTotal>,
-    /// Tries of its tasks, by what came of them.
-    pub tries: Vec<TryTotal>,
-}
-
-/// Runs that ended alike.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunTotal {
-    /// How.
-    pub outcome: Ended,
-    /// How many.
-    pub count: u64,
-    /// How long they took together, in seconds.
-    pub seconds: f64,
-}
-
-/// Tries that ended alike.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TryTotal {
-    /// The file of the task.
-    pub task: String,
-    /// OK, SKIP, RETRY, HALT, EXIT, CANCEL.
-    pub result: String,
-    /// How many.
-    pub count: u64,
-    /// How long they took together, in seconds.
-    pub seconds: f64,
 }
 
 /// A queue.
@@ -453,35 +447,6 @@ pub struct Queue {
     /// What this program has done of it since it began.
     #[serde(default)]
     pub totals: JobTotals,
-}
-
-/// What was done of a queue since this program began.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct JobTotals {
-    /// Jobs, by how they ended.
-    pub jobs: Vec<JobTotal>,
-    /// Attempts, by what came of them.
-    pub tries: Vec<ResultTotal>,
-}
-
-/// Jobs that ended alike.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobTotal {
-    /// How: done, failed, cancelled.
-    pub outcome: String,
-    /// How many.
-    pub count: u64,
-}
-
-/// Attempts that ended alike.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ResultTotal {
-    /// OK, SKIP, RETRY, HALT, EXIT, CANCEL.
-    pub result: String,
-    /// How many.
-    pub count: u64,
-    /// How long they took together, in seconds.
-    pub seconds: f64,
 }
 
 /// A job that runs.

@@ -17,6 +17,7 @@ use crate::environment::{Block, OwnVariables};
 use crate::event::{Event, Reader, RunRef, TaskEnd};
 use crate::hook::{self, HookRun, HookStart};
 use crate::notify::Message;
+use crate::opinion::Opinion;
 use crate::outcome::{ExitKind, LimitKind, Verdict};
 use crate::output::{Capture, WriteEnds};
 use crate::process::state::Cause;
@@ -80,6 +81,7 @@ pub struct Attempt {
     ended: Moment,
     deadline: Option<Moment>,
     last_sign: Moment,
+    said: Option<Opinion>,
     end: Option<Gone>,
     not_started: Option<String>,
     /// What it is to be given is too long for any program: it will be so the next time.
@@ -132,6 +134,7 @@ impl Attempt {
             ended: now,
             deadline: None,
             last_sign: now,
+            said: None,
             end: None,
             not_started: None,
             too_long: false,
@@ -307,7 +310,7 @@ impl Attempt {
             match message {
                 Message::Status(text) => status = Some(text.as_str()),
                 Message::Progress(value) => percent = Some(*value),
-                Message::Result(word) => result = Some(word.as_str()),
+                Message::Result(opinion) => result = Some(*opinion),
                 Message::Alive => {}
                 Message::Extend(more) => {
                     let limit = kit.setup.task_at(self.place).settings.max_time.duration().unwrap_or_default();
@@ -316,6 +319,7 @@ impl Attempt {
                 }
             }
         }
+        self.said = result.or(self.said);
         reader.tell(kit.run, &Event::TaskProgress { task, percent, status, result, at: now });
     }
 
@@ -387,7 +391,7 @@ impl Attempt {
         if let Some(capture) = &mut self.capture {
             capture.finish();
         }
-        self.ended = now;
+        self.ended = moment_of_end(self.started, now, kit.clock);
         self.stage = Stage::Over;
         self.advance(kit, reader)
     }
@@ -423,6 +427,7 @@ impl Attempt {
             verdict,
             last,
             duration: self.ended.since(self.started),
+            said: self.said,
             left_behind: self.end.iter().flat_map(|gone| &gone.left_behind).map(|pid| pid.as_raw_pid()).collect(),
             unkillable: self.end.as_ref().is_some_and(|gone| gone.unkillable),
             tail,
@@ -437,6 +442,11 @@ impl Attempt {
                 self.stage = Stage::After(hook);
             }
         }
+    }
+
+    /// What its task has said last of itself.
+    pub fn said(&self) -> Option<Opinion> {
+        self.said
     }
 
     /// Whether there is nothing more to come of it.
@@ -454,6 +464,12 @@ fn tell_hook(kit: &Kit<'_>, reader: &mut dyn Reader, key: &'static str, result: 
     if let Err(why) = result {
         reader.tell(kit.run, &Event::HookFailed { key, why: &why });
     }
+}
+
+/// When a task was found to be over. What was begun since we last listened may be over when it is first looked at: it has run on
+/// while we came back from starting it, and what we heard last lies before its beginning.
+fn moment_of_end(started: Moment, heard: Moment, clock: &dyn Clock) -> Moment {
+    if heard > started { heard } else { clock.now() }
 }
 
 /// When a task is to end that has asked for so much more time: never after the end of its run. Where that has none, it has to

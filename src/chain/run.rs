@@ -24,6 +24,7 @@ use crate::hook::{self, HookRun, HookStart};
 use crate::names::TaskName;
 use crate::notify::asking::Said;
 use crate::notify::inbox::{Inbox, Socket, leader_of};
+use crate::opinion::Opinions;
 use crate::outcome::{ExitKind, HaltReason, RunOutcome};
 use crate::output::Capture;
 use crate::process::Supervised;
@@ -51,6 +52,7 @@ pub struct Run {
     /// Signals to stop that came while something ran aside.
     kept: Vec<i32>,
     started: u32,
+    opinions: Opinions,
     end_told: bool,
     outcome: Option<RunOutcome>,
     /// It was told to stop, by whatever.
@@ -119,6 +121,7 @@ impl Run {
             aside: None,
             kept: Vec::new(),
             started: 0,
+            opinions: Opinions::default(),
             end_told: false,
             outcome: None,
             stopping: false,
@@ -272,8 +275,10 @@ impl Run {
             }
         }
         if finished {
-            let gone = self.attempts.extract_if(.., |attempt| attempt.is_finished());
-            self.leaked.extend(gone.filter_map(Attempt::into_leaked_output));
+            for gone in self.attempts.extract_if(.., |attempt| attempt.is_finished()) {
+                self.opinions.hear(gone.place, gone.said());
+                self.leaked.extend(gone.into_leaked_output());
+            }
         }
         for asker in stops {
             self.obey(asker, world);
@@ -424,9 +429,11 @@ impl Run {
         self.end_told = true;
         let outcome = self.outcome_of(outcome);
         let duration = world.clock.now().since(self.began);
+        let said = self.opinions.gravest(|place| self.setup.task_at(place).name.clone());
         let started = self.started;
-        world.reader.tell(&self.run, &Event::RunEnded { outcome: &outcome, duration, started });
-        let hook = self.start_hook(&|run| hook::run_ended(run, &outcome, started, duration), world);
+        world.reader.tell(&self.run, &Event::RunEnded { outcome: &outcome, duration, started, said: said.as_ref() });
+        let opinion = said.map(|said| said.opinion);
+        let hook = self.start_hook(&|run| hook::run_ended(run, &outcome, started, duration, opinion), world);
         self.aside = hook.map(Aside::EndHook);
     }
 

@@ -21,7 +21,7 @@ use crate::daemon::View;
 use crate::daemon::book::Booked;
 use crate::push::Push;
 #[cfg(feature = "http")]
-use crate::status::{self, Configuration, Date, RefusedConfiguration, Status};
+use crate::status::{self, Configuration, Date, RefusedConfiguration, Remark, Status};
 
 /// Those who look, and what they see.
 pub struct Audience {
@@ -118,7 +118,7 @@ impl Audience {
             chains,
             queues: Self::of_queues(view, config, now),
             locks: Vec::new(),
-            remarks: Vec::new(),
+            remarks: self.web.as_ref().and_then(Web::trouble).map(of_token).into_iter().collect(),
         }
     }
 
@@ -166,6 +166,12 @@ impl Audience {
             given_up: known.given_up,
         }
     }
+}
+
+/// What those who look should know of the token.
+#[cfg(feature = "http")]
+fn of_token(trouble: String) -> Remark {
+    Remark { kind: "token_refused".to_owned(), since: None, queue: None, text: format!("[daemon] token_file: {trouble}") }
 }
 
 /// The file and the line that a message begins with.

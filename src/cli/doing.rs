@@ -41,6 +41,9 @@ pub fn of_task(task: &Task, now: Date) -> String {
     if let Some(status) = task.status.as_deref().filter(|status| !status.is_empty()) {
         text.push_str(&format!(" {status}"));
     }
+    if let Some(said) = task.said() {
+        text.push_str(&format!(" says {said}"));
+    }
     text
 }
 

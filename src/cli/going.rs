@@ -53,7 +53,8 @@ pub fn tasks(run: &Run, now: Date) -> String {
     for task in &run.tasks {
         let try_num = task.tries.last().map(|last| last.try_num.to_string()).unwrap_or_default();
         let again = task.until.map(|until| format!("again in {}", about(now.at.duration_until(until.at))));
-        let says = [again, task.progress.map(|percent| format!("{percent}%")), task.status.clone()];
+        let opinion = task.said().map(|said| format!("says {said}"));
+        let says = [again, task.progress.map(|percent| format!("{percent}%")), task.status.clone(), opinion];
         let says: Vec<String> = says.into_iter().flatten().filter(|part| !part.is_empty()).collect();
         table.add(vec![task.file.clone(), task.state.word().to_owned(), try_num, says.join(" ")]);
     }

@@ -119,10 +119,12 @@ pub fn judge_daemon(config: &Config, findings: &mut Vec<Finding>) -> DaemonSetti
     settings
 }
 
-/// What is wrong anywhere in the configuration, as a daemon or a worker would find it, apart from files that it names.
+/// What is wrong anywhere in the configuration, as a daemon or a worker would find it, apart from tasks. Whoever only looks need
+/// not be the user of the daemon, who alone may read its token.
 pub fn judge_all(config: &Config, findings: &mut Vec<Finding>) -> Vec<Booked> {
     let chains = book_of(config, findings);
-    judge_daemon(config, findings);
+    let daemon = judge_daemon(config, findings);
+    judge_daemon_files(&daemon, Severity::Note, findings);
     queues::read_all(config, findings);
     chains
 }

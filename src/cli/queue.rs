@@ -88,8 +88,8 @@ pub fn queue(settings: &Settings, command: QueueCommand) -> Result<Exit, Failure
                 refuse_unknown(&queues, queue, store.as_deref_mut(), now)?;
             }
             let query = JobQuery { queue, state: state.map(state_of), limit: count, now };
-            let jobs = store.map_or(Ok(Vec::new()), |mut store| store.jobs(&query)).map_err(failure)?;
-            list(settings, &queues, &jobs, now)?;
+            let jobs = store.map(|mut store| store.jobs(&query)).transpose().map_err(failure)?;
+            list(settings, &queues, jobs.as_deref(), now)?;
         }
         QueueCommand::Show { id } => show(settings, &place, &queues, (id, now))?,
         QueueCommand::Cancel { ids } => return cancel(settings, &place, &ids, now),
@@ -132,11 +132,15 @@ fn result(job: &JobRecord) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// The database; none where nobody has made one yet.
+/// The database; none where nobody has made one yet, and the first job would.
 fn reading(place: &Place) -> Result<Option<Box<dyn Store>>, Failure> {
     match place.open_to_read() {
         Ok(store) => Ok(Some(store)),
-        Err(StoreError::Absent { .. }) => Ok(None),
+        Err(StoreError::Absent { database }) => {
+            place.could_be_made().map_err(failure)?;
+            log::info!("{database}: no job has been added yet");
+            Ok(None)
+        }
         Err(error) => Err(failure(error)),
     }
 }
@@ -171,13 +175,17 @@ fn words(job: &JobRecord) -> String {
     std::iter::once(job.task.clone()).chain(args).collect::<Vec<_>>().join(" ")
 }
 
-fn list(settings: &Settings, queues: &[QueueSettings], jobs: &[JobRecord], now: Timestamp) -> Result<(), Failure> {
+/// The jobs that were found; nothing where there was no database to look into, which has been said.
+fn list(settings: &Settings, queues: &[QueueSettings], found: Option<&[JobRecord]>, now: Timestamp) -> Result<(), Failure> {
+    let jobs = found.unwrap_or_default();
     if settings.json {
         let jobs: Vec<Value> = jobs.iter().map(|job| as_json(job, now)).collect();
         return print::json(&json!({ "version": 1, "jobs": jobs }));
     }
     if jobs.is_empty() {
-        log::info!("there is no such job");
+        if found.is_some() {
+            log::info!("there is no such job");
+        }
         return Ok(());
     }
     let zone = zone::local(own_variable("TZ").as_deref());

@@ -121,6 +121,7 @@ fn how(one: &TryRecord) -> String {
     parts.extend(one.signal.map(|signal| format!("died of {}", signal_name(signal))));
     parts.extend(one.timed_out.as_ref().map(|key| format!("timed out: {key}")));
     parts.extend(one.not_started.as_ref().map(|why| format!("could not start: {why}")));
+    parts.extend(one.said.as_ref().map(|said| format!("says {said}")));
     if one.left_behind > 0 {
         parts.push(format!("left {} behind", crate::names::counted(one.left_behind as usize, "process")));
     }

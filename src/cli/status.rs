@@ -385,6 +385,7 @@ impl Look<'_> {
             outcome: None,
             why: None,
             exit_code: None,
+            said: None,
             try_num: 1,
             max_tries: self.settings.task.max_tries.count(),
             until: None,
@@ -402,6 +403,7 @@ impl Look<'_> {
             outcome: record.outcome.as_deref().map(Ended::of_record),
             why: (!why.is_empty()).then(|| why.join(", ")),
             exit_code: record.exit_code,
+            said: record.said.clone(),
             ..self.blank(record.run_id.clone(), &record.trigger)
         }
     }

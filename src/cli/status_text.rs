@@ -3,7 +3,7 @@
 use super::doing;
 use super::settings::Settings;
 use super::table::{self, Table};
-use crate::status::{Chain, Date, Ended, GivenUp, Holder, Status};
+use crate::status::{Chain, Date, Ended, GivenUp, Holder, Run, Status};
 
 /// All that is known, as tables that fit the terminal.
 pub fn as_text(status: &Status, settings: &Settings) -> String {
@@ -112,7 +112,7 @@ fn state(chain: &Chain, now: Date) -> String {
         _ if !chain.enabled => "not enabled",
         _ if chain.waits_because.is_some() => "waits for its lock",
         _ if chain.refused().is_some() => Ended::NotStarted.words(),
-        Some(Ended::Done) => "ok",
+        Some(Ended::Done) => return chain.last_run().and_then(Run::doubt).map_or("ok".to_owned(), |said| format!("ok ({said})")),
         Some(Ended::Signalled) => Ended::Signalled.words(),
         Some(Ended::GaveUp | Ended::Halted | Ended::Stopped | Ended::LockLost | Ended::NotStarted | Ended::Lost) => "failed",
         None => "never ran",

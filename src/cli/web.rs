@@ -1,6 +1,6 @@
 //! The daemon's HTTP: who listens where, and the way of a question to the loop and back.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -10,27 +10,30 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::exit::Failure;
+use crate::config::keys::Trust;
 use crate::config::settings::DaemonSettings;
 use crate::config::{Finding, Origin, Severity};
 use crate::http::guard::{Allow, Guard};
 use crate::http::listen::{ListenAddress, Listener, missing_token};
 use crate::http::server::{Handler, Limits, Reply, Server};
 use crate::http::site::{Fired, Route, fired};
-use crate::http::token::TokenFile;
+use crate::http::token::{TokenFile, Trouble};
 use crate::http::{Error, response::Response};
-use crate::trust::TrustCheck;
+use crate::plain::{self, LastLink};
 
 /// The server, and the questions that wait for the loop.
 pub struct Web {
     server: Server,
     questions: Receiver<(Route, Reply)>,
     bell: Arc<OwnedFd>,
+    trouble: Trouble,
 }
 
 /// What `[daemon]` says of HTTP, understood.
 struct Rules {
     addresses: Vec<ListenAddress>,
     guard: Guard,
+    trouble: Trouble,
 }
 
 /// What is wrong with what `[daemon]` says of HTTP. Looks at no file.
@@ -57,13 +60,14 @@ pub fn judge(settings: &DaemonSettings, findings: &mut Vec<Finding>) {
 /// read it is for the caller to say: whoever only checks need not be the user of the daemon.
 pub fn judge_token(settings: &DaemonSettings, unreadable: Severity, findings: &mut Vec<Finding>) {
     let (Some(_), Some((path, origin))) = (&settings.listen, &settings.token_file) else { return };
-    match open_token(path) {
+    match open_token(path, settings.trust) {
         Ok((_, complaints)) => {
             let told = complaints.iter().map(|complaint| Finding::new(Severity::Warning, origin, format!("token_file: {complaint}")));
             findings.extend(told);
         }
         Err(why) => {
-            let denied = File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+            let opened = plain::open(OpenOptions::new().read(true), path, LastLink::Followed);
+            let denied = opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
             let severity = if denied { unreadable } else { Severity::Error };
             findings.push(Finding::new(severity, origin, format!("token_file: {why}")));
         }
@@ -80,21 +84,19 @@ impl Rules {
         };
         let allow = settings.allow.as_ref().map(|(text, _)| Allow::parse(text)).transpose().map_err(wrong)?.unwrap_or_default();
         // What makes it a poor secret was told when the configuration was judged.
-        let token = settings.token_file.as_ref().map(|(path, _)| open_token(path)).transpose();
+        let token = settings.token_file.as_ref().map(|(path, _)| open_token(path, settings.trust)).transpose();
         let token = token.map_err(|why| wrong(format!("token_file: {why}")))?.map(|(file, _)| file);
-        Ok((!addresses.is_empty()).then(|| Self { addresses, guard: Guard::new(allow, token) }))
+        let trouble = token.as_ref().map(TokenFile::trouble).unwrap_or_default();
+        Ok((!addresses.is_empty()).then(|| Self { addresses, guard: Guard::new(allow, token), trouble }))
     }
 }
 
-/// The tokens, and what makes them poor secrets. Whoever can write the file can let himself in; who can read it, too.
-fn open_token(path: &Path) -> Result<(TokenFile, Vec<String>), String> {
-    let file = TokenFile::open(path).map_err(|error| match error {
+/// The tokens, and what makes them poor secrets.
+fn open_token(path: &Path, trust: Trust) -> Result<(TokenFile, Vec<String>), String> {
+    TokenFile::open(path, trust).map_err(|error| match error {
         Error::Token { path, why } => format!("{} {why}", path.display()),
         other @ (Error::Listen { .. } | Error::Restart { .. } | Error::Start(_) | Error::Ended) => other.to_string(),
-    })?;
-    let wrong: Vec<String> = TrustCheck::for_root().map(|mut check| check.check(path)).into_iter().flatten().collect();
-    let complaints = file.complaints();
-    if wrong.is_empty() { Ok((file, complaints)) } else { Err(format!("not trusted: {}", wrong.join("; "))) }
+    })
 }
 
 /// A port that is taken is a resource that is not there (74); a token that cannot be read is the configuration's fault.
@@ -111,7 +113,7 @@ impl Web {
     /// # Errors
     /// An address is taken or not ours; the token cannot be read.
     pub fn start(settings: &DaemonSettings) -> Result<Option<Self>, Failure> {
-        let Some(Rules { addresses, guard }) = Rules::of(settings)? else { return Ok(None) };
+        let Some(Rules { addresses, guard, trouble }) = Rules::of(settings)? else { return Ok(None) };
         let listeners = addresses.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>().map_err(failure)?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| failure(Error::Start(error.into())))?;
         let (bell, (sender, questions)) = (Arc::new(bell), channel());
@@ -119,7 +121,7 @@ impl Web {
         for address in server.addresses() {
             log::info!("answers on {address}");
         }
-        Ok(Some(Self { server, questions, bell }))
+        Ok(Some(Self { server, questions, bell, trouble }))
     }
 
     /// Takes over what `[daemon]` says now.
@@ -128,10 +130,17 @@ impl Web {
     /// A new address cannot be listened on; then everything stays as it was.
     pub fn reload(&mut self, settings: &DaemonSettings) -> Result<(), String> {
         let rules = Rules::of(settings).map_err(|failure| failure.to_string())?;
-        let Some(Rules { addresses, guard }) = rules else {
+        let Some(Rules { addresses, guard, trouble }) = rules else {
             return Err("[daemon] listen: restart the daemon to close its address".to_owned());
         };
-        self.server.reload(guard, &addresses).map_err(|error| error.to_string())
+        self.server.reload(guard, &addresses).map_err(|error| error.to_string())?;
+        self.trouble = trouble;
+        Ok(())
+    }
+
+    /// Why the tokens in force are not those that the file has now.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.words()
     }
 
     /// Readable when there is a question.

@@ -368,7 +368,9 @@ impl Case<'_> {
             let fact = Fact::new("last_run", format!("{which}: {}{why} (run {})", how.words(), run.run_id))
                 .at(self.date(run.ended.unwrap_or(run.began)));
             let show = || self.settings.command(&format!("show {}", run.run_id));
-            facts.push(if how == Ended::Done { fact } else { fact.advice(show()) });
+            // Of one that is done there is only to be said what its tasks doubt.
+            let is_well = how == Ended::Done && run.message.is_none();
+            facts.push(if is_well { fact } else { fact.advice(show()) });
         } else if runs_now {
             facts.push(Fact::new("never_ran", "no earlier run of it is known"));
         } else if facts.is_empty() {

@@ -100,10 +100,13 @@ fn drive(
     let longest_stop = queues.iter().map(|queue| queue.chain.task.kill_after).max().unwrap_or_default() + limits.grace;
     let mut stage = Stage::new(managed, None, longest_stop, Record::of_nobody())?;
     stage.be_silent_about_runs();
-    let alarm = Alarm::new(&place).inspect_err(|error| log::info!("new jobs are not heard of at once, only looked for: {error}")).ok();
     let opened = place.clone();
     let owner = Owner::look();
     let open = move || opened.open(SystemClock::new().wall());
+    // Somebody waits for this one job, and hears at once that there is no state; a worker waits for it.
+    let mut first = if foreground { Some(open().map_err(failure)?) } else { None };
+    let open = move || first.take().map_or_else(&open, Ok);
+    let alarm = Alarm::new(&place).inspect_err(|error| log::info!("new jobs are not heard of at once, only looked for: {error}")).ok();
     let state = State::new(open, owner, &queues).context("the thread of the store cannot be started")?;
     if !foreground {
         log::info!("worker of {}, process {}", counted(queues.len(), "queue"), state.owner().pid);

@@ -223,6 +223,8 @@ pub struct DaemonSettings {
     pub token_file: Option<(PathBuf, Origin)>,
     /// `stop_time`.
     pub stop_time: Duration,
+    /// `trust` of `[runner]`.
+    pub trust: Trust,
 }
 
 impl DaemonSettings {
@@ -236,6 +238,7 @@ impl DaemonSettings {
             allow: reader.optional(&keys::ALLOW).map(|text| (text, path.explain(&keys::ALLOW.info).1)),
             token_file: reader.optional(&keys::TOKEN_FILE).map(|file| (file, path.explain(&keys::TOKEN_FILE.info).1)),
             stop_time: reader.value(&keys::STOP_TIME),
+            trust: Reader { path: &Sections::for_chain(config, MAIN_CHAIN).of_chain(), findings: &mut Vec::new() }.value(&keys::TRUST),
         }
     }
 }

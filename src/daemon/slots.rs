@@ -268,8 +268,8 @@ impl Daemon<'_> {
             Answer::Counted(counts) => self.depths.hear(counts, self.parts.fleet.now()),
             Answer::Done => {}
             Answer::Failed(offers, why) => self.failed(&offers, why),
+            // Told by whoever has called us: this is our end.
             Answer::Unusable(why) => {
-                log::error!("{why}");
                 self.no_state = Some(why);
                 self.crew.stop(Duration::ZERO, &self.parts.fleet.driver().world);
             }
@@ -278,7 +278,11 @@ impl Daemon<'_> {
 
     /// The store cannot do what was asked, and never will: these runs do not begin, and nobody waits for them.
     fn failed(&mut self, offers: &[Offer], why: String) {
-        log::error!("{why}");
+        match self.mode {
+            // It ends with this, and then tells it.
+            Mode::Tick => {}
+            Mode::Daemon | Mode::Stopping(_) => log::error!("{why}"),
+        }
         for offer in offers {
             self.starting.remove(&offer.chain);
             log::error!("chain {}: the slot {} is lost: it cannot be written down", offer.chain, offer.slot);

@@ -1,6 +1,7 @@
 //! The page for people: what runs, what is wrong, what is due, and one run in detail. A pure function of the status;
 //! it needs no script, and loads nothing but its style.
 
+mod locks;
 mod queues;
 
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use super::html::{Html, plain};
 use crate::clock::Seconds;
 use crate::names::counted;
-use crate::status::{Chain, Date, Ended, Lock, Run, Status, Task, TaskState, Try};
+use crate::status::{Chain, Date, Ended, Run, Status, Task, TaskState, Try};
 
 /// How many of a chain's last runs are drawn.
 const STRIP: usize = 20;
@@ -26,11 +27,12 @@ pub fn overview(status: &Status, refresh: Option<u32>) -> Vec<u8> {
     html.raw("</header>\n<main>\n");
     verdict(&mut html, status);
     refused(&mut html, status);
+    remarks(&mut html, status);
     running(&mut html, status);
     chains(&mut html, status);
     due(&mut html, status);
     queues::table(&mut html, status);
-    locks(&mut html, status);
+    locks::list(&mut html, status);
     html.raw("</main>\n");
     end(&mut html, status);
     html.into_bytes()
@@ -39,12 +41,13 @@ pub fn overview(status: &Status, refresh: Option<u32>) -> Vec<u8> {
 /// The page of one run, by its id or a beginning that no other has.
 pub fn run(status: &Status, id: &str, refresh: Option<u32>) -> Option<Vec<u8>> {
     let (chain, run) = find(status, id)?;
-    let (class, word) = run.outcome.map_or(("busy", "running"), |outcome| (class(outcome), outcome.words()));
+    let class = run.outcome.map_or("busy", |_| class(run));
+    let word = run.words().unwrap_or_else(|| "running".to_owned());
     let here = format!("/?run={}", run.id);
     let mut html = Html::default();
     begin(&mut html, &format!("{}: {word}", chain.name), refresh, &here);
     html.raw("<header><div><p><a href=\"/\">All chains of ").text(&status.host).raw("</a></p><h1>").text(&chain.name);
-    html.raw(": <span").attribute("class", class).raw(">").text(word).raw("</span></h1></div>");
+    html.raw(": <span").attribute("class", class).raw(">").text(&word).raw("</span></h1></div>");
     links(&mut html, refresh, &here);
     html.raw("</header>\n<main>\n<section aria-labelledby=\"run\"><h2 id=\"run\">The run</h2><dl>");
     facts(&mut html, run, status.time);
@@ -150,16 +153,17 @@ fn of_tries(try_num: u32, max_tries: u32) -> String {
     if max_tries == u32::MAX { format!("{try_num}") } else { format!("{try_num} of {max_tries}") }
 }
 
-fn class(outcome: Ended) -> &'static str {
-    match outcome {
-        Ended::Done => "good",
-        Ended::NotStarted | Ended::Signalled => "warn",
+/// How a run ended, as a colour.
+fn class(run: &Run) -> &'static str {
+    match run.outcome.unwrap_or(Ended::Lost) {
+        Ended::Done if run.doubt().is_none() => "good",
+        Ended::Done | Ended::NotStarted | Ended::Signalled => "warn",
         Ended::GaveUp | Ended::Halted | Ended::Stopped | Ended::LockLost | Ended::Lost => "bad",
     }
 }
 
 fn is_bad(chain: &Chain) -> bool {
-    chain.last_run().and_then(|run| run.outcome).is_some_and(|outcome| class(outcome) == "bad")
+    chain.last_run().is_some_and(|run| class(run) == "bad")
 }
 
 fn title(status: &Status) -> String {
@@ -201,6 +205,15 @@ fn verdict(html: &mut Html, status: &Status) {
     if stuck > 0 {
         html.raw(" <strong>").text(&counted(stuck, "queue")).raw("</strong> cannot be worked.");
     }
+    let doubtful = || status.chains.iter().filter_map(|chain| Some((chain, chain.last_run().filter(|run| run.doubt().is_some())?)));
+    if doubtful().next().is_some() {
+        html.raw(" In ").text(&counted(doubtful().count(), "chain")).raw(" tasks say that not all is well: ");
+        for (at, (chain, run)) in doubtful().enumerate() {
+            html.raw(if at == 0 { "" } else { ", " });
+            run_link(html, Some(run), &chain.name);
+        }
+        html.raw(".");
+    }
     let running: usize = status.chains.iter().map(|chain| chain.running.len()).sum();
     let ready: u64 = status.queues.iter().map(|queue| queue.ready).sum();
     html.raw("</p><p class=\"quiet small\">").text(&counted(status.chains.len(), "chain")).raw(", ");
@@ -234,6 +247,12 @@ fn refused(html: &mut Html, status: &Status) {
     html.raw(". What was read ");
     time(html, status.configuration.loaded_at, &when(status.configuration.loaded_at, status.time));
     html.raw(" is still in force; <code>runner check</code> shows all that is wrong.</p></section>\n");
+}
+
+fn remarks(html: &mut Html, status: &Status) {
+    for remark in &status.remarks {
+        html.raw("<section class=\"alert\" role=\"alert\"><p>").text(&remark.text).raw("</p></section>\n");
+    }
 }
 
 fn running(html: &mut Html, status: &Status) {
@@ -331,18 +350,17 @@ fn chains(html: &mut Html, status: &Status) {
 
 fn chain_state(html: &mut Html, chain: &Chain) {
     let last = chain.last_run();
-    let (class, words) = match last.and_then(|run| run.outcome) {
-        _ if !chain.running.is_empty() && chain.running.iter().all(|run| run.until.is_some()) => ("state warn", "waiting"),
-        _ if !chain.running.is_empty() => ("state busy", "running"),
-        _ if !chain.enabled => ("state off", "disabled"),
-        _ if chain.refused().is_some() => ("state bad", Ended::NotStarted.words()),
-        Some(Ended::Done) => ("state good", "done"),
-        Some(outcome) if class(outcome) == "warn" => ("state warn", outcome.words()),
-        Some(outcome) => ("state bad", outcome.words()),
-        None => ("state off", "no run yet"),
+    let ended = last.and_then(Run::words).unwrap_or_default();
+    let (class, words) = match last {
+        _ if !chain.running.is_empty() && chain.running.iter().all(|run| run.until.is_some()) => ("warn", "waiting"),
+        _ if !chain.running.is_empty() => ("busy", "running"),
+        _ if !chain.enabled => ("off", "disabled"),
+        _ if chain.refused().is_some() => ("bad", Ended::NotStarted.words()),
+        Some(run) => (class(run), ended.as_str()),
+        None => ("off", "no run yet"),
     };
-    html.raw("<span").attribute("class", class).raw(">").text(words).raw("</span>");
-    let why = last.filter(|run| run.outcome != Some(Ended::Done)).and_then(|run| run.why.as_deref());
+    html.raw("<span").attribute("class", &format!("state {class}")).raw(">").text(words).raw("</span>");
+    let why = last.and_then(|run| run.why.as_deref());
     // That it is not enabled has been said.
     let waits = chain.waits_because.as_deref().filter(|_| chain.enabled);
     if let Some(why) = waits.or(why.filter(|_| chain.running.is_empty())) {
@@ -386,15 +404,14 @@ fn strip(html: &mut Html, chain: &Chain, now: Date) {
     html.raw("<ol class=\"runs\">");
     for run in runs.into_iter().rev() {
         let seconds = run.seconds(now);
-        let outcome = run.outcome.unwrap_or(Ended::Lost);
         let part = if longest > 0.0 { seconds.ln_1p() / longest.ln_1p() } else { 0.0 };
         let height = 5.0 + 16.0 * part;
-        let words = format!("{}: {}, {}", when(run.started_at, now), outcome.words(), length(seconds));
+        let how = run.words().unwrap_or_else(|| Ended::Lost.words().to_owned());
+        let words = format!("{}: {how}, {}", when(run.started_at, now), length(seconds));
         html.raw("<li><a").attribute("href", &format!("/?run={}", run.id)).attribute("title", &words);
-        html.raw("><svg viewBox=\"0 0 12 30\" aria-hidden=\"true\"><rect x=\"2\" width=\"8\" rx=\"1.5\"")
-            .attribute("class", class(outcome));
+        html.raw("><svg viewBox=\"0 0 12 30\" aria-hidden=\"true\"><rect x=\"2\" width=\"8\" rx=\"1.5\"").attribute("class", class(run));
         html.attribute("y", &format!("{:.1}", 29.0 - height)).attribute("height", &format!("{height:.1}")).raw("/>");
-        if class(outcome) == "bad" {
+        if class(run) == "bad" {
             let above = format!("translate(0 {:.1})", 21.0 - height);
             html.raw("<path class=\"cross\" d=\"M3.5 1.5l5 5m0-5l-5 5\"").attribute("transform", &above).raw("/>");
         }
@@ -422,42 +439,6 @@ fn due(html: &mut Html, status: &Status) {
             .raw("</td></tr>\n");
     }
     html.raw("</tbody></table></section>\n");
-}
-
-fn locks(html: &mut Html, status: &Status) {
-    if status.locks.is_empty() {
-        return;
-    }
-    html.raw("<section aria-labelledby=\"locks\"><h2 id=\"locks\">Locks</h2><dl>");
-    for lock in &status.locks {
-        html.raw("<dt>").text(&lock.name).raw("<span class=\"block small quiet\">").text(&lock.chains.join(", ")).raw("</span></dt><dd>");
-        holder(html, lock, status.time);
-        html.raw("</dd>");
-    }
-    html.raw("</dl></section>\n");
-}
-
-fn holder(html: &mut Html, lock: &Lock, now: Date) {
-    html.raw(if lock.held_here { "<strong>held on this machine</strong>" } else { "" });
-    match &lock.holder {
-        Some(holder) => {
-            html.raw(if lock.held_here { ", by " } else { "held by " }).text(&holder.host).raw(", pid ").text(&holder.pid.to_string());
-            html.raw(", since ");
-            time(html, holder.since, &when(holder.since, now));
-            if let Some(run) = &holder.run_id {
-                html.raw(", run <code>").text(run).raw("</code>");
-            }
-            if let Some(token) = lock.token {
-                html.raw(", token ").text(&token.to_string());
-            }
-        }
-        None if lock.unknown.is_some() => {
-            html.raw("<strong>unknown</strong>: ").text(lock.unknown.as_deref().unwrap_or_default());
-        }
-        None => {
-            html.raw(if lock.held_here { "" } else { "<span class=\"quiet\">free</span>" });
-        }
-    }
 }
 
 // ---- one run -----------------------------------------------------------------------------------
@@ -518,6 +499,9 @@ fn tasks(html: &mut Html, run: &Run, now: Date) {
         html.text(last.and_then(|last| last.end.as_deref()).unwrap_or("–"));
         if task.state == TaskState::Running {
             bar(html, task.progress, &task.file);
+        }
+        if let Some(said) = task.said() {
+            html.raw(", says ").text(said);
         }
         if let Some(words) = &task.status {
             html.raw("<span class=\"block small quiet\">").text(words).raw("</span>");

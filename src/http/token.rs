@@ -6,9 +6,12 @@ use std::hint::black_box;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
+use crate::config::keys::Trust;
 use crate::plain::{self, LastLink};
+use crate::trust::TrustCheck;
 
 /// More than this is no token.
 const MAX_FILE: u64 = 64 * 1024;
@@ -60,78 +63,145 @@ impl Look {
     }
 }
 
+/// Why the tokens in force are not those that the file has now; nothing while they are. For those who look at the daemon.
+#[derive(Debug, Clone, Default)]
+pub struct Trouble(Arc<Mutex<Option<String>>>);
+
+impl Trouble {
+    /// What it is.
+    pub fn words(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes it; whether it is news.
+    fn note(&self, words: Option<&str>) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = known.as_deref() != words;
+        *known = words.map(str::to_owned);
+        is_news
+    }
+}
+
 /// The file of the tokens.
 #[derive(Debug)]
 pub struct TokenFile {
     path: PathBuf,
+    trust: Trust,
     look: Option<Look>,
     tokens: Tokens,
+    trouble: Trouble,
+}
+
+/// What was found in the file.
+struct Found {
+    look: Look,
+    tokens: Tokens,
+    /// What makes it a poor secret.
+    complaints: Vec<String>,
+}
+
+/// Why it is not taken.
+enum Wrong {
+    /// It cannot be read, or holds no token.
+    Unreadable(String),
+    /// Others could have written it.
+    Untrusted(String),
+}
+
+impl Wrong {
+    fn words(&self) -> &str {
+        match self {
+            Self::Unreadable(why) | Self::Untrusted(why) => why,
+        }
+    }
 }
 
 impl TokenFile {
-    /// Reads the file.
+    /// Reads the file; tells what makes the token a poor secret, too.
     ///
     /// # Errors
-    /// It cannot be read, or holds no token.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let mut file = Self { path: path.to_owned(), look: None, tokens: Tokens::default() };
-        file.read().map_err(|why| Error::Token { path: path.to_owned(), why })?;
-        Ok(file)
+    /// It cannot be read, holds no token, or is not trusted.
+    pub fn open(path: &Path, trust: Trust) -> Result<(Self, Vec<String>), Error> {
+        let wrong = |wrong: Wrong| Error::Token { path: path.to_owned(), why: wrong.words().to_owned() };
+        let Found { look, tokens, complaints } = read(path, trust).map_err(wrong)?;
+        Ok((Self { path: path.to_owned(), trust, look: Some(look), tokens, trouble: Trouble::default() }, complaints))
     }
 
-    /// The tokens as they are now. While the file cannot be read there are none, and everybody is refused.
+    /// Why the tokens in force are not those of the file, also when it is asked later.
+    pub fn trouble(&self) -> Trouble {
+        self.trouble.clone()
+    }
+
+    /// The tokens that count now. A file that is not trusted changes nothing: whoever could write it would let himself in. While it
+    /// cannot be read there are none, and everybody is refused.
     pub fn current(&mut self) -> &Tokens {
         let look = fs::metadata(&self.path).ok().as_ref().map(Look::of);
-        if look.is_none() || look != self.look {
-            let had_some = !self.tokens.0.is_empty();
-            match self.read() {
-                Ok(()) => {
-                    log::info!("[daemon] token_file: {} has changed and was read again", self.path.display());
-                    self.complaints().iter().for_each(|complaint| log::warn!("[daemon] token_file: {complaint}"));
-                }
-                Err(why) if had_some => {
-                    log::error!(
-                        "[daemon] token_file: {} {why}; every guarded request is refused until it can be read",
-                        self.path.display()
-                    );
-                }
-                Err(_) => {}
+        if look.is_some() && look == self.look {
+            return &self.tokens;
+        }
+        // What is wrong may be put right without the file itself being touched: until then it is looked at each time.
+        self.look = None;
+        let path = self.path.display();
+        match read(&self.path, self.trust) {
+            Ok(found) => {
+                (self.look, self.tokens) = (Some(found.look), found.tokens);
+                self.trouble.note(None);
+                log::info!("[daemon] token_file: {path} has changed and was read again");
+                found.complaints.iter().for_each(|complaint| log::warn!("[daemon] token_file: {complaint}"));
+            }
+            Err(Wrong::Untrusted(why)) => self.tell(&format!("{path} has changed and is {why}; the old token stays in force")),
+            Err(Wrong::Unreadable(why)) => {
+                self.tokens = Tokens::default();
+                self.tell(&format!("{path} {why}; every guarded request is refused until it can be read"));
             }
         }
         &self.tokens
     }
 
-    fn read(&mut self) -> Result<(), String> {
-        self.tokens = Tokens::default();
-        self.look = None;
-        let unreadable = |error| format!("cannot be read: {error}");
-        // Never waits for a writer: the thread that answers everybody reads it.
-        let file = plain::open(OpenOptions::new().read(true), &self.path, LastLink::Followed).map_err(unreadable)?;
-        let look = Look::of(&file.metadata().map_err(unreadable)?);
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE).read_to_end(&mut bytes).map_err(unreadable)?;
-        self.look = Some(look);
-        self.tokens = Tokens::parse(&bytes);
-        if self.tokens.0.is_empty() { Err("holds no token".to_owned()) } else { Ok(()) }
+    /// Tells of a trouble once.
+    fn tell(&self, words: &str) {
+        if self.trouble.note(Some(words)) {
+            log::error!("[daemon] token_file: {words}");
+        }
     }
+}
 
-    /// What makes the token a poor secret: others can read or change the file, or it is short. Whether that is a
-    /// warning or an error is for `trust` to say.
-    pub fn complaints(&self) -> Vec<String> {
-        let path = self.path.display();
-        let mode = fs::metadata(&self.path).map(|file| file.mode()).unwrap_or_default();
-        let mut complaints = Vec::new();
-        if mode & 0o004 != 0 {
-            complaints.push(format!("{path} can be read by everybody (chmod o-r {path})"));
-        }
-        if mode & 0o022 != 0 {
-            complaints.push(format!("{path} can be written by others (chmod go-w {path})"));
-        }
-        if self.tokens.0.iter().any(|token| token.len() < SHORT) {
-            complaints.push(format!("{path} holds a token of less than {SHORT} characters, which can be guessed (openssl rand -hex 32)"));
-        }
-        complaints
+fn read(path: &Path, trust: Trust) -> Result<Found, Wrong> {
+    let unreadable = |error| Wrong::Unreadable(format!("cannot be read: {error}"));
+    // Never waits for a writer: the thread that answers everybody reads it.
+    let file = plain::open(OpenOptions::new().read(true), path, LastLink::Followed).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(unreadable)?;
+    let tokens = Tokens::parse(&bytes);
+    if tokens.0.is_empty() {
+        return Err(Wrong::Unreadable("holds no token".to_owned()));
     }
+    // Whoever can write the file lets himself in.
+    let wrong = TrustCheck::for_root().map(|mut check| check.check(path)).unwrap_or_default();
+    let untrusted = (!wrong.is_empty()).then(|| format!("not trusted: {}", wrong.join("; ")));
+    match (untrusted, trust) {
+        (Some(wrong), Trust::Refuse) => Err(Wrong::Untrusted(wrong)),
+        (untrusted @ (Some(_) | None), Trust::Refuse | Trust::Warn) => {
+            let complaints = untrusted.into_iter().chain(complaints(path, metadata.mode(), &tokens, wrong.is_empty())).collect();
+            Ok(Found { look: Look::of(&metadata), tokens, complaints })
+        }
+    }
+}
+
+/// What makes the token a poor secret: others can read or change the file, or it is short. That they can change it is left out
+/// where it has been said (not `writers`).
+fn complaints(path: &Path, mode: u32, tokens: &Tokens, writers: bool) -> impl Iterator<Item = String> {
+    let path = path.display();
+    let complaints = [
+        (mode & 0o004 != 0, format!("{path} can be read by everybody (chmod o-r {path})")),
+        (writers && mode & 0o022 != 0, format!("{path} can be written by others (chmod go-w {path})")),
+        (
+            tokens.0.iter().any(|token| token.len() < SHORT),
+            format!("{path} holds a token of less than {SHORT} characters, which can be guessed (openssl rand -hex 32)"),
+        ),
+    ];
+    complaints.into_iter().filter(|(is_so, _)| *is_so).map(|(_, complaint)| complaint)
 }
 
 #[cfg(test)]
@@ -145,11 +215,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         fs::write(&path, "long-enough-to-be-one\n").unwrap();
-        let mut file = TokenFile::open(&path).unwrap();
+        let (mut file, _) = TokenFile::open(&path, Trust::Refuse).unwrap();
         fs::remove_file(&path).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
         assert!(!file.current().know(b"long-enough-to-be-one"), "while it cannot be read everybody is refused");
-        assert!(TokenFile::open(&path).unwrap_err().to_string().contains("no regular file"));
+        assert!(TokenFile::open(&path, Trust::Refuse).unwrap_err().to_string().contains("no regular file"));
     }
 
     #[test]
@@ -169,11 +239,11 @@ mod tests {
     fn a_changed_file_is_read_again_and_a_lost_one_lets_nobody_in() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
-        assert!(TokenFile::open(&path).is_err());
+        assert!(TokenFile::open(&path, Trust::Refuse).is_err());
         fs::write(&path, "\n").unwrap();
-        assert!(TokenFile::open(&path).unwrap_err().to_string().contains("holds no token"));
+        assert!(TokenFile::open(&path, Trust::Refuse).unwrap_err().to_string().contains("holds no token"));
         fs::write(&path, "old").unwrap();
-        let mut file = TokenFile::open(&path).unwrap();
+        let (mut file, _) = TokenFile::open(&path, Trust::Refuse).unwrap();
         assert!(file.current().know(b"old"));
         let fresh = dir.path().join("fresh");
         fs::write(&fresh, "new").unwrap();
@@ -181,8 +251,45 @@ mod tests {
         assert!(file.current().know(b"new") && !file.current().know(b"old"));
         fs::remove_file(&path).unwrap();
         assert!(!file.current().know(b"new"));
+        assert!(file.trouble().words().unwrap().contains("every guarded request is refused"));
         fs::write(&path, "back").unwrap();
         assert!(file.current().know(b"back"));
+        assert_eq!(file.trouble().words(), None);
+    }
+
+    #[test]
+    fn a_file_that_others_could_have_written_changes_nothing() {
+        if TrustCheck::for_root().is_none() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let put = |text: &str, mode| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        put("old", 0o666);
+        assert!(TokenFile::open(&path, Trust::Refuse).unwrap_err().to_string().contains("not trusted: "));
+        let (mut warned, complaints) = TokenFile::open(&path, Trust::Warn).unwrap();
+        assert_eq!(complaints.iter().filter(|complaint| complaint.contains("chmod o-w")).count(), 1, "{complaints:?}");
+        assert!(!complaints.iter().any(|complaint| complaint.contains("chmod go-w")), "said once: {complaints:?}");
+        put("old", 0o600);
+        let (mut file, _) = TokenFile::open(&path, Trust::Refuse).unwrap();
+        let trouble = file.trouble();
+        put("new", 0o622);
+        for _ in 0..2 {
+            assert!(file.current().know(b"old") && !file.current().know(b"new"));
+            assert!(trouble.words().unwrap().ends_with("; the old token stays in force"));
+        }
+        assert!(warned.current().know(b"new"), "as `trust = warn` has it");
+        assert_eq!(warned.trouble().words(), None);
+        // The directory is put right, and the file is not touched.
+        put("newer", 0o600);
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(file.current().know(b"old") && trouble.words().unwrap().contains("can be written by everybody"));
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(file.current().know(b"newer") && !file.current().know(b"old"));
+        assert_eq!(trouble.words(), None);
     }
 
     #[test]
@@ -192,7 +299,7 @@ mod tests {
         let told = |mode, text: &str| {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            TokenFile::open(&path).unwrap().complaints()
+            TokenFile::open(&path, Trust::Refuse).unwrap().1
         };
         assert_eq!(told(0o640, "0123456789abcdef"), Vec::<String>::new());
         assert!(told(0o644, "0123456789abcdef")[0].contains("read by everybody"));

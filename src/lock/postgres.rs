@@ -120,9 +120,9 @@ impl PostgresEngine {
             TlsMode::Require => SslMode::Require,
         });
         if let Some(file) = &self.address.password_file {
-            config.password(read_secret(file)?);
+            config.password(plain::read_secret(file).map_err(unreadable(file))?);
         } else if let Some(file) = self.address.passfile.as_ref().filter(|_| config.get_password().is_none()) {
-            let text = read_text(file)?;
+            let text = plain::read_text(file, LastLink::Followed, LONGEST).map_err(unreadable(file))?;
             if let Some(password) = find_password(&text, &config) {
                 config.password(password);
             }
@@ -213,14 +213,6 @@ fn explain(error: &postgres::Error) -> String {
         return format!("{text}; name the certificate to trust with sslrootcert=FILE, or do without TLS: sslmode=disable");
     }
     text
-}
-
-fn read_secret(file: &Path) -> Result<String, LockError> {
-    Ok(read_text(file)?.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-fn read_text(file: &Path) -> Result<String, LockError> {
-    plain::read_text(file, LastLink::Followed, LONGEST).map_err(unreadable(file))
 }
 
 fn unreadable(file: &Path) -> impl FnOnce(std::io::Error) -> LockError + use<> {

@@ -6,6 +6,8 @@ pub mod systemd;
 
 use std::time::Duration;
 
+use crate::opinion::Opinion;
+
 /// What a task may say of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -13,8 +15,8 @@ pub enum Message {
     Status(String),
     /// `X_RUNNER_PROGRESS=`: 0 to 100.
     Progress(u8),
-    /// `X_RUNNER_RESULT=`: success, warning or error; for display, the exit code decides.
-    Result(String),
+    /// `X_RUNNER_RESULT=`: what it thinks of itself.
+    Result(Opinion),
     /// `WATCHDOG=1`: it is alive.
     Alive,
     /// `EXTEND_TIMEOUT_USEC=`: it wants so much time from now.
@@ -32,7 +34,7 @@ fn read(name: &str, value: &str) -> Option<Message> {
         // One line of a table: what would move a cursor or colour a screen has no place in it.
         "STATUS" => Some(Message::Status(value.chars().filter(|c| !c.is_control()).take(200).collect())),
         "X_RUNNER_PROGRESS" => value.trim().parse().ok().filter(|percent| *percent <= 100).map(Message::Progress),
-        "X_RUNNER_RESULT" => matches!(value, "success" | "warning" | "error").then(|| Message::Result(value.to_owned())),
+        "X_RUNNER_RESULT" => Opinion::parse(value).map(Message::Result),
         "WATCHDOG" => (value == "1").then_some(Message::Alive),
         "EXTEND_TIMEOUT_USEC" => value.parse().ok().map(Duration::from_micros).map(Message::Extend),
         _ => None,
@@ -51,7 +53,7 @@ mod tests {
             Message::Progress(50),
             Message::Alive,
             Message::Extend(Duration::from_secs(2)),
-            Message::Result("warning".into()),
+            Message::Result(Opinion::Warning),
         ];
         assert_eq!(read, expected);
     }

@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::config::push::PushSettings;
 use crate::event::{Event, Reader, RunRef};
 use crate::names::RunId;
+use crate::opinion::Opinion;
 use crate::outcome::{RunOutcome, Verdict};
 use crate::status::{Ended, Queue};
 use outlet::{Outlet, Patience};
@@ -119,8 +120,17 @@ struct Inner {
     settings: PushSettings,
     /// Begun when there is something to tell.
     outlets: Option<Vec<Outlet>>,
-    /// Tries that failed in runs that go on.
-    failed: HashMap<RunId, u32>,
+    /// Tries in runs that go on.
+    tries: HashMap<RunId, Tries>,
+}
+
+/// What is counted of the tries of a run.
+#[derive(Default)]
+struct Tries {
+    /// Those that failed.
+    failed: u32,
+    /// Those that said so of themselves, in the order of [`Opinion::ALL`].
+    said: [u32; 3],
 }
 
 impl Push {
@@ -130,7 +140,7 @@ impl Push {
             return Self(None);
         }
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let inner = Inner { host, zone: zone(), clock, waits, exit_code, settings, outlets: None, failed: HashMap::new() };
+        let inner = Inner { host, zone: zone(), clock, waits, exit_code, settings, outlets: None, tries: HashMap::new() };
         Self(Some(Rc::new(RefCell::new(inner))))
     }
 
@@ -175,9 +185,15 @@ impl Reader for Push {
         let Some(inner) = &self.0 else { return };
         let mut inner = inner.borrow_mut();
         match event {
-            Event::TaskEnded(end) if end.verdict == Verdict::Retry => *inner.failed.entry(run.id.clone()).or_default() += 1,
-            Event::RunEnded { outcome, duration, started } => {
-                let failed = inner.failed.remove(&run.id).unwrap_or(0);
+            Event::TaskEnded(end) if end.verdict == Verdict::Retry || end.said.is_some() => {
+                let tries = inner.tries.entry(run.id.clone()).or_default();
+                tries.failed += u32::from(end.verdict == Verdict::Retry);
+                for (opinion, count) in Opinion::ALL.into_iter().zip(&mut tries.said) {
+                    *count += u32::from(end.said == Some(opinion));
+                }
+            }
+            Event::RunEnded { outcome, duration, started, .. } => {
+                let Tries { failed, said } = inner.tries.remove(&run.id).unwrap_or_default();
                 let end = RunEnd {
                     run_id: run.id.as_str().to_owned(),
                     trigger: run.trigger.kind.word(),
@@ -186,6 +202,7 @@ impl Reader for Push {
                     duration: *duration,
                     tries: *started,
                     failed,
+                    said,
                 };
                 let limit = if matches!(outcome, RunOutcome::Signalled(_)) { SHORTEST } else { LONGEST };
                 inner.tell(&run.chain, What::Ended(end), limit);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::{self, LastRun};
+use crate::metrics::{self, LastRun, LastTries};
 use crate::status::{Date, Ended, Queue};
 
 /// What happened to a chain.
@@ -54,6 +54,8 @@ pub struct RunEnd {
     pub tries: u32,
     /// How many of them failed.
     pub failed: u32,
+    /// How many of them said so of themselves, in the order of [`crate::opinion::Opinion::ALL`].
+    pub said: [u32; 3],
 }
 
 /// The sign of life, in the words of jobslib; what is behind `time_local` is ours. Keys are only ever added.
@@ -102,7 +104,7 @@ impl Report {
                 exit_code: Some(end.exit_code),
                 ended_at: at,
                 seconds: end.duration.as_secs_f64(),
-                tries: Some((end.tries, end.failed)),
+                tries: Some(LastTries { all: end.tries, failed: end.failed, said: end.said }),
             }),
             What::Refused { reason } => metrics::of_refusal(&self.chain, reason, at),
             What::Queue(queue) => metrics::of_queue(queue, Date { at: self.at, offset: Offset::UTC }),
@@ -118,9 +120,10 @@ impl Report {
             What::Ended(end) => {
                 let (outcome, trigger, seconds) = (end.outcome.word(), end.trigger, end.duration.as_secs_f64());
                 let (code, tries, failed, run) = (end.exit_code, end.tries, end.failed, &end.run_id);
+                let [success, warning, error] = end.said;
                 let _ = writeln!(
                     lines,
-                    "runner_run,chain={chain},host={host},outcome={outcome},trigger={trigger} duration_seconds={seconds},exit_code={code}i,failed_tries={failed}i,run_id=\"{run}\",tries={tries}i {at}"
+                    "runner_run,chain={chain},host={host},outcome={outcome},trigger={trigger} duration_seconds={seconds},exit_code={code}i,failed_tries={failed}i,run_id=\"{run}\",said_error={error}i,said_success={success}i,said_warning={warning}i,tries={tries}i {at}"
                 );
                 (end.outcome.of_jobslib(), seconds)
             }
@@ -252,6 +255,7 @@ mod tests {
             duration: Duration::from_millis(1500),
             tries: 3,
             failed: 1,
+            said: [0, 2, 1],
         };
         Report { host: "a b".into(), chain: chain.into(), at: Timestamp::from_second(second).unwrap(), what: What::Ended(end) }
     }
@@ -269,6 +273,9 @@ mod tests {
             "runner_last_success_timestamp_seconds{chain=\"a\"} 1000",
             "job_duration_seconds{chain=\"a\",status=\"failed\"} 1.5",
             "runner_last_run_failed_tries{chain=\"a\"} 1",
+            "runner_last_run_said_results{chain=\"a\",said=\"success\"} 0",
+            "runner_last_run_said_results{chain=\"a\",said=\"warning\"} 2",
+            "runner_last_run_said_results{chain=\"a\",said=\"error\"} 1",
         ] {
             assert!(file.lines().any(|known| known == line), "{line}:\n{file}");
         }
@@ -316,7 +323,7 @@ mod tests {
         assert_eq!(
             lines.lines().collect::<Vec<_>>(),
             [
-                "runner_run,chain=night,host=a\\ b,outcome=done,trigger=now duration_seconds=1.5,exit_code=0i,failed_tries=1i,run_id=\"4062abca-0-491c45375bfc07b4\",tries=3i 7000",
+                "runner_run,chain=night,host=a\\ b,outcome=done,trigger=now duration_seconds=1.5,exit_code=0i,failed_tries=1i,run_id=\"4062abca-0-491c45375bfc07b4\",said_error=1i,said_success=0i,said_warning=2i,tries=3i 7000",
                 "job_duration_seconds,host=a\\ b,status=succeeded,task=night,type=task value=1.5 7000",
                 "last_successful_run_timestamp,host=a\\ b,task=night value=7 7000",
             ]

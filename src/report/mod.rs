@@ -16,6 +16,7 @@ use ::log::{error, info, warn};
 use crate::clock::Seconds;
 use crate::event::{Event, Reader, RunRef, TaskEnd};
 use crate::names::{MAIN_CHAIN, counted, digit, printable};
+use crate::opinion::{Gravest, Opinion};
 use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
 use bars::Bars;
 use pace::{Pace, Said};
@@ -49,14 +50,16 @@ impl Reporter {
         let duration_ms = u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX);
         let (code, signal) = (end.exit.code().map(u64::from), end.exit.signal());
         let timed_out = matches!(end.exit, ExitKind::TimedOut { .. });
+        let said = end.said.map(Opinion::word);
         let level = match end.verdict {
+            Verdict::Ok | Verdict::Skip if end.doubt().is_some() => ::log::Level::Warn,
             Verdict::Ok | Verdict::Skip | Verdict::Cancel => ::log::Level::Info,
             Verdict::Retry if end.last => ::log::Level::Error,
             Verdict::Retry | Verdict::Halt | Verdict::Exit => ::log::Level::Warn,
         };
         ::log::log!(level, event = "task_ended", chain, run_id, task, try_num = end.try_num, max_tries = end.max_tries,
             result = end.verdict.word(), final_try = end.last, exit_code = code, signal, timed_out, duration_ms,
-            left_behind = end.left_behind.len(), unkillable = end.unkillable; "{name}: {}", EndWords(end));
+            left_behind = end.left_behind.len(), unkillable = end.unkillable, said; "{name}: {}", EndWords(end));
         if end.unkillable {
             error!(event = "unkillable", chain, run_id, task; "{name}: unkillable, a process of it survives KILL; no second copy is started beside it");
         }
@@ -118,7 +121,7 @@ impl Reader for Reporter {
             }
             Event::TaskProgress { task, percent, status, result, at } => {
                 let says = percent.is_some() || status.is_some_and(|text| !text.is_empty()) || result.is_some();
-                let said = || Said { percent: *percent, status: status.map(str::to_owned), result: result.map(str::to_owned), unshown: 0 };
+                let said = || Said { percent: *percent, status: status.map(str::to_owned), result: *result, unshown: 0 };
                 if self.bars.is_none()
                     && says
                     && let Some(said) = self.pace.hear(&run.id, task.text(), said(), *at)
@@ -167,7 +170,7 @@ impl Reader for Reporter {
             }
             // Whoever refused it says so, with the way out.
             Event::RunRefused { .. } => {}
-            Event::RunEnded { outcome, duration, started } => run_ended(run, outcome, Seconds(*duration), *started),
+            Event::RunEnded { outcome, duration, started, said } => run_ended(run, outcome, Seconds(*duration), *started, *said),
         }
     }
 }
@@ -175,7 +178,7 @@ impl Reader for Reporter {
 /// The line of what a task says of itself.
 fn quote(run: &RunRef, task: &str, said: &Said) {
     let (chain, run_id, name) = (run.chain.as_str(), run.id.as_str(), shown(run, task));
-    let (status, result) = (said.status.as_deref(), said.result.as_deref());
+    let (status, result) = (said.status.as_deref(), said.result.map(Opinion::word));
     let parts = [
         said.percent.map(|percent| format!("{percent}%")),
         status.map(str::to_owned),
@@ -196,21 +199,25 @@ impl fmt::Display for EndWords<'_> {
         match end.verdict {
             Verdict::Ok => {
                 f.write_str("ok in ")?;
-                took.fmt(f)
+                took.fmt(f)?;
             }
-            Verdict::Skip => write!(f, "skipped, {exit}, in {took}"),
+            Verdict::Skip => write!(f, "skipped, {exit}, in {took}")?,
             Verdict::Retry => {
                 let failed = if end.last { "failed for good" } else { "failed" };
-                write!(f, "{failed}: {exit}, in {took}, {}", tries(end.try_num, end.max_tries))
+                write!(f, "{failed}: {exit}, in {took}, {}", tries(end.try_num, end.max_tries))?;
             }
-            Verdict::Halt => write!(f, "asks for the halt task: {exit}, in {took}"),
-            Verdict::Exit => write!(f, "stops the chain: {exit}, in {took}"),
-            Verdict::Cancel => write!(f, "stopped after {took}"),
+            Verdict::Halt => write!(f, "asks for the halt task: {exit}, in {took}")?,
+            Verdict::Exit => write!(f, "stops the chain: {exit}, in {took}")?,
+            Verdict::Cancel => write!(f, "stopped after {took}")?,
+        }
+        match end.doubt() {
+            Some(said) => write!(f, ", says {}", said.word()),
+            None => Ok(()),
         }
     }
 }
 
-fn run_ended(run: &RunRef, outcome: &RunOutcome, took: Seconds, started: u32) {
+fn run_ended(run: &RunRef, outcome: &RunOutcome, took: Seconds, started: u32, said: Option<&Gravest>) {
     let (chain, run_id, word) = (run.chain.as_str(), run.id.as_str(), outcome.word());
     let duration_ms = u64::try_from(took.0.as_millis()).unwrap_or(u64::MAX);
     let task = outcome.task().map(crate::names::TaskName::text);
@@ -223,12 +230,14 @@ fn run_ended(run: &RunRef, outcome: &RunOutcome, took: Seconds, started: u32) {
         RunOutcome::LockLost => format!("its lock was lost after {took}; somebody else may run it now"),
         RunOutcome::Signalled(signal) => format!("stopped by {} after {took}", signal_name(*signal)),
     };
+    let doubt = said.filter(|said| said.is_doubt());
     let level = match outcome {
-        RunOutcome::Done => ::log::Level::Info,
-        RunOutcome::Halted { .. } | RunOutcome::StoppedByTask { .. } | RunOutcome::Signalled(_) => ::log::Level::Warn,
+        RunOutcome::Done if doubt.is_none() => ::log::Level::Info,
+        RunOutcome::Done | RunOutcome::Halted { .. } | RunOutcome::StoppedByTask { .. } | RunOutcome::Signalled(_) => ::log::Level::Warn,
         RunOutcome::GaveUp { .. } | RunOutcome::LockLost => ::log::Level::Error,
     };
-    ::log::log!(level, event = "run_ended", chain, run_id, outcome = word, task, duration_ms, started; "chain {chain}: {why}");
+    ::log::log!(level, event = "run_ended", chain, run_id, outcome = word, task, duration_ms, started, said = said.map(|said| said.opinion.word());
+        "chain {chain}: {why}{}", doubt.map(|doubt| format!("; {doubt}")).unwrap_or_default());
 }
 
 fn tries(try_num: u32, max_tries: u32) -> Tries {

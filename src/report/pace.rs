@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::names::RunId;
+use crate::opinion::Opinion;
 
 /// A line for each task in so long: who looks at a log cannot read more, and whoever fills it hides the rest.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -17,7 +18,7 @@ pub struct Said {
     /// What it is doing.
     pub status: Option<String>,
     /// What it thinks of itself.
-    pub result: Option<String>,
+    pub result: Option<Opinion>,
     /// How many messages before this one were not shown.
     pub unshown: u64,
 }
@@ -26,7 +27,7 @@ impl Said {
     fn add(&mut self, newer: Self) {
         self.percent = newer.percent.or(self.percent);
         self.status = newer.status.or(self.status.take());
-        self.result = newer.result.or(self.result.take());
+        self.result = newer.result.or(self.result);
     }
 }
 

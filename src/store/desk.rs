@@ -167,7 +167,7 @@ impl<A> Clerk<A> {
         }
     }
 
-    /// Opens the database. An error that will not pass stands until somebody asks. `None` when the desk is closed.
+    /// Opens the database. An error that will not pass is told to whoever asks, who tells it on. `None` when the desk is closed.
     fn connect(&mut self) -> Option<()> {
         let opened = self.insist(|clerk| {
             if clerk.store.is_none() {
@@ -176,7 +176,7 @@ impl<A> Clerk<A> {
             Ok(())
         })?;
         if let Err(error) = opened {
-            log::error!("{error}");
+            log::debug!("{error}");
             self.set_health(Health::Away(error.to_string()));
         }
         Some(())

@@ -52,6 +52,7 @@ fn describe(gathered: &Gathered) -> Run {
         outcome: None,
         why: None,
         exit_code: None,
+        said: None,
         try_num,
         max_tries,
         until: waits.run.and_then(|(since, wait, ..)| date(since).after(wait)),
@@ -72,6 +73,7 @@ fn of_ended(ended: &TryRecord) -> Task {
         exit_code: ended.exit_code,
         signal: ended.signal,
         timed_out: ended.timed_out.is_some(),
+        said: ended.said.clone(),
         ..Try::begun(ended.try_num, date(ended.began))
     };
     Task { file: ended.task.clone(), state, progress: None, status: None, until: None, pid: None, max_tries: None, tries: vec![last] }
@@ -86,6 +88,6 @@ fn of_running(running: &Running) -> Task {
         until: None,
         pid: None,
         max_tries: Some(running.max_tries),
-        tries: vec![Try::begun(running.try_num, date(running.began))],
+        tries: vec![Try { said: running.said.map(|said| said.word().to_owned()), ..Try::begun(running.try_num, date(running.began)) }],
     }
 }

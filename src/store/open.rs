@@ -119,6 +119,18 @@ impl Place {
         }
     }
 
+    /// Whether the database, which is not there, could be made. Changes nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn could_be_made(&self) -> Result<(), StoreError> {
+        match self.url()? {
+            DatabaseUrl::Sqlite(path) => Sqlite::could_be_made(&path),
+            // A server that answers makes tables for whoever may ask it to.
+            DatabaseUrl::Postgres(_) => Ok(()),
+        }
+    }
+
     #[cfg(feature = "postgres")]
     fn open_server(&self, url: &str, to_write: bool) -> Result<Box<dyn Store>, StoreError> {
         let server = super::postgres::Server::new(url, &self.secrets)?;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Clock;
 use crate::event::{Event, Reader, RunRef, TaskEnd};
 use crate::names::TaskName;
+use crate::opinion::{Gravest, Opinion};
 use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
 
 /// The version of the record. Fields are only ever added; a change of meaning raises it.
@@ -77,9 +78,12 @@ pub struct RunRecord {
     /// The task whose fault or wish the outcome was.
     #[serde(default)]
     pub failed_task: Option<String>,
-    /// Why, in words.
+    /// Why, in words. Of one that is done, who says that somebody should have a look.
     #[serde(default)]
     pub message: Option<String>,
+    /// The gravest of what its tasks said last of themselves: success, warning, error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
     /// The tries of its tasks, in the order in which they ended.
     #[serde(default)]
     pub tries: Vec<TryRecord>,
@@ -117,6 +121,9 @@ pub struct TryRecord {
     /// How many processes of it live on.
     #[serde(default)]
     pub left_behind: u32,
+    /// What it said last of itself: success, warning, error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
     /// The end of what it wrote, where that was kept. Bytes that are no text are replaced.
     #[serde(default)]
     pub output_tail: String,
@@ -162,6 +169,7 @@ impl RunRecord {
             signal: None,
             failed_task: None,
             message: None,
+            said: None,
             tries: Vec::new(),
             tries_left_out: 0,
         }
@@ -196,16 +204,19 @@ impl RunRecord {
         self.outcome.as_deref().is_none_or(|outcome| ![REFUSED, SKIPPED, "task_dir"].contains(&outcome))
     }
 
-    fn end(&mut self, outcome: &RunOutcome, exit_code: fn(&RunOutcome) -> u8, duration: Duration, now: Timestamp) {
-        self.ended = Some(whole_millis(now));
-        self.duration_ms = Some(millis(duration));
+    fn end(&mut self, outcome: &RunOutcome, exit_code: fn(&RunOutcome) -> u8, said: Option<&Gravest>) {
+        self.said = said.map(|said| said.opinion.word().to_owned());
         self.outcome = Some(outcome.word().to_owned());
         self.failed_task = outcome.task().map(|task| task.text().to_owned());
         (self.exit_code, self.signal, self.message) = match outcome {
             RunOutcome::GaveUp { why, .. } => (Some(exit_code(outcome)), None, Some(why.reason().to_owned())),
             RunOutcome::Signalled(signal) => (None, Some(*signal), Some(format!("told to stop by {}", signal_name(*signal)))),
             RunOutcome::LockLost => (Some(exit_code(outcome)), None, Some("its lock was lost".to_owned())),
-            RunOutcome::Done | RunOutcome::Halted { .. } | RunOutcome::StoppedByTask { .. } => (Some(exit_code(outcome)), None, None),
+            RunOutcome::Done => {
+                let doubt = said.filter(|said| said.is_doubt());
+                (Some(exit_code(outcome)), None, doubt.map(ToString::to_string))
+            }
+            RunOutcome::Halted { .. } | RunOutcome::StoppedByTask { .. } => (Some(exit_code(outcome)), None, None),
         };
     }
 }
@@ -245,6 +256,7 @@ pub(super) struct Running {
     pub(super) max_tries: u32,
     pub(super) percent: Option<u8>,
     pub(super) status: Option<String>,
+    pub(super) said: Option<Opinion>,
 }
 
 /// What waits to be tried again.
@@ -295,17 +307,20 @@ impl Reader for Recorder {
                 gathered.waits.run = None;
                 gathered.waits.tasks.retain(|(waits, ..)| waits != *task);
                 let (task, try_num, max_tries) = ((*task).clone(), *try_num, *max_tries);
-                gathered.running.push(Running { task, began: self.clock.wall(), try_num, max_tries, percent: None, status: None });
+                let began = self.clock.wall();
+                gathered.running.push(Running { task, began, try_num, max_tries, percent: None, status: None, said: None });
             }
-            Event::TaskProgress { task, percent, status, .. } => gathered.note_progress(task, *percent, *status),
+            Event::TaskProgress { task, percent, status, result, .. } => gathered.note_progress(task, *percent, *status, *result),
             Event::TaskSleeping { task, wait } => gathered.waits.tasks.push(((*task).clone(), self.clock.wall(), *wait)),
             Event::RunRetry { wait, try_num, max_tries } => {
                 gathered.waits.run = Some((self.clock.wall(), *wait, *try_num, *max_tries));
                 gathered.waits.tries_before = gathered.record.tries_left_out + gathered.tries.len() as u64;
             }
             Event::TaskEnded(end) => gathered.add(end, || self.clock.wall()),
-            Event::RunEnded { outcome, duration, .. } => {
-                gathered.record.end(outcome, self.facts.exit_code, *duration, self.clock.wall());
+            Event::RunEnded { outcome, duration, said, .. } => {
+                gathered.record.ended = Some(whole_millis(self.clock.wall()));
+                gathered.record.duration_ms = Some(millis(*duration));
+                gathered.record.end(outcome, self.facts.exit_code, *said);
                 let gathered = self.runs.swap_remove(at);
                 self.keeper.ended(gathered.into_record());
             }
@@ -321,9 +336,10 @@ impl Reader for Recorder {
 }
 
 impl Gathered {
-    fn note_progress(&mut self, task: &TaskName, percent: Option<u8>, status: Option<&str>) {
+    fn note_progress(&mut self, task: &TaskName, percent: Option<u8>, status: Option<&str>, said: Option<Opinion>) {
         if let Some(running) = self.running.iter_mut().find(|running| running.task == *task) {
             running.percent = percent.or(running.percent);
+            running.said = said.or(running.said);
             if let Some(status) = status {
                 running.status = Some(status.to_owned());
             }
@@ -355,6 +371,7 @@ impl Gathered {
                 ExitKind::Ended(_) | ExitKind::Cancelled | ExitKind::TimedOut { .. } => None,
             },
             left_behind: u32::try_from(end.left_behind.len()).unwrap_or(u32::MAX),
+            said: end.said.map(|said| said.word().to_owned()),
             output_tail,
         });
         while self.tails > ALL_TAILS

@@ -63,6 +63,7 @@ fn end(tail: &[u8], verdict: Verdict) -> TaskEnd {
         verdict,
         last: true,
         duration: Duration::from_secs(1),
+        said: None,
         left_behind: Vec::new(),
         unkillable: false,
         tail: tail.to_vec(),
@@ -81,7 +82,7 @@ fn the_record_of_a_run_is_as_it_was_pinned() {
     let failed = TaskEnd { exit, left_behind: vec![9], ..end(b"no \xffx", Verdict::Retry) };
     recorder.tell(&run, &Event::TaskEnded(&failed));
     let outcome = RunOutcome::GaveUp { why: GiveUp::Tries, task: Some(name()) };
-    recorder.tell(&run, &Event::RunEnded { outcome: &outcome, duration: Duration::from_millis(1500), started: 1 });
+    recorder.tell(&run, &Event::RunEnded { outcome: &outcome, duration: Duration::from_millis(1500), started: 1, said: None });
     let (begun, ended) = kept.0.take();
     assert_eq!((begun.len(), begun[0].outcome.clone(), begun[0].tries.len()), (1, None, 0));
     assert_eq!(serde_json::to_string(&ended[0]).unwrap(), PINNED);
@@ -111,12 +112,32 @@ fn several_runs_go_on_side_by_side_and_each_has_its_occasion() {
     }
     recorder.tell(&other, &Event::TaskEnded(&end(b"", Verdict::Ok)));
     for (run, outcome) in [(&one, RunOutcome::Signalled(15)), (&other, RunOutcome::Done)] {
-        recorder.tell(run, &Event::RunEnded { outcome: &outcome, duration: Duration::ZERO, started: 0 });
+        recorder.tell(run, &Event::RunEnded { outcome: &outcome, duration: Duration::ZERO, started: 0, said: None });
     }
     let ended = kept.0.take().1;
     assert_eq!((ended[0].trigger.as_str(), ended[0].signal, ended[0].exit_code, ended[0].tries.len()), ("boot", Some(15), None, 0));
     assert_eq!((ended[1].trigger.as_str(), ended[1].scheduled_at, ended[1].tries.len()), ("schedule", Some(slot), 1));
     assert_eq!(ended[0].message.as_deref(), Some("told to stop by SIGTERM"));
+}
+
+#[test]
+fn what_a_task_says_of_itself_is_kept_with_its_try_and_its_run() {
+    let (mut recorder, kept) = recorder();
+    let run = run(1);
+    recorder.tell(&run, &Event::RunStarted { tasks: 1 });
+    recorder.tell(&run, &Event::TaskStarted { task: &name(), try_num: 1, max_tries: 1 });
+    let result = Some(Opinion::Warning);
+    recorder.tell(&run, &Event::TaskProgress { task: &name(), percent: None, status: None, result, at: crate::clock::Moment::default() });
+    assert_eq!(recorder.describe(&run).unwrap().tasks[0].said(), Some("warning"), "while it runs");
+    recorder.tell(&run, &Event::TaskEnded(&TaskEnd { said: result, ..end(b"", Verdict::Ok) }));
+    let said = Gravest { opinion: Opinion::Warning, task: name(), others: 0 };
+    recorder.tell(&run, &Event::RunEnded { outcome: &RunOutcome::Done, duration: Duration::ZERO, started: 1, said: Some(&said) });
+    let record = kept.0.take().1.remove(0);
+    assert_eq!((record.said.as_deref(), record.message.as_deref()), (Some("warning"), Some("10-a.sh says warning")));
+    assert_eq!(record.tries[0].said.as_deref(), Some("warning"));
+    assert!(!record.has_failed(), "the exit code decides");
+    let text = serde_json::to_string(&record).unwrap();
+    assert_eq!(serde_json::from_str::<RunRecord>(&text).unwrap(), record);
 }
 
 #[test]
@@ -128,7 +149,7 @@ fn a_run_that_is_tried_for_weeks_has_a_record_of_bounded_length() {
     for _ in 0..MOST_TRIES + 5 {
         recorder.tell(&run, &Event::TaskEnded(&end(&long, Verdict::Retry)));
     }
-    recorder.tell(&run, &Event::RunEnded { outcome: &RunOutcome::Done, duration: Duration::ZERO, started: 1 });
+    recorder.tell(&run, &Event::RunEnded { outcome: &RunOutcome::Done, duration: Duration::ZERO, started: 1, said: None });
     let record = kept.0.take().1.remove(0);
     let tails: Vec<usize> = record.tries.iter().map(|one| one.output_tail.len()).collect();
     assert_eq!((record.tries.len(), record.tries_left_out), (MOST_TRIES, 5));

@@ -12,12 +12,12 @@ const ROWS: usize = 50;
 
 /// The columns of `runs` in the order of [`cells`] and [`record`].
 const COLUMNS: &str = "run_id, chain, run_trigger, scheduled_at, host, boot_id, pid, start_time, began, ended, duration_ms, outcome, \
-     exit_code, signal, failed_task, message, tries_left_out, place";
-const COLUMN_COUNT: usize = 18;
+     exit_code, signal, failed_task, message, tries_left_out, place, said";
+const COLUMN_COUNT: usize = 19;
 /// The columns of `tries`.
 const TRY_COLUMNS: &str =
-    "run_id, place, task, try_num, began, duration_ms, verdict, exit_code, signal, timed_out, not_started, left_behind, output_tail";
-const TRY_COLUMN_COUNT: usize = 13;
+    "run_id, place, task, try_num, began, duration_ms, verdict, exit_code, signal, timed_out, not_started, left_behind, output_tail, said";
+const TRY_COLUMN_COUNT: usize = 14;
 
 /// Keeps records; an end that is there stays.
 pub fn put(on: &mut dyn Statements, records: &[RunRecord]) -> Result<(), EngineError> {
@@ -25,7 +25,7 @@ pub fn put(on: &mut dyn Statements, records: &[RunRecord]) -> Result<(), EngineE
         "INSERT INTO runs ({COLUMNS}, failed) VALUES ({}) ON CONFLICT (run_id) DO UPDATE SET began = excluded.began, \
          ended = excluded.ended, duration_ms = excluded.duration_ms, outcome = excluded.outcome, exit_code = excluded.exit_code, \
          signal = excluded.signal, failed_task = excluded.failed_task, message = excluded.message, \
-         tries_left_out = excluded.tries_left_out, failed = excluded.failed WHERE runs.outcome IS NULL",
+         tries_left_out = excluded.tries_left_out, said = excluded.said, failed = excluded.failed WHERE runs.outcome IS NULL",
         places(1, COLUMN_COUNT + 1)
     );
     for record in records {
@@ -100,6 +100,7 @@ fn cells(record: &RunRecord) -> Vec<Cell> {
         optional(record.message.as_deref()),
         number(record.tries_left_out),
         text(&record.place),
+        optional(record.said.as_deref()),
     ]
 }
 
@@ -118,6 +119,7 @@ fn try_cells(run_id: &str, place: i64, one: &TryRecord) -> [Cell; TRY_COLUMN_COU
         optional(one.not_started.as_deref()),
         i64::from(one.left_behind).into(),
         text(&one.output_tail),
+        optional(one.said.as_deref()),
     ]
 }
 
@@ -147,6 +149,7 @@ fn record(row: Row) -> RunRecord {
         message: row.optional_text(),
         tries_left_out: row.optional().unwrap_or(0),
         place: row.text(),
+        said: row.optional_text(),
         tries: Vec::new(),
     }
 }
@@ -168,6 +171,7 @@ fn try_record(row: Row) -> TryRecord {
         not_started: row.optional_text(),
         left_behind: row.optional().unwrap_or(0),
         output_tail: row.text(),
+        said: row.optional_text(),
     }
 }
 

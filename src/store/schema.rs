@@ -2,10 +2,10 @@
 //! docs/state.md describes them, and the tests hold an old copy of every version.
 
 /// The newest version.
-pub const VERSION: i64 = 3;
+pub const VERSION: i64 = 4;
 
 /// What makes each version of the one before, in the words both engines have in common: see [`Dialect`].
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
 CREATE TABLE slots (
     machine {text} NOT NULL,
@@ -128,6 +128,10 @@ CREATE INDEX jobs_by_key ON jobs (queue, job_key, state) WHERE job_key IS NOT NU
 ALTER TABLE slots ADD COLUMN place {text} NOT NULL DEFAULT '';
 ALTER TABLE runs ADD COLUMN place {text} NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN place {text};
+",
+    "
+ALTER TABLE runs ADD COLUMN said {text};
+ALTER TABLE tries ADD COLUMN said {text};
 ",
 ];
 

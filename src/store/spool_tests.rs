@@ -106,6 +106,7 @@ fn what_failed_is_on_the_disk_before_the_run_goes_on() {
             not_started: None,
             left_behind: 0,
             output_tail: String::new(),
+            said: None,
         };
         RunRecord { outcome: outcome.map(str::to_owned), tries: vec![try_record; tries], ..record(0) }
     };

@@ -34,6 +34,8 @@ const JOURNAL_PAGES: i64 = 256;
 const LEAST_JOURNAL_PAGES: i64 = 16;
 /// How many bytes a page has.
 const PAGE: u64 = 4096;
+/// In these file systems nobody makes a file, although root may do everything: proc, sysfs (linux/magic.h).
+const OF_KERNEL: [i128; 2] = [0x9fa0, 0x6265_6572];
 /// How many statements are kept ready.
 const STATEMENTS: usize = 128;
 
@@ -132,6 +134,14 @@ impl Sqlite {
             return Err(StoreError::Older { database: name, found });
         }
         Ok(sqlite)
+    }
+
+    /// Whether the file, which is not there, could be made, as far as can be told without changing anything.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn could_be_made(path: &Path) -> Result<(), StoreError> {
+        look_for_room(path).map_err(|error| cannot_open(path, &error))
     }
 
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, StoreError> {
@@ -386,6 +396,26 @@ fn look_at(path: &Path, how: Access) -> io::Result<()> {
         return Err(strange(path));
     }
     Ok(rustix::fs::accessat(rustix::fs::CWD, path, how, rustix::fs::AtFlags::EACCESS)?)
+}
+
+/// Whether there is a directory in which it could be made, with those above it that are missing, too.
+fn look_for_room(path: &Path) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    for dir in path.ancestors().skip(1) {
+        match fs::metadata(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(found) if !found.is_dir() => return Err(rustix::io::Errno::NOTDIR.into()),
+            Ok(_) => {
+                let may = rustix::fs::accessat(rustix::fs::CWD, dir, Access::WRITE_OK | Access::EXEC_OK, rustix::fs::AtFlags::EACCESS);
+                let of_kernel = rustix::fs::statfs(dir).is_ok_and(|found| OF_KERNEL.contains(&i128::from(found.f_type)));
+                let may = if of_kernel { Err(rustix::io::Errno::ROFS) } else { may };
+                let why = |error: rustix::io::Errno| format!("it is not there, and {} takes no new file: {error}", dir.display());
+                return may.map_err(|error| io::Error::new(error.kind(), why(error)));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// SQLite would wait for the other end of a pipe that stands where it looks for its companions.

@@ -15,6 +15,7 @@ use crate::environment::{Block, variable};
 use crate::event::{Event, Reader, RunRef, TaskEnd};
 use crate::names::RunId;
 use crate::notify::Message;
+use crate::opinion::Opinion;
 use crate::outcome::{ExitKind, Verdict};
 use crate::process::Supervised;
 use crate::queue::{Next, Patience, after_attempt, after_death, leaves_repetition, next_repetition};
@@ -86,7 +87,7 @@ impl Job {
         let variables: Block = variables.iter().cloned().chain(own.into_iter().flatten()).collect();
         let frame = Frame { setup, run, variables };
         let kit = frame.kit(world);
-        let mut events = Events::new(record.id, &mut *world.reader);
+        let mut events = Events::new(&record, &mut *world.reader);
         let attempt = Attempt::begin(&kit, 0, record.attempts.max(1), patience.max_attempts.max(record.attempts), &mut events);
         Self { record, patience, frame, attempt, cancelled: false, lost: false, ended: None, said: Said::default() }
     }
@@ -120,7 +121,7 @@ impl Job {
     pub fn hear(&mut self, messages: &[Message], world: &mut World<'_>) {
         let Self { record, frame, attempt, said, .. } = self;
         let kit = frame.kit(world);
-        let mut events = Events::new(record.id, &mut *world.reader);
+        let mut events = Events::new(record, &mut *world.reader);
         attempt.hear(&kit, messages, &mut events);
         let Said { progress, status } = events.said;
         said.progress = progress.or(said.progress);
@@ -158,7 +159,7 @@ impl Job {
     pub fn advance(&mut self, world: &mut World<'_>, now: jiff::Timestamp) -> Option<Finish> {
         let Self { record, patience, frame, attempt, cancelled, lost, ended, .. } = self;
         let kit = frame.kit(world);
-        let mut events = Events::new(record.id, &mut *world.reader);
+        let mut events = Events::new(record, &mut *world.reader);
         while let Some(progress) = attempt.advance(&kit, &mut events) {
             match progress {
                 Progress::Judged(judged) => {
@@ -242,19 +243,24 @@ fn finish(record: &JobRecord, end: &TaskEnd, next: Next, now: jiff::Timestamp) -
         result: end.verdict.word(),
         exit_code: end.exit.code(),
         signal: end.exit.signal(),
-        message: Some(end.exit.to_string()),
+        message: Some(format!("{}{}", end.exit, doubt(end))),
         last_error,
         ..not_begun(record, next, now)
     }
+}
+
+/// What the task of a job doubts, behind how it ended.
+fn doubt(end: &TaskEnd) -> String {
+    end.doubt().map(|said| format!(", says {}", said.word())).unwrap_or_default()
 }
 
 /// Tells of an attempt that could not begin, as of every other end.
 pub fn tell_not_started(record: &JobRecord, queue: &QueueSettings, why: &str, (next, now): (Next, jiff::Timestamp)) {
     let (job, task, try_num, failed) = (record.id, record.task.as_str(), record.attempts, next == Next::Failed);
     let (level, end) = if failed { (log::Level::Error, "failed for good") } else { (log::Level::Warn, "failed") };
-    let attempt = attempt_of(try_num, max_attempts(record, queue));
-    log::log!(level, event = "job_ended", job, queue = queue.name.as_str(), run_id = record.claim.as_deref().unwrap_or_default(), task, try_num,
-        result = Verdict::Retry.word(), final_try = failed, exit_code = None::<u64>, signal = None::<i32>, duration_ms = 0;
+    let (attempt, chain) = (attempt_of(try_num, max_attempts(record, queue)), queue.chain.name.as_str());
+    log::log!(level, event = "job_ended", job, queue = queue.name.as_str(), chain, run_id = record.claim.as_deref().unwrap_or_default(), task, try_num,
+        result = Verdict::Retry.word(), final_try = failed, exit_code = None::<u64>, signal = None::<i32>, duration_ms = 0, said = None::<&str>;
         "job {job}, {task}: {end}: could not start: {why}, {attempt}{}", again_in(next, now));
 }
 
@@ -273,7 +279,7 @@ fn again_in(next: Next, now: jiff::Timestamp) -> String {
 
 /// Hears of the events of an attempt: what it is to be told of a job says which job.
 struct Events<'a> {
-    job: i64,
+    record: &'a JobRecord,
     others: &'a mut dyn Reader,
     end: Option<TaskEnd>,
     said: Said,
@@ -282,24 +288,26 @@ struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    fn new(job: i64, others: &'a mut dyn Reader) -> Self {
-        Self { job, others, end: None, said: Said::default(), again: String::new() }
+    fn new(record: &'a JobRecord, others: &'a mut dyn Reader) -> Self {
+        Self { record, others, end: None, said: Said::default(), again: String::new() }
     }
 
     fn ended(&self, run: &RunRef, end: &TaskEnd) {
-        let (job, queue, task, took) = (self.job, run.chain.as_str(), end.task.text(), Seconds(end.duration));
+        let (job, queue, task, took) = (self.record.id, self.record.queue.as_str(), end.task.text(), Seconds(end.duration));
         let duration_ms = u64::try_from(end.duration.as_millis()).unwrap_or(u64::MAX);
         let (attempt, again) = (attempt_of(end.try_num, end.max_tries), &self.again);
+        let doubt = doubt(end);
+        let well = if doubt.is_empty() { log::Level::Info } else { log::Level::Warn };
         let (level, how) = match end.verdict {
-            Verdict::Ok => (log::Level::Info, "done".to_owned()),
-            Verdict::Skip => (log::Level::Info, format!("done, skipped, {}", end.exit)),
+            Verdict::Ok => (well, "done".to_owned()),
+            Verdict::Skip => (well, format!("done, skipped, {}", end.exit)),
             Verdict::Cancel => (log::Level::Info, "stopped".to_owned()),
             Verdict::Retry if !end.last => (log::Level::Warn, format!("failed: {}, {attempt}", end.exit)),
             Verdict::Retry | Verdict::Halt | Verdict::Exit => (log::Level::Error, format!("failed for good: {}, {attempt}", end.exit)),
         };
-        log::log!(level, event = "job_ended", job, queue, run_id = run.id.as_str(), task, try_num = end.try_num, result = end.verdict.word(),
-            final_try = end.last, exit_code = end.exit.code().map(u64::from), signal = end.exit.signal(), duration_ms;
-            "job {job}, {task}: {how}, in {took}{again}");
+        log::log!(level, event = "job_ended", job, queue, chain = run.chain.as_str(), run_id = run.id.as_str(), task, try_num = end.try_num, result = end.verdict.word(),
+            final_try = end.last, exit_code = end.exit.code().map(u64::from), signal = end.exit.signal(), duration_ms, said = end.said.map(Opinion::word);
+            "job {job}, {task}: {how}, in {took}{doubt}{again}");
         if end.unkillable {
             log::error!("job {job}, {task}: unkillable, a process of it survives KILL");
         }
@@ -312,11 +320,11 @@ impl<'a> Events<'a> {
 
 impl Reader for Events<'_> {
     fn tell(&mut self, run: &RunRef, event: &Event<'_>) {
-        let job = self.job;
+        let job = self.record.id;
         match event {
             Event::TaskStarted { task, try_num, .. } => {
-                let (queue, task) = (run.chain.as_str(), task.text());
-                log::debug!(event = "job_started", job, queue, task, try_num; "job {job}, {task}: started, attempt {try_num}");
+                let (queue, chain, run_id, task) = (self.record.queue.as_str(), run.chain.as_str(), run.id.as_str(), task.text());
+                log::debug!(event = "job_started", job, queue, chain, run_id, task, try_num; "job {job}, {task}: started, attempt {try_num}");
             }
             Event::TaskEnding { task, why, kill_after } => {
                 let grace = Seconds(*kill_after);

@@ -247,8 +247,11 @@ impl Worker {
             }
             self.act(&layout, &news.ready, &mut driver.world);
             if let Some(error) = self.broken.as_ref().filter(|_| !self.ended) {
-                // Nobody mends it: whoever comes next begins these jobs again.
-                log::error!("{error}");
+                // Nobody mends it: whoever comes next begins these jobs again. Whoever called hears of the error when they are gone.
+                if !self.running.is_empty() {
+                    let jobs = counted(self.running.len(), "job");
+                    log::error!("{error}; what runs ({jobs}) is ended, and begun again by whoever comes next");
+                }
                 self.end(&driver.world);
             }
         }

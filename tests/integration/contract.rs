@@ -155,12 +155,14 @@ fn a_run_is_kept_from_its_beginning_to_its_end(store: &mut dyn Store) {
         not_started: Some("why \\ not".into()),
         left_behind: 3,
         output_tail: "two\nlines \u{1b}[31m\t%s".into(),
+        said: (number % 3 == 0).then(|| "warning".into()),
     });
     let end = RunRecord {
         tries: tries.collect(),
         tries_left_out: 7,
         failed_task: Some("10-x".into()),
         message: Some("m".into()),
+        said: Some("error".into()),
         signal: Some(15),
         ..ended(start.clone(), "gave_up")
     };
@@ -222,6 +224,7 @@ fn old_runs_are_forgotten(store: &mut dyn Store) {
         not_started: None,
         left_behind: 0,
         output_tail: String::new(),
+        said: None,
     }];
     runs.push(open);
     store.put_runs(&runs).unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
-use crate::scene::{Running, Scene};
+use crate::scene::{Running, Scene, is_root_or_skipped};
 
 /// A daemon with these sections, which answers on a socket file of the scene.
 fn daemon(sections: &str) -> Scene {
@@ -17,9 +17,14 @@ fn daemon(sections: &str) -> Scene {
 
 /// Asks, and tells the code and the body of the answer.
 pub(crate) fn ask(running: &Running, method: &str, path: &str) -> (u16, String) {
+    ask_with(running, method, path, "")
+}
+
+/// The same with further lines of a head.
+fn ask_with(running: &Running, method: &str, path: &str, head: &str) -> (u16, String) {
     let mut socket = UnixStream::connect(running.path("http")).unwrap();
     socket.set_read_timeout(Some(crate::scene::DEADLINE)).unwrap();
-    write!(socket, "{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    write!(socket, "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n").unwrap();
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).unwrap();
     let text = String::from_utf8(answer).unwrap();
@@ -89,6 +94,52 @@ fn a_refused_configuration_is_shown_and_the_old_one_answers() {
     assert_eq!(refused["line"], 5, "{refused}");
     running.signal(Signal::TERM);
     running.finish().exits(0);
+}
+
+/// With a token that others could have written, at the start and while it runs.
+#[test]
+fn a_token_that_is_not_trusted_lets_nobody_in() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = daemon("token_file = token\n[chain:a]\ntask_dir = a\nschedule = @yearly\n").file("token", "the-old-token-of-all\n");
+    let scene = scene.mode("token", 0o666);
+    scene.run(&["daemon"]).exits(78).says("runner.cfg:3: token_file: ").says("not trusted: ").says("token can be written by everybody");
+    let scene = scene.mode("token", 0o600);
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_message("answers on", "");
+    let with = |running: &Running, token: &str| {
+        ask_with(running, "GET", "/status.json", &format!("Authorization: Bearer the-{token}-token-of-all\r\n"))
+    };
+    let remarks = |(code, body): (u16, String)| {
+        assert_eq!(code, 200, "{body}");
+        serde_json::from_str::<serde_json::Value>(&body).unwrap()["remarks"].clone()
+    };
+    assert!(remarks(with(&running, "old")).is_null());
+    let scene = scene.file("fresh", "the-new-token-of-all\n").mode("fresh", 0o622);
+    std::fs::rename(scene.path("fresh"), scene.path("token")).unwrap();
+    assert_eq!([with(&running, "new").0, with(&running, "new").0], [403, 403]);
+    let trouble = remarks(with(&running, "old"));
+    assert_eq!((trouble.as_array().unwrap().len(), &trouble[0]["kind"]), (1, &"token_refused".into()), "{trouble}");
+    assert!(trouble[0]["text"].as_str().unwrap().ends_with("; the old token stays in force"), "{trouble}");
+    scene.run(&["status"]).exits(0).says("a daemon would not take it over: ").says("token can be written by everybody");
+    let page = ask_with(&running, "GET", "/", "Authorization: Bearer the-old-token-of-all\r\n").1;
+    assert!(page.contains("the old token stays in force"), "{page}");
+    let scene = scene.mode("token", 0o600);
+    assert_eq!([with(&running, "old").0, with(&running, "new").0], [403, 200]);
+    assert!(remarks(with(&running, "new")).is_null());
+    assert!(!scene.run(&["status"]).exits(0).stderr_text().contains("token"));
+    running.signal(Signal::TERM);
+    let told = running.finish().exits(0);
+    assert_eq!(told.stderr_text().matches("the old token stays in force").count(), 1, "{told}");
+    // Who says that it may be so is heard, at both times.
+    let scene = scene.mode("token", 0o666);
+    let mut running = scene.start(&["-s", "runner.trust=warn", "daemon"]);
+    running.wait_for_message("answers on", "");
+    std::fs::write(scene.path("token"), "the-old-token-of-all\n").unwrap();
+    assert_eq!([with(&running, "old").0, with(&running, "new").0], [200, 403]);
+    running.signal(Signal::TERM);
+    running.finish().exits(0).says("token can be written by everybody").never_says("the old token stays in force");
 }
 
 #[test]

@@ -189,6 +189,7 @@ fn what_a_task_wrote_steers_no_terminal() {
         timed_out: None,
         not_started: None,
         left_behind: 1,
+        said: None,
         output_tail: "clear\u{1b}[2J\rover\n\u{202e}turned\n".into(),
     };
     let run = RunRecord { tries: vec![one], message: Some("two\nlines\u{1b}[0m".into()), ..ended(begun("r", "main", 0), "gave_up") };

@@ -1,10 +1,12 @@
 //! Hooks: what they are told and how, and that nothing they do changes a run.
 
+use std::process::Command;
+
 use rstest::rstest;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::scene::{Outcome, Scene};
+use crate::scene::{Outcome, Scene, skipped, succeeds};
 
 const TASK_HOOK: &str = "[runner]\ntask_hook = bin/hook.sh\n";
 const CHAIN_HOOK: &str = "[runner]\nchain_hook = bin/hook.sh\n";
@@ -440,4 +442,22 @@ fn the_example_of_a_dead_mans_switch_pings() {
     scene.run(&[]).exits(0).never_says("chain_hook");
     let lines: Vec<_> = requests.join().unwrap().into_iter().map(|(first, _)| first).collect();
     assert_eq!(lines, ["GET /id/fail HTTP/1.1", "GET /id HTTP/1.1"]);
+}
+
+/// A loaded machine comes back to whoever started a process when that is over: here the kernel holds it back for so long.
+pub(crate) const HELD_BACK: [&str; 7] =
+    ["strace", "-o", "/dev/null", "-e", "trace=vfork,clone,clone3", "-e", "inject=vfork,clone,clone3:delay_exit=100000"];
+
+#[rstest]
+#[case::alone("")]
+#[case::with_a_hook_of_tasks("task_hook = true\n")]
+#[case::with_a_hook_of_chains("chain_hook = true\n")]
+fn what_is_over_when_we_come_back_from_starting_it_has_taken_its_time(#[case] hook: &str) {
+    if !succeeds(Command::new("strace").arg("-V")) {
+        skipped("strace is not installed");
+        return;
+    }
+    let run = Scene::new().config(&format!("[runner]\n{hook}")).task("1-a.sh", "exit 0").under(&HELD_BACK).run_logged(&[]).exits(0);
+    let took = run.events("task_ended")[0]["duration_ms"].as_u64().unwrap();
+    assert!(took >= 100, "{took} ms, {run}");
 }

@@ -194,6 +194,31 @@ fn a_pipe_is_no_database_and_nobody_waits_for_its_writer(
     scene.run(command).exits(74).says("is no database of runner").says("no regular file");
 }
 
+/// The same of the files that the address of a database names.
+#[cfg(feature = "postgres")]
+#[rstest]
+#[case::password("password_file")]
+#[case::passwords("passfile")]
+#[case::certificates("sslmode=verify-full&sslrootcert")]
+fn a_pipe_is_no_password_and_no_certificate(#[case] key: &str) {
+    let scene = Scene::new().tasks(["1-a.sh"]);
+    let pipe = scene.path("pipe");
+    make_fifo(&pipe);
+    let database = format!("runner.database=postgresql://me@127.0.0.1:1/x?connect_timeout=2&{key}={}", pipe.display());
+    scene.run(&["-s", &database, "history"]).exits(74).says("it is no regular file");
+}
+
+#[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
+#[test]
+fn a_pipe_is_no_token_and_nobody_waits_for_its_writer() {
+    let scene = Scene::new().config("[daemon]\nlisten = 127.0.0.1:0\ntoken_file = pipe\n").tasks(["1-a.sh"]);
+    make_fifo(&scene.path("pipe"));
+    for command in ["check", "daemon"] {
+        let run = scene.run(&[command]).exits(78);
+        assert!(format!("{run}").contains("it is no regular file"), "{run}");
+    }
+}
+
 #[cfg(all(feature = "schedule", feature = "store"))]
 #[test]
 fn a_pipe_where_the_mark_of_a_chain_would_be_holds_nobody_up() {
@@ -232,4 +257,25 @@ fn what_a_task_is_called_makes_no_line_of_its_own_in_its_record() {
     let runs = scene.run(&["--json", "history"]).exits(0).json();
     let run = scene.run(&["show", runs["runs"][0]["run_id"].as_str().unwrap()]).exits(0);
     assert!(!run.stdout_text().lines().any(|line| line.starts_with("forged")) && run.stdout_text().contains("out"), "{run}");
+}
+
+/// Whatever writes to it, or waits for it.
+#[cfg(all(feature = "schedule", feature = "store"))]
+#[rstest]
+fn why_a_database_cannot_be_used_is_told_once(
+    #[values(&["daemon"], &["tick"], &["work"], &["work", "--drain"], &["queue", "run", "1"], &["enqueue", "1-a.sh"], &["status"], &["history"])]
+    command: &[&str],
+    #[values(false, true)] newer: bool,
+) {
+    let config = "[chain:a]\ntask_dir = tasks.d\nschedule = @yearly\n[queue:default]\ntask_dir = tasks.d\n[daemon]\nqueues = default\n";
+    let scene = Scene::new().task("1-a.sh", "exit 0").config(config);
+    let (scene, why) = if newer {
+        scene.run(&["enqueue", "1-a.sh"]).exits(0);
+        rusqlite::Connection::open(scene.path("state.d/runner.db")).unwrap().pragma_update(None, "user_version", 999).unwrap();
+        (scene, "is of version 999")
+    } else {
+        (scene.file("state.d/runner.db", "this is something else, and it is long enough".repeat(50)), "is no database of runner")
+    };
+    let run = scene.run(command).exits(74).logged([]);
+    assert_eq!(run.stderr_text().matches(why).count(), 1, "{run}");
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use runner::config::keys::Trust;
 use runner::http::guard::{Allow, Guard};
 use runner::http::listen::{ListenAddress, Listener};
 use runner::http::response::{Code, Response};
@@ -304,7 +305,7 @@ fn the_token_opens_and_a_new_one_takes_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token");
     fs::write(&path, "first-token-of-all\n").unwrap();
-    let guard = Guard::new(Allow::default(), Some(TokenFile::open(&path).unwrap()));
+    let guard = Guard::new(Allow::default(), Some(TokenFile::open(&path, Trust::Refuse).unwrap().0));
     let (_server, address) = start("127.0.0.1:0", guard, patient(), answer_all());
     let with = |token: &str| code(&ask(address, &format!("POST /cron HTTP/1.1\r\nAuthorization: Bearer {token}\r\n{HOST}")));
     assert_eq!([code(&get(address, "/")), code(&get(address, "/healthz"))], [403, 200]);

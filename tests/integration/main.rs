@@ -118,6 +118,8 @@ mod queue_plans;
 mod queue_server;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod queue_soak;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod queue_state;
 mod retry;
 mod runner_config;
 #[cfg(feature = "schedule")]

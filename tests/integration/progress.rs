@@ -38,12 +38,52 @@ fn a_percentage_is_told() {
 #[case("warning")]
 #[case("error")]
 fn a_result_is_shown_and_the_exit_code_decides(#[case] result: &str) {
-    one_try("")
+    let run = one_try("")
         .task("1-a.sh", &format!("play notify X_RUNNER_RESULT={result} notify-barrier exit 0"))
         .task("2-b.sh", &format!("play notify X_RUNNER_RESULT={result} notify-barrier exit 1"))
         .run_logged(&[])
         .exits(1)
         .ran(["1-a.sh", "2-b.sh"]);
+    let ended = run.events("task_ended");
+    assert_eq!((&ended[0]["said"], &ended[0]["result"], &ended[1]["said"]), (&result.into(), &"OK".into(), &result.into()), "{run}");
+    let level = if result == "success" { "info" } else { "warning" };
+    assert_eq!((&ended[0]["level"], &ended[1]["level"]), (&level.into(), &"error".into()), "{run}");
+}
+
+#[test]
+fn a_task_that_is_done_and_has_a_warning_is_seen_everywhere() {
+    let scene = one_try("task_hook = ./hook.sh\nchain_hook = ./hook.sh\n[metrics]\ntextfile = runner.prom\n")
+        .hook_keeper("hook.sh", "")
+        .task("1-a.sh", "play notify X_RUNNER_RESULT=error notify X_RUNNER_RESULT=warning notify-barrier exit 0")
+        .tasks(["2-b.sh"]);
+    scene
+        .run(&["-q"])
+        .exits(0)
+        .says("warning 1-a.sh: ok in ")
+        .says(" s, says warning")
+        .says("warning chain main: done in ")
+        .says(" s, 2 tries; 1-a.sh says warning")
+        .never_says("2-b.sh");
+    let calls = scene.run(&["--only", "b"]).exits(0).hook_calls();
+    let said: Vec<_> = calls.iter().map(|call| call["said"].as_str()).collect();
+    // Of the first run: its start, before and after each task, its end; of the second nobody says anything.
+    assert_eq!(said[..6], [None, None, Some("warning"), None, None, Some("warning")], "{calls:?}");
+    assert!(said[6..].iter().all(Option::is_none), "{calls:?}");
+    let text = std::fs::read_to_string(scene.path("runner.prom")).unwrap();
+    assert!(text.contains("runner_last_run_said_results{chain=\"main\",said=\"warning\"} 0\n"), "of the last run: {text}");
+    scene.run(&["--only", "a"]).exits(0);
+    let text = std::fs::read_to_string(scene.path("runner.prom")).unwrap();
+    assert!(text.contains("runner_last_run_said_results{chain=\"main\",said=\"warning\"} 1\n"), "{text}");
+    if cfg!(feature = "store") {
+        scene.run(&["show"]).exits(0).prints("done, 1-a.sh says warning\n").prints("OK, says warning");
+        let run = &scene.run(&["show", "--json"]).exits(0).json()["run"];
+        assert_eq!(
+            (&run["said"], &run["tries"][0]["said"], &run["outcome"]),
+            (&"warning".into(), &"warning".into(), &"done".into()),
+            "{run}"
+        );
+        assert_eq!(scene.run(&["history", "--failed"]).exits(0).stdout_text(), "");
+    }
 }
 
 #[rstest]

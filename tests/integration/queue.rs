@@ -7,7 +7,8 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::scene::{Outcome, Running, STATE_DIR, Scene, spawn, until};
+use crate::hooks::HELD_BACK;
+use crate::scene::{Outcome, Running, STATE_DIR, Scene, skipped, spawn, succeeds, until};
 
 /// A scene with a queue, whose workers look often.
 pub(crate) fn scene() -> Scene {
@@ -53,6 +54,35 @@ fn a_job_is_added_worked_and_kept() {
     let job = job(&scene, 1);
     assert_eq!((job["state"].as_str(), job["attempts"].as_i64(), job["exit_code"].as_i64()), (Some("done"), Some(1), Some(0)));
     assert_eq!(job["args"], serde_json::json!(["two words", "-x"]));
+}
+
+#[test]
+fn a_job_that_is_over_when_its_worker_comes_back_from_starting_it_has_taken_its_time() {
+    if !succeeds(Command::new("strace").arg("-V")) {
+        skipped("strace is not installed");
+        return;
+    }
+    let scene = scene().config("[runner]\ntask_hook = true\n").task("a.sh", "exit 0");
+    enqueue(&scene, &["a"]);
+    let run = scene.under(&HELD_BACK).run_logged(&["work", "--drain"]).exits(0);
+    let took = run.events("job_ended")[0]["duration_ms"].as_u64().unwrap();
+    assert!(took >= 100, "{took} ms, {run}");
+}
+
+#[test]
+fn what_a_job_says_of_itself_is_told_and_kept() {
+    let scene = scene().task("warn.sh", "play notify X_RUNNER_RESULT=warning notify-barrier exit 0");
+    enqueue(&scene, &["warn"]);
+    let run = scene.run_logged(&["work", "--drain"]).exits(0);
+    let ended = &run.events("job_ended")[0];
+    assert_eq!((&ended["said"], &ended["level"], &ended["result"]), (&"warning".into(), &"warning".into(), &"OK".into()), "{run}");
+    assert!(ended["message"].as_str().unwrap().ends_with(" s, says warning"), "{run}");
+    for event in [ended, &run.events("job_started")[0]] {
+        assert_eq!((&event["queue"], &event["chain"]), (&"default".into(), &"queue:default".into()), "{event}");
+        assert!(event["run_id"].is_string() && event["job"] == 1, "{event}");
+    }
+    let job = job(&scene, 1);
+    assert_eq!((&job["state"], &job["message"]), (&"done".into(), &"exit 0, says warning".into()));
 }
 
 #[test]
@@ -156,7 +186,7 @@ fn a_job_that_is_tried_again_says_how_it_failed_how_often_and_when_it_comes() {
 #[test]
 fn what_is_not_there_is_said_to_be_so() {
     let scene = scene().config("[queue:stuck]\ntask_dir = tasks.d\n").task("a.sh", "exit 0");
-    scene.run(&["queue", "list"]).exits(0).says("there is no such job").prints("");
+    scene.run(&["queue", "list"]).exits(0).says("no job has been added yet").prints("");
     scene.run(&["queue", "list", "-Q", "stukc"]).exits(64).says("no queue is called `stukc`; did you mean `stuck`?");
     scene.run(&["queue", "retry", "--failed", "-Q", "stukc"]).exits(64).says("did you mean `stuck`?");
     scene.run(&["queue", "retry", "--failed"]).exits(0).says("there is no job that failed for good");

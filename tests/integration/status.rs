@@ -66,6 +66,23 @@ fn a_table_says_it_in_a_line_each() {
 }
 
 #[test]
+fn a_run_that_is_done_and_has_doubts_stands_so() {
+    let scene = scene();
+    let doubtful = RunRecord { said: Some("warning".into()), message: Some("1-a.sh says warning".into()), ..run("r1", "a", "done", 60) };
+    let well = RunRecord { said: Some("success".into()), ..run("r2", "c", "done", 60) };
+    store(&scene).put_runs(&[doubtful, well]).unwrap();
+    let text = scene.run(&["status"]).exits(0).stdout_text();
+    let line = |chain: &str| text.lines().find(|line| line.starts_with(chain)).unwrap();
+    assert!(line("a ").contains(" ok (warning) ") && line("a ").ends_with("done: 1-a.sh says warning"), "{text}");
+    assert!(line("c ").contains(" ok  ") && line("c ").ends_with("done"), "{text}");
+    let status = scene.run(&["status", "--json"]).exits(0).json();
+    assert_eq!((&chain(&status, "a")["runs"][0]["said"], &chain(&status, "c")["runs"][0]["said"]), (&"warning".into(), &"success".into()));
+    scene.run(&["history", "a"]).exits(0).prints("done, 1-a.sh says warning\n");
+    // It ended well.
+    scene.run(&["status", "a", "--max-age", "1h"]).exits(0);
+}
+
+#[test]
 fn what_runs_is_told_whoever_began_it() {
     let scene = scene().task_at("a/1-a.sh", "play touch begun wait-file go");
     let mut running = scene.start(&["now", "a"]);

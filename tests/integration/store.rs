@@ -204,6 +204,9 @@ pub(crate) fn knows_the_old_copy(store: &mut dyn Store, version: i64) {
     let run = store.run("1f8e60d2-0-77804e1ae0716e17").unwrap().unwrap();
     assert_eq!((run.chain.as_str(), run.outcome.as_deref(), run.tries.len()), ("nightly", Some("gave_up"), 2));
     assert_eq!((run.tries[1].verdict.as_str(), run.tries[1].output_tail.as_str()), ("RETRY", "no space\n"));
+    // What tasks say of themselves came with version 4.
+    let said = (version > 3).then_some("warning");
+    assert_eq!((run.said.as_deref(), run.tries[0].said.as_deref(), run.tries[1].said.as_deref()), (said, None, said));
     assert_eq!(store.watermarks("machine").unwrap(), [("nightly".to_owned(), at(0))]);
     assert_eq!(store.claim_slots(&[claim("machine", "nightly", 0, "new")], &owner("machine"), at(5)).unwrap(), [false]);
     assert_eq!(store.claim_slots(&[claim("machine", "nightly", -9_000_000, "new")], &owner("machine"), at(5)).unwrap(), [false]);

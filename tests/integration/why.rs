@@ -132,6 +132,16 @@ fn slots_that_were_given_up_and_the_run_that_failed() {
 }
 
 #[test]
+fn a_run_that_is_done_and_whose_task_says_that_not_all_is_well() {
+    let scene = scene("schedule = every 1h");
+    let doubtful = RunRecord { said: Some("warning".into()), message: Some("1-a.sh says warning".into()), ..run("d", "a", "done", 90) };
+    store(&scene).put_runs(&[doubtful]).unwrap();
+    let show = format!("runner -c {} show d", scene.config_file().display());
+    assert_eq!(text_of(&scene, "last_run"), format!("its last run: done, 1-a.sh says warning (run d) -> {show}"));
+    scene.run(&["why"]).exits(0).prints("a: ").prints("1-a.sh says warning");
+}
+
+#[test]
 fn it_runs() {
     let scene = scene("schedule = every 1h").task_at("a/1-a.sh", "play touch begun wait-file go");
     let mut running = scene.start(&["now", "a"]);

@@ -111,6 +111,36 @@ fn what_did_not_begin_is_a_remark_beside_the_last_run() {
 }
 
 #[test]
+fn a_chain_that_is_done_and_whose_tasks_say_that_not_all_is_well_is_seen() {
+    let mut status = pinned();
+    let chain = &mut status.chains[1];
+    chain.running.clear();
+    let last = &mut chain.runs[0];
+    (last.outcome, last.said, last.why) = (Some(Ended::Done), Some("warning".to_owned()), Some("20-upload.py says warning".to_owned()));
+    last.tasks[0].tries[0].said = Some("warning".to_owned());
+    let id = last.id.clone();
+    chain.totals.said = vec![crate::status::SaidTotal { said: "warning".to_owned(), count: 2 }];
+    let page = text(overview(&status, None));
+    for words in [
+        "<strong>No chain failed</strong>",
+        "In 1 chain tasks say that not all is well: ",
+        "class=\"state warn\">done, says warning<",
+        ">20-upload.py says warning<",
+        "done, says warning, ",
+    ] {
+        assert!(page.contains(words), "{words} in {page}");
+    }
+    let page = text(run(&status, &id, None).unwrap());
+    assert!(page.contains("class=\"warn\">done, says warning<") && page.contains(", says warning"), "{page}");
+    let metrics = crate::metrics::prometheus(&status);
+    assert!(metrics.contains("# TYPE runner_said_results_total counter\n"), "{metrics}");
+    assert!(metrics.contains("runner_said_results_total{chain=\"nightly\",said=\"warning\"} 2\n"), "{metrics}");
+    status.chains[1].runs[0].said = Some("success".to_owned());
+    let page = text(overview(&status, None));
+    assert!(!page.contains("not all is well") && page.contains("class=\"state good\">done<"), "{page}");
+}
+
+#[test]
 fn a_run_shows_its_tries_and_what_they_wrote() {
     let status = pinned();
     let failed = status.chains[1].runs[0].id.clone();

@@ -10,6 +10,7 @@ use postgres::config::{Host, SslMode};
 
 use super::tls::Check;
 use crate::config::value::mask_secrets;
+use crate::plain::{self, LONGEST, LastLink};
 use crate::store::StoreError;
 use crate::store::open::Secrets;
 
@@ -98,7 +99,7 @@ impl Server {
 
     fn password(&self) -> Result<Option<String>, String> {
         let first_line = |path: &Path| {
-            let text = fs::read_to_string(path).map_err(|error| format!("the password file {}: {error}", path.display()))?;
+            let text = plain::read_secret(path).map_err(|error| format!("the password file {}: {error}", path.display()))?;
             Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
         };
         if let Some(file) = &self.password_file {
@@ -117,7 +118,8 @@ impl Server {
             log::warn!("the password file {} is not used: others may read it (mode {:o}); chmod 600", file.display(), mode & 0o777);
             return None;
         }
-        let text = fs::read_to_string(file).map_err(|error| log::warn!("the password file {}: {error}", file.display())).ok()?;
+        let text = plain::read_text(file, LastLink::Followed, LONGEST);
+        let text = text.map_err(|error| log::warn!("the password file {}: {error}", file.display())).ok()?;
         let (host, port) = match self.config.get_hosts().first() {
             Some(Host::Tcp(host)) => (host.clone(), self.port()),
             Some(Host::Unix(_)) | None => ("localhost".to_owned(), self.port()),

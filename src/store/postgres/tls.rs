@@ -12,6 +12,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::plain::{self, LONGEST, LastLink};
+
 /// How a server proves who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
@@ -87,7 +89,8 @@ fn verifier(roots: &Roots, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiS
 
 fn read_roots(file: &Path, store: &mut RootCertStore) -> Result<(), String> {
     let wrong = |error: &dyn std::fmt::Display| format!("sslrootcert={}: {error}", file.display());
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))? {
+    let bytes = plain::read(file, LastLink::Followed, LONGEST).map_err(|error| wrong(&error))?;
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(|error| wrong(&error))?;
         store.add(certificate).map_err(|error| wrong(&error))?;
     }
