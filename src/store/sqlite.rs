@@ -128,10 +128,12 @@ impl Sqlite {
         };
         let found = found.map_err(|error| error.on(&name, "open it"))?;
         sqlite.refuse_newer(found)?;
-        if found < schema::VERSION {
-            return Err(StoreError::Older { database: name, found });
+        match found {
+            // Somebody wanted to begin one, and was killed or found the disk full.
+            0 => Err(StoreError::Absent { database: name }),
+            found if found < schema::VERSION => Err(StoreError::Older { database: name, found }),
+            _ => Ok(sqlite),
         }
-        Ok(sqlite)
     }
 
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, StoreError> {
