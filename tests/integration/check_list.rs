@@ -84,6 +84,19 @@ fn a_password_in_a_url_is_warned_of_and_not_shown() {
 }
 
 #[test]
+fn a_password_in_a_parameter_is_warned_of_and_not_shown() {
+    let config = "[runner]\ndatabase = postgresql://127.0.0.1:1/db?user=me&password=s3cret\n[db]\nu = https://me:s3cr/et@h/x\n";
+    let scene = good().config(config);
+    let run = scene.run(&["check", "--json"]).never_prints("s3cr");
+    let warned: Vec<u64> = findings(&run).iter().filter(|f| f["severity"] == "warning").filter_map(|f| f["line"].as_u64()).collect();
+    assert_eq!(warned, [2, 4], "{run}");
+    let listed = scene.runner_config(&["-c", scene.config_file().to_str().unwrap(), "-l"]).exits(0).never_prints("s3cr");
+    listed.prints("user=me&password=***").prints("u = https://me:***@h/x");
+    #[cfg(feature = "store")]
+    scene.run(&["history"]).never_says("s3cr").never_prints("s3cr");
+}
+
+#[test]
 fn a_repeated_key_is_found() {
     let run = good().config("[runner]\nmax_tries = 1\nmax_tries = 2\n").run(&["check"]);
     assert!(run.stdout_text().contains("runner.cfg:3") || run.stdout_text().contains("runner.cfg:2"), "{run}");
