@@ -62,6 +62,7 @@ mod status;
 mod status_text;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod stop;
+mod strangers;
 #[cfg(feature = "store")]
 mod table;
 mod trusted;

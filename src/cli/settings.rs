@@ -17,7 +17,7 @@ use crate::config::chains::{self, NamedChain};
 use crate::config::load::{DEFAULT_FILE, LoadError, Override, load};
 use crate::config::push::PushSettings;
 use crate::config::sections::Sections;
-use crate::config::settings::{ChainSettings, StateSettings, judge_env, judge_keys};
+use crate::config::settings::{ChainSettings, StateSettings, judge_env, judge_keys, judge_owners};
 use crate::config::{Config, Finding, Origin, Severity, queues, value};
 use crate::environment::{Environment, variable};
 use crate::names::{MAIN_CHAIN, suggestion};
@@ -108,6 +108,7 @@ impl Settings {
         // Of what is said in a file only its syntax is an error here, and then nothing of the file was taken in.
         let whole = findings.iter().all(|finding| finding.severity != Severity::Error);
         judge_keys(&config, &mut findings);
+        judge_owners(&config, &mut findings);
         judge_env(&config, &mut findings);
         let chain = ChainSettings::of_chain(&config, MAIN_CHAIN, &mut findings);
         let state = StateSettings::new(&config, &mut findings);

@@ -1,5 +1,7 @@
 //! What the configuration means for a chain and for each of its tasks. Decides only.
 
+use std::cell::LazyCell;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use super::sections::{
     CHAIN_PREFIX, DAEMON_SECTION, ENV_SECTION, LIVENESS_SECTION, METRICS_SECTION, QUEUE_PREFIX, RUNNER_SECTION, SectionPath, Sections,
 };
 use super::value::{self, CommandLine, Tries};
-use super::{Config, Finding, Origin, Section, Severity};
+use super::{Config, Finding, Origin, Section, Severity, chains, queues};
 use crate::clock::Limit;
 use crate::names::{MAIN_CHAIN, TaskName, suggestion};
 use crate::outcome::{Codes, Verdict};
@@ -353,6 +355,30 @@ pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
                 findings.push(Finding::new(Severity::Suspect, &entry.origin, message));
             }
         }
+    }
+}
+
+/// Judges whom the sections of tasks speak of, as far as that can be told without their directories: a chain that nobody has is a
+/// slip, mostly.
+pub fn judge_owners(config: &Config, findings: &mut Vec<Finding>) {
+    let queues = || queues::names(config).map(|name| format!("{QUEUE_PREFIX}{name}"));
+    let known: LazyCell<HashSet<String>, _> =
+        LazyCell::new(|| chains::names(config).chain([MAIN_CHAIN]).map(str::to_owned).chain(queues()).collect());
+    for section in config.sections() {
+        let wrong = match section.name.split_once(':') {
+            Some(("task", word)) => match word.split_once('/') {
+                Some((chain, _)) if !known.contains(chain) => {
+                    format!("no chain is called `{chain}`{}", suggestion(chain, known.iter().map(String::as_str)))
+                }
+                Some(_) | None => continue,
+            },
+            Some(("env", word)) => match word.rsplit_once('/') {
+                Some((_, task)) => format!("no task is called `{word}`; variables are those of a task in every chain, write [env:{task}]"),
+                None => continue,
+            },
+            Some(_) | None => continue,
+        };
+        findings.push(Finding::new(Severity::Suspect, &section.origin, format!("[{}]: {wrong}", section.name)));
     }
 }
 
