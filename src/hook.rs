@@ -17,6 +17,7 @@ use crate::environment::{Block, OwnVariables};
 use crate::event::{RunRef, TaskEnd};
 use crate::names::TaskName;
 use crate::outcome::{LimitKind, ProcessEnd, RunOutcome};
+use crate::process::state::Cause;
 use crate::process::unix::Spec;
 use crate::process::{Family, Supervised, c_string, explain_start, find_program};
 

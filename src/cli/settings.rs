@@ -5,7 +5,7 @@ use std::ffi::{CString, OsString};
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use log::LevelFilter;
 
@@ -152,7 +152,7 @@ pub fn push(settings: PushSettings, waits: Waits) -> Push {
 
 /// A file that cannot be read is the configuration's fault, whatever the file system's reason.
 pub fn unreadable(error: LoadError) -> Failure {
-    Failure::config(error.to_string())
+    Failure::Config(vec![Finding::error(&error.origin, error.to_string())])
 }
 
 /// `--set`, parsed.
@@ -412,8 +412,21 @@ pub fn is_error(finding: &Finding, strict: bool) -> bool {
     }
 }
 
-/// Each finding once: a bad value of [runner] is met again in every task.
+/// Each finding once: a bad value of [runner] is met again in every task. Those of a file come in the order of its lines, and before
+/// what stands in none.
 pub fn without_repeats(findings: Vec<Finding>) -> Vec<Finding> {
     let mut seen = std::collections::HashSet::new();
-    findings.into_iter().filter(|finding| seen.insert(finding.to_string())).collect()
+    let mut once: Vec<Finding> = findings.into_iter().filter(|finding| seen.insert(finding.to_string())).collect();
+    let mut files: Vec<Arc<Path>> = Vec::new();
+    once.sort_by_cached_key(|finding| match &finding.origin {
+        Origin::File { file, line } => {
+            let at = files.iter().position(|known| known == file).unwrap_or_else(|| {
+                files.push(file.clone());
+                files.len() - 1
+            });
+            (at, *line)
+        }
+        Origin::CommandLine | Origin::Default => (usize::MAX, 0),
+    });
+    once
 }

@@ -161,6 +161,18 @@ pub fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Parsed<T> {
     })
 }
 
+/// What a value that is none may come from: the tail of a message.
+pub fn slip(text: &str) -> &'static str {
+    let ends_line = |before: char| before == ' ' || before == '\t';
+    if text.contains('\n') {
+        "; an indented line goes on with the value above it: begin a key of its own in the first column"
+    } else if text.match_indices('#').any(|(at, _)| text[..at].ends_with(ends_line)) {
+        "; a `#` behind a value is part of it: begin a comment there with ` ;`, or give it a line of its own"
+    } else {
+        ""
+    }
+}
+
 /// The value as it may be shown: `***` for each password of a URL, of who logs in (`scheme://user:password@host`) and of a
 /// parameter (`?password=..`). A URL ends at a blank.
 pub fn mask_secrets(text: &str) -> String {
@@ -279,6 +291,12 @@ mod tests {
         assert!(command("say 'open", base).is_err() && command("", base).is_err() && command("''", base).is_err());
         assert_eq!(umask("022"), Ok(0o22));
         assert!(umask("8").is_err() && umask("1777").is_err() && nice("20").is_err());
+    }
+
+    #[test]
+    fn slips_are_known() {
+        assert!(slip("5\nmax_tries = 2").contains("indented") && slip("5 # s").contains("` ;`"));
+        assert_eq!((slip("5#s"), slip("5 s"), slip("#")), ("", "", ""));
     }
 
     #[rstest]
