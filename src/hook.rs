@@ -167,7 +167,8 @@ impl HookRun {
         }
         let gone = self.process.advance(family, now, |_| false)?;
         Some(match (gone.cause, gone.end) {
-            (Some(_), _) | (None, None) => Err(match self.limit.duration() {
+            (Some(Cause::Stopped), _) => Err("it was killed, because runner was told to stop twice".to_owned()),
+            (Some(Cause::Limit(_)), _) | (None, None) => Err(match self.limit.duration() {
                 Some(limit) => format!("it was ended, hook_max_time is {}", Seconds(limit)),
                 None => "it was ended".to_owned(),
             }),

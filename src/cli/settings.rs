@@ -170,7 +170,9 @@ pub fn parse_overrides(texts: &[String]) -> Result<Vec<Override>, Failure> {
 #[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
 pub fn find_config(named: Option<&Path>, needed: bool) -> Result<Option<PathBuf>, Failure> {
     let from_env = || env::var_os("RUNNER_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let absolute = |path: &Path| std::path::absolute(path).map_err(|error| Failure::config(format!("{}: {error}", path.display())));
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(|error| Failure::config(format!("{}: {}", path.display(), why_not_absolute(&error))))
+    };
     if let Some(file) = named.map(Path::to_owned).or_else(from_env) {
         return absolute(&file).map(Some);
     }
@@ -180,7 +182,7 @@ pub fn find_config(named: Option<&Path>, needed: bool) -> Result<Option<PathBuf>
     }
     if needed {
         return Err(Failure::config(format!(
-            "there is no configuration: {DEFAULT_FILE} is not there; name a file with --config, or a task directory"
+            "there is no configuration: {DEFAULT_FILE} is not there; name a file with --config, or a task directory: runner DIR, and -s runner.task_dir=DIR for check and list"
         )));
     }
     Ok(None)
@@ -197,7 +199,8 @@ fn wants_color() -> bool {
     set("CLICOLOR_FORCE") || (std::io::stderr().is_terminal() && !dumb)
 }
 
-fn log_settings(args: &GlobalArgs, color: bool) -> LogSettings {
+/// How the log is written.
+pub fn log_settings(args: &GlobalArgs, color: bool) -> LogSettings {
     let level = match (args.quiet, args.verbose) {
         (true, _) => LevelFilter::Warn,
         (false, 0) => LevelFilter::Info,
@@ -228,7 +231,14 @@ pub fn find_task_dir(typed: Option<&Path>, chain: &ChainSettings) -> Result<Path
         }
         (None, None) => return Err(Failure::config(format!("there is no task directory: write task_dir into [chain:{}]", chain.name))),
     };
-    std::path::absolute(dir).map_err(|error| Failure::config(format!("{}: {error}", dir.display())))
+    std::path::absolute(dir).map_err(|error| Failure::config(format!("{}: {}", dir.display(), why_not_absolute(&error))))
+}
+
+/// What is said where a relative path leads nowhere.
+pub const GONE: &str = "the working directory is not there any more: change to one that is, or write an absolute path";
+
+fn why_not_absolute(error: &std::io::Error) -> String {
+    if error.kind() == std::io::ErrorKind::NotFound { GONE.to_owned() } else { error.to_string() }
 }
 
 /// The same for whoever means the main chain, who is told which others there are.

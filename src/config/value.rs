@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::Limit;
+use crate::names::suggestion;
 
 /// What a reader of a value says when it cannot take it.
 pub type Parsed<T> = Result<T, String>;
@@ -137,7 +138,12 @@ pub fn path(text: &str, base: &Path) -> Parsed<PathBuf> {
 /// The name of a time zone, as the IANA database has it.
 pub fn time_zone(text: &str) -> Parsed<String> {
     let found = text == "UTC" || jiff::tz::TimeZone::get(text).is_ok();
-    if found { Ok(text.to_owned()) } else { Err("expected the name of a time zone, such as UTC or Europe/Prague".to_owned()) }
+    if found {
+        return Ok(text.to_owned());
+    }
+    let known: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+    let near = suggestion(text, known.iter().map(String::as_str));
+    Err(format!("expected the name of a time zone, such as UTC or Europe/Prague{near}"))
 }
 
 /// A niceness.

@@ -410,7 +410,11 @@ fn inode(path: &Path) -> io::Result<Inode> {
 fn cannot_open(path: &Path, error: &io::Error) -> StoreError {
     let (database, why) = (shown(path), error.to_string());
     match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::Denied { database, why },
+        io::ErrorKind::PermissionDenied => StoreError::Denied { database, why },
+        io::ErrorKind::ReadOnlyFilesystem => {
+            let why = format!("{why}; mount it writable, or name another place with `database` or STATE_DIRECTORY");
+            StoreError::Away { database, doing: "open it", why }
+        }
         io::ErrorKind::InvalidInput => StoreError::Foreign { database, why },
         io::ErrorKind::StorageFull => StoreError::Full { database, doing: "make it", why },
         _ => StoreError::Away { database, doing: "open it", why },

@@ -95,3 +95,51 @@ fn the_first_line_of_a_task_is_explained(#[case] content: &str, #[case] said: &s
     scene.run(&["check"]).exits(0).prints(said);
     scene.run(&[]).exits(1).says(said);
 }
+
+// ---- the command line ----------------------------------------------------------------------------
+
+#[rstest]
+#[case(&["--bogus"], "unexpected argument '--bogus' found")]
+#[case(&["run", "tasks.d", "tasks.d"], "unexpected argument 'tasks.d' found")]
+#[case(&["-n", "x", "tasks.d"], "invalid value 'x' for '--times <N>'")]
+#[case(&["-n", "-1", "tasks.d"], "invalid value '-1' for '--times <N>'")]
+fn an_error_of_the_command_line_is_one_json_document_as_well(#[case] args: &[&str], #[case] said: &str) {
+    let run = one().run(&[&["--json"], args].concat()).exits(64).says(said).ran_nothing();
+    let error = &run.json()["error"];
+    assert_eq!((error["code"].as_u64(), error["line"].as_u64()), (Some(64), None), "{run}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.starts_with(said) && !message.contains("Usage"), "{run}");
+    assert_eq!(one().run(args).exits(64).says(said).stdout_text(), "");
+    let config = one().runner_config(&["--json", "--bogus"]).exits(64);
+    assert_eq!(config.json()["error"]["code"], 64, "{config}");
+    // What stands behind `--` is a word of somebody else's.
+    assert_eq!(one().run(&[args, &["--", "--json"]].concat()).exits(64).stdout_text(), "");
+    one().run(&["--json", "--help"]).exits(0).prints("Usage");
+}
+
+#[test]
+fn why_there_is_no_log_is_told_in_its_format() {
+    let run = one().run(&["--log-format", "json", "nosuch"]).exits(64);
+    let first: serde_json::Value = serde_json::from_str(run.stderr_text().lines().next().unwrap()).unwrap();
+    assert!(first["message"].as_str().unwrap().contains("`nosuch` is neither a command nor a directory"), "{run}");
+}
+
+#[test]
+fn a_directory_where_a_chain_is_meant_is_told_how_it_is_listed() {
+    let scene = one().working_directory("").no_config();
+    scene.run(&["list", "tasks.d"]).exits(64).says("`tasks.d` is a directory").says("-s runner.task_dir=tasks.d");
+    scene.run(&["tasks.d", "check"]).exits(64).says("check and list take it by -s runner.task_dir=tasks.d");
+    scene.run(&["-s", "runner.task_dir=tasks.d", "list"]).exits(0).prints("90-final.py");
+    scene.run(&["-s", "runner.task_dir=tasks.d", "check"]).exits(0);
+}
+
+#[test]
+fn a_working_directory_that_is_gone_is_told() {
+    let run = |word: &str| {
+        let scene = one().dir("gone");
+        let text = format!("cd gone && rmdir ../gone && exec \"$0\" {word}");
+        scene.working_directory("").no_config().under(&["sh", "-c", &text]).run(&[])
+    };
+    run("rel").exits(64).says("the working directory is not there any more: change to one that is");
+    run("./rel").exits(78).says("the working directory is not there any more");
+}
