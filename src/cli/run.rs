@@ -176,7 +176,8 @@ impl Play<'_> {
                     let twice = failed && lock.is_some_and(Guarded::releases_on_error);
                     let next = if twice { repeat.twice_as_long() } else { repeat }.next(done, began, clock.now(), &outcome);
                     if next == Next::Stop && self.halt_after && chain.times != 0 && exit == Exit::Done {
-                        let halting = Run::begin_halt(self.setup.clone(), new_ref(), &self.variables_under(lock), &mut driver.world);
+                        // It belongs to the last run, which the history knows.
+                        let halting = Run::begin_halt(self.setup.clone(), run.clone(), &self.variables_under(lock), &mut driver.world);
                         drive_run(halting, driver, lock);
                     }
                     if let Some(lock) = lock {

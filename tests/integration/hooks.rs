@@ -414,6 +414,8 @@ fn the_example_of_a_mail_says_what_to_do() {
     std::fs::remove_dir_all(scene.path("tasks.d")).unwrap();
     let run = scene.run(&[]).exits(78).never_says("chain_hook");
     assert!(run.text_of("mails")[mail.len()..].contains("chain main did not run: task_dir\n"), "{run}");
+    let why = format!("did not run: task_dir.\n\n{}:", scene.config_file().display());
+    assert!(run.text_of("mails")[mail.len()..].contains(&why), "in words, too{run}");
 }
 
 #[test]
