@@ -74,8 +74,7 @@ fn of_near_misses(config: &Config, setups: &[Option<Setup>]) -> Vec<Finding> {
     let is_task = |word: &str| setups.iter().flatten().flat_map(|setup| &setup.tasks).any(|task| task.name.answers_to(word));
     let near = |section: &Section| {
         let meant = near_miss(&section.name).filter(|_| !is_task(&section.name))?;
-        let message = format!("nothing is read from [{}], it is the user's own section; did you mean [{meant}]?", section.name);
-        Some(Finding::new(Severity::Note, &section.origin, message))
+        Some(strangers::near(section, &meant, Severity::Note))
     };
     config.sections().filter_map(near).collect()
 }

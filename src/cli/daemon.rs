@@ -128,6 +128,7 @@ impl Ready {
         let Loaded { config, state, mut findings, push, .. } = loaded;
         let chains = book_of(&config, &mut findings);
         findings.extend(strangers::find(&config, None));
+        findings.extend(strangers::lost(&config));
         let daemon = judge_daemon(&config, &mut findings);
         if listens {
             judge_daemon_files(&daemon, Severity::Error, &mut findings);

@@ -371,6 +371,7 @@ impl Surroundings<'_> {
         let daemon = judge_daemon(&config, &mut findings);
         judge_daemon_files(&daemon, Severity::Error, &mut findings);
         findings.extend(strangers::find(&config, None));
+        findings.extend(strangers::lost(&config));
         let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
         if !errors.is_empty() {
             return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));

@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::config::keys::{self, Key};
+#[cfg(all(feature = "schedule", feature = "store"))]
+use crate::config::sections::{CHAIN_PREFIX, near_miss};
 use crate::config::sections::{QUEUE_PREFIX, Sections};
-use crate::config::{Config, Finding, Severity, chains, queues};
+use crate::config::{Config, Finding, Section, Severity, chains, queues};
 use crate::names::{MAIN_CHAIN, TaskName, suggestion};
 
 /// What is found; nothing where there is only the main chain, which tells by itself, and nothing where the tasks of some chain are
@@ -39,6 +41,21 @@ pub fn find(config: &Config, typed: Option<&Path>) -> Vec<Finding> {
         findings.push(Finding::new(Severity::Suspect, &section.origin, message));
     }
     findings
+}
+
+/// Sections that nearly are ones of chains or queues: whoever starts them by their names misses one. A mere note elsewhere, because
+/// such a section may well be the user's.
+#[cfg(all(feature = "schedule", feature = "store"))]
+pub fn lost(config: &Config) -> Vec<Finding> {
+    let is_lost = |meant: &String| meant.starts_with(CHAIN_PREFIX) || meant.starts_with(QUEUE_PREFIX);
+    let lost = |section: &Section| Some(near(section, &near_miss(&section.name).filter(is_lost)?, Severity::Warning));
+    config.sections().filter_map(lost).collect()
+}
+
+/// A section that nearly is one of runner's.
+pub fn near(section: &Section, meant: &str, severity: Severity) -> Finding {
+    let message = format!("nothing is read from [{}], it is the user's own section; did you mean [{meant}]?", section.name);
+    Finding::new(severity, &section.origin, message)
 }
 
 fn path_of(config: &Config, chain: &str, key: &Key<PathBuf>) -> Option<PathBuf> {

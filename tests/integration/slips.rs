@@ -83,6 +83,16 @@ fn a_halt_task_that_cannot_start_is_told_with_its_line() {
     one().config("[runner]\nhalt_task = /etc/passwd\n").run(&["check"]).prints("runner.cfg:2: warning: the halt task cannot start: ");
 }
 
+#[cfg(all(feature = "schedule", feature = "store"))]
+#[test]
+fn a_section_that_may_be_a_lost_chain_is_a_warning_where_chains_are_fired() {
+    let scene = one().config("[chains:slow]\ntask_dir = tasks.d\n[tasks:x]\nnice = 3\n");
+    let text = "runner.cfg:1: nothing is read from [chains:slow], it is the user's own section; did you mean [chain:slow]?";
+    scene.run(&["-q", "tick"]).exits(0).says(text).never_says("[tasks:x]");
+    scene.run(&["-q"]).exits(0).never_says("chains:slow");
+    scene.run(&["check"]).exits(0).prints("note: nothing is read from [chains:slow]");
+}
+
 // ---- task files ----------------------------------------------------------------------------------
 
 #[rstest]
