@@ -9,12 +9,12 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure};
 use super::prepare::{prepare, refuse_errors};
-use super::print;
 use super::record::Record;
 use super::refused::{Refusal, start_hook};
 use super::run::{at_once, refuse_nested, result_of, tell_findings};
-use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables, push};
+use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, part_findings, program_variables, push, without_repeats};
 use super::stage::Stage;
+use super::{print, strangers};
 use crate::chain::World;
 use crate::chain::fleet::{Fleet, Opened, Ready};
 use crate::chain::hold::LockPlan;
@@ -24,7 +24,7 @@ use crate::config::database::state_dir;
 use crate::config::keys::{CHAIN_HOOK, Output};
 use crate::config::push::PushSettings;
 use crate::config::settings::StateSettings;
-use crate::config::{Config, chains};
+use crate::config::{Config, Finding, chains};
 use crate::event::{Event, RunRef};
 use crate::mark::{self, Mark};
 use crate::names::{MAIN_CHAIN, RunId, RunIds};
@@ -37,11 +37,14 @@ use crate::trigger::{Trigger, TriggerKind};
 /// Runs the chains that are named, or every enabled `[chain:NAME]`; `no_lock`: whoever holds their locks.
 ///
 /// # Errors
-/// Nothing was started: a chain is not known, or one of them cannot be run.
+/// Nothing was started: the configuration is wrong, a chain is not known, or none of them can be run.
 pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit, Failure> {
-    let (mut chains, config, state, told_others) = select(settings, words)?;
+    let Selected { mut chains, unfit, config, state, told_others } = select(settings, words)?;
     if no_lock {
         chains.iter_mut().for_each(|chain| chain.lock = None);
+    }
+    if chains.is_empty() && !unfit.is_empty() {
+        return Err(Failure::Config(without_repeats(unfit.into_iter().flat_map(|(_, errors)| errors).collect())));
     }
     if chains.is_empty() {
         log::warn!("there is no chain to run: no [chain:NAME] is enabled");
@@ -53,6 +56,11 @@ pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit,
     let mut stage = Stage::new(managed, bars(&chains, settings.progress), longest_stop, Record::of_main(&state))?;
     let others = push(told_others, Waits::TheEnd);
     stage.tell_others(others.clone());
+    for (chain, errors) in &unfit {
+        others.refused(chain, "task_dir");
+        let why = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        log::error!(event = "run_refused", chain = chain.as_str(), reason = "task_dir"; "chain {chain} does not run: {why}");
+    }
     let (driver, ids) = stage.driver();
     let fleet = Fleet::new(driver);
     let mut play = Play { fleet, config: &config, state_dir, others, waiting: Vec::new(), marks: Vec::new(), ended: Vec::new() };
@@ -60,10 +68,12 @@ pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit,
     let ended = play.ended;
     stopping(managed);
     if settings.json {
-        let runs: Vec<_> = ended.iter().filter_map(Ended::json).collect();
+        let refused = |(chain, _): &(String, Vec<Finding>)| json!({ "chain": chain, "run_id": null, "outcome": "refused", "task": null, "exit_code": Exit::Config.code() });
+        let runs: Vec<_> = ended.iter().filter_map(Ended::json).chain(unfit.iter().map(refused)).collect();
         print::json(&json!({ "version": 1, "runs": runs }))?;
     }
-    Ok(ended.iter().map(Ended::exit).fold(Exit::Done, Exit::graver))
+    let begin = if unfit.is_empty() { Exit::Done } else { Exit::Config };
+    Ok(ended.iter().map(Ended::exit).fold(begin, Exit::graver))
 }
 
 /// What came of a chain.
@@ -100,14 +110,23 @@ impl Ended {
     }
 }
 
-/// Makes all of them ready before the first begins: a person is there to put right what is wrong with one.
-fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Ready>, Config, StateSettings, PushSettings), Failure> {
-    let Loaded { config, chain: main, findings, state, push, whole } = settings.load()?;
-    if !whole {
-        refuse_errors(settings, findings.clone())?;
-    }
-    let mut told = findings.clone();
-    let all = chains::read_all(&config, &mut told);
+/// What is to run.
+struct Selected {
+    chains: Vec<Ready>,
+    /// Chains that cannot be run, and why: with their tasks something is wrong. The others run, as with a tick.
+    unfit: Vec<(String, Vec<Finding>)>,
+    config: Config,
+    state: StateSettings,
+    told_others: PushSettings,
+}
+
+/// Makes all of them ready before the first begins.
+fn select(settings: &Settings, words: &[String]) -> Result<Selected, Failure> {
+    let Loaded { config, chain: main, mut findings, state, push: told_others, .. } = settings.load()?;
+    let all = chains::read_all(&config, &mut findings);
+    findings.extend(strangers::find(&config, None));
+    // First of all: it may be why a chain is not known, or none is left.
+    tell_findings(&refuse_errors(settings, findings)?);
     let mut wanted = Vec::new();
     if words.is_empty() {
         wanted.extend(all.into_iter().filter(|chain| chain.enabled).map(|chain| chain.chain));
@@ -119,21 +138,24 @@ fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Ready>, Config, 
         }
     }
     let several = wanted.len() > 1;
-    let mut ready = Vec::new();
+    let (mut ready, mut unfit) = (Vec::new(), Vec::new());
     for chain in wanted {
         let dir = find_task_dir(None, &chain)?;
         refuse_nested(settings, &chain.name, &dir)?;
-        let prepared = prepare(&config, chain, std::mem::take(&mut told), &dir);
-        tell_findings(&refuse_errors(settings, prepared.findings)?);
-        let Some(mut setup) = prepared.setup else { return Err(Failure::config(format!("{} cannot be used", dir.display()))) };
+        let name = chain.name.clone();
+        let prepared = prepare(&config, chain, Vec::new(), &dir);
+        let (errors, told) = part_findings(without_repeats(prepared.findings), settings.strict);
+        let Some(mut setup) = prepared.setup.filter(|_| errors.is_empty()) else {
+            unfit.push((name, errors));
+            continue;
+        };
+        tell_findings(&told);
         setup.beside_others = several;
         // It runs once: there is nothing to keep the lock for.
         let lock = prepared.lock.map(|plan| LockPlan { keep: false, ..plan });
         ready.push(Ready { setup: Rc::new(setup), variables: program_variables(settings, &dir), lock, opened: Opened::default() });
     }
-    // Where no chain is left, what is wrong with them is told all the same.
-    tell_findings(&refuse_errors(settings, told)?);
-    Ok((ready, config, state, push))
+    Ok(Selected { chains: ready, unfit, config, state, told_others })
 }
 
 /// The chains on their way.
