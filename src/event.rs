@@ -143,6 +143,8 @@ pub enum Event<'a> {
         signal: i32,
         /// It stands for somebody who asked this one run to stop; the program goes on if there is more to do.
         asked: bool,
+        /// We were told so before.
+        again: bool,
     },
     /// A run does not begin: it has no right to.
     RunRefused {

@@ -18,6 +18,7 @@ use crate::event::{RunRef, TaskEnd};
 use crate::names::TaskName;
 use crate::opinion::Opinion;
 use crate::outcome::{LimitKind, ProcessEnd, RunOutcome};
+use crate::process::state::Cause;
 use crate::process::unix::Spec;
 use crate::process::{Family, Supervised, c_string, explain_start, find_program};
 
@@ -174,7 +175,8 @@ impl HookRun {
         }
         let gone = self.process.advance(family, now, |_| false)?;
         Some(match (gone.cause, gone.end) {
-            (Some(_), _) | (None, None) => Err(match self.limit.duration() {
+            (Some(Cause::Stopped), _) => Err("it was killed, because runner was told to stop twice".to_owned()),
+            (Some(Cause::Limit(_)), _) | (None, None) => Err(match self.limit.duration() {
                 Some(limit) => format!("it was ended, hook_max_time is {}", Seconds(limit)),
                 None => "it was ended".to_owned(),
             }),

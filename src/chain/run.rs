@@ -188,7 +188,7 @@ impl Run {
     }
 
     fn hear_stop(&mut self, signal: i32, asked: bool, world: &mut World<'_>) {
-        world.reader.tell(&self.run, &Event::Stopping { signal, asked });
+        world.reader.tell(&self.run, &Event::Stopping { signal, asked, again: self.stopping });
         self.stopping = true;
         let now = world.clock.now();
         if self.aside.is_some() {

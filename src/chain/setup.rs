@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::config::keys::Output;
 use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, TaskSettings};
-use crate::config::value::CommandLine;
+use crate::config::value::{self, CommandLine};
 use crate::config::{Config, Finding, Origin, Section, Severity, chains, keys, queues};
 use crate::environment::{Environment, Variables};
 use crate::names::{MAIN_CHAIN, TaskName, counted, suggestion, typed_suggestion};
@@ -93,7 +93,8 @@ impl Setup {
                 let configured =
                     chain.task_dir.as_ref().is_some_and(|configured| std::path::absolute(configured).is_ok_and(|path| path == dir));
                 let origin = if configured { sections.of_chain().explain(&keys::TASK_DIR.info).1 } else { Origin::CommandLine };
-                findings.push(Finding::error(&origin, error.to_string()));
+                let slip = if configured { value::slip(sections.of_chain().explain(&keys::TASK_DIR.info).0) } else { "" };
+                findings.push(Finding::error(&origin, format!("{}{slip}", error.to_string().replace('\n', "\\n"))));
                 // In a directory that is not there, nothing is.
                 findings.extend(of_halt.into_iter().filter(|_| halt_path.is_some_and(|path| !path.starts_with(dir))));
                 return None;
@@ -166,7 +167,11 @@ impl Setup {
         }
         match Plan::new(names, &needs, self.chain.max_parallel) {
             Ok(plan) => self.plan = plan,
-            Err(error) => findings.push(Finding::about(Severity::Error, error.to_string())),
+            Err(error) => {
+                let origin = |task: usize| sections.of_task(&names[task]).explain(&keys::DEPENDS_ON.info).1;
+                let origin = error.task().map_or(Origin::Default, origin);
+                findings.push(Finding::error(&origin, error.to_string()));
+            }
         }
     }
 
@@ -282,8 +287,9 @@ fn identity(settings: &TaskSettings, sections: &Sections<'_>, name: &TaskName, f
     match Identity::look_up(settings.user.as_ref()?) {
         Ok(identity) => Some(Rc::new(identity)),
         Err(error) => {
-            let origin = sections.of_task(name).explain(&keys::USER.info).1;
-            findings.push(Finding::error(&origin, error.to_string()));
+            let path = sections.of_task(name);
+            let origin = path.explain(&keys::USER.info).1;
+            findings.push(Finding::error(&origin, format!("{}: {error}", path.naming(&keys::USER.info))));
             None
         }
     }

@@ -249,6 +249,7 @@ pub struct Chain {
     stage_left: Vec<usize>,
     stage: usize,
     running: usize,
+    last_failed: Option<usize>,
     signals: u32,
 }
 
@@ -276,6 +277,7 @@ impl Chain {
             stage_left: Vec::new(),
             stage: 0,
             running: 0,
+            last_failed: None,
             signals: 0,
         };
         chain.reset();
@@ -359,6 +361,7 @@ impl Chain {
         match verdict {
             Verdict::Ok | Verdict::Skip => self.tasks[task].state = TaskState::Done,
             Verdict::Retry => {
+                self.last_failed = Some(task);
                 self.tasks[task].failures += 1;
                 self.tasks[task].state = TaskState::Failed(self.tasks[task].failures);
                 self.fail(task, jitter, unkillable, now, actions);
@@ -397,7 +400,13 @@ impl Chain {
             }
             RetryFrom::Failed => (failures, failures >= rules.max_tries.count(), self.tasks[task].first_try.unwrap_or(self.began)),
         };
-        let wait = rules.backoff.wait(tries, jitter);
+        // What the others of this drain wait for counts as well: there is one pause for all.
+        let wait = match self.phase {
+            Phase::Draining(Why::Retry(known)) => known.max(rules.backoff.wait(tries, jitter)),
+            Phase::Open | Phase::Draining(_) | Phase::Cancelling(_) | Phase::Pause(_) | Phase::Halting(_) | Phase::Ended(_) => {
+                rules.backoff.wait(tries, jitter)
+            }
+        };
         let late = since.after(self.rules.retry_deadline).is_some_and(|deadline| now + wait > deadline);
         let give_up = if unkillable {
             Some(GiveUp::Unkillable)
@@ -434,18 +443,14 @@ impl Chain {
     fn raise(&mut self, why: Why, actions: &mut VecDeque<Action>) {
         let graver = match self.phase {
             Phase::Open | Phase::Pause(_) => why,
-            Phase::Draining(Why::Retry(wait)) => match why {
-                // Several failures in one drain are one try; the pause is the longest of theirs.
-                Why::Retry(other) => Why::Retry(wait.max(other)),
-                Why::GiveUp(..) | Why::Exit(_) | Why::ChainLimit | Why::Halt(_) | Why::LockLost | Why::Signal(_) => why,
+            // Several failures in one drain are one try; `fail` has made this pause the longest of theirs.
+            Phase::Draining(Why::Retry(_)) => why,
+            Phase::Draining(known) | Phase::Cancelling(known) => match (known, why) {
+                // The last that failed is named, unless a process of the first one cannot be ended.
+                (Why::GiveUp(_, GiveUp::Tries | GiveUp::Deadline), Why::GiveUp(..)) => why,
+                (known, why) if why.rank() > known.rank() => why,
+                (known, _) => known,
             },
-            Phase::Draining(known) | Phase::Cancelling(known) => {
-                if why.rank() > known.rank() {
-                    why
-                } else {
-                    known
-                }
-            }
             Phase::Halting(_) | Phase::Ended(_) => return,
         };
         for Reverse((_, task)) in self.sleeping.drain() {
@@ -481,6 +486,12 @@ impl Chain {
                 break;
             }
             self.ready.pop();
+            if self.is_too_late_for(task, now) {
+                // It woke in time, and no place was free then.
+                self.tasks[task].state = TaskState::Failed(self.tasks[task].failures);
+                self.raise(Why::GiveUp(task, GiveUp::Deadline), actions);
+                return self.settle(now, actions);
+            }
             self.running += 1;
             self.tasks[task].state = TaskState::Running;
             self.tasks[task].first_try.get_or_insert(now);
@@ -492,14 +503,23 @@ impl Chain {
         }
     }
 
+    /// Whether a further try of this task alone would begin after `retry_deadline`.
+    fn is_too_late_for(&self, task: usize, now: Moment) -> bool {
+        let Task { failures, first_try, .. } = self.tasks[task];
+        let since = match self.rules.retry_from {
+            RetryFrom::Start => return false,
+            RetryFrom::Failed => first_try.filter(|_| failures > 0),
+        };
+        since.and_then(|since| since.after(self.rules.retry_deadline)).is_some_and(|deadline| now > deadline)
+    }
+
     /// The last running task is gone: what the reason to stop leads to.
     fn conclude(&mut self, why: Why, now: Moment, actions: &mut VecDeque<Action>) {
         match why {
             Why::Retry(wait) => {
                 // The drain took its time: look at the deadline once more.
                 if self.began.after(self.rules.retry_deadline).is_some_and(|deadline| now + wait > deadline) {
-                    let failed = self.tasks.iter().position(|task| matches!(task.state, TaskState::Failed(_)));
-                    return self.give_up(GiveUp::Deadline, failed, HaltReason::GaveUp, actions);
+                    return self.give_up(GiveUp::Deadline, self.last_failed, HaltReason::GaveUp, actions);
                 }
                 self.phase = Phase::Pause(now + wait);
                 actions.push_back(Action::Pause { wait, try_num: self.try_num + 1 });

@@ -269,7 +269,7 @@ pub struct RunCommand {
 #[derive(Debug, Default, Args)]
 pub struct RunArgs {
     /// How many runs, 0 = for ever [default: times, else 1]
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     pub times: Option<u32>,
     /// One run, whatever the configuration says of times and intervals
     #[arg(long, conflicts_with_all = ["times", "run_interval", "sleep_interval"])]

@@ -1,7 +1,5 @@
 //! `runner check`: everything that can be found wrong without running anything, each with its place.
 
-use std::collections::HashSet;
-
 use serde_json::json;
 
 #[cfg(all(feature = "schedule", feature = "store"))]
@@ -10,14 +8,16 @@ use super::exit::{Exit, Failure};
 use super::prepare::prepare;
 use super::settings::{Loaded, Settings, find_main_dir, has_only_main, is_error, without_repeats};
 use super::trusted::judge_files;
-use super::{check_programs, print};
+use super::{check_programs, print, strangers};
 use crate::chain::setup::Setup;
+#[cfg(not(all(feature = "schedule", feature = "store")))]
+use crate::config::chains;
 use crate::config::sections::{QUEUE_PREFIX, Sections, near_miss};
 use crate::config::settings::ChainSettings;
 #[cfg(not(all(feature = "schedule", feature = "store")))]
 use crate::config::settings::StateSettings;
-use crate::config::{Config, Finding, Origin, Section, Severity, chains, keys, queues};
-use crate::names::{MAIN_CHAIN, counted, printable, suggestion};
+use crate::config::{Config, Finding, Origin, Section, Severity, keys, queues};
+use crate::names::{MAIN_CHAIN, counted, printable};
 use crate::outcome::{ExitKind, ProcessEnd, Verdict};
 
 /// Judges the configuration and the task directories; what looks wrong is an error here.
@@ -57,7 +57,7 @@ pub fn check(settings: &Settings) -> Result<Exit, Failure> {
         findings.extend(prepared.findings);
         setups.push(prepared.setup);
     }
-    findings.extend(of_task_sections(&config, &setups));
+    findings.extend(strangers::find(&config, None));
     findings.extend(of_near_misses(&config, &setups));
     findings.extend(setups.iter().flatten().flat_map(left_out));
     told.extend(findings);
@@ -69,39 +69,12 @@ fn named_chains(_: &Settings, config: &Config, _: &StateSettings, findings: &mut
     chains::read_all(config, findings)
 }
 
-/// Sections that speak of a task which no chain has, or of a chain that is none. A chain alone cannot tell: the task may be
-/// another's.
-fn of_task_sections(config: &Config, setups: &[Option<Setup>]) -> Vec<Finding> {
-    let queues: Vec<String> = queues::names(config).map(|name| format!("{QUEUE_PREFIX}{name}")).collect();
-    let chains: HashSet<&str> = chains::names(config).chain([MAIN_CHAIN]).chain(queues.iter().map(String::as_str)).collect();
-    // With one chain, or one whose tasks nobody knows, this is not the place.
-    if chains.len() == 1 || setups.iter().any(Option::is_none) {
-        return Vec::new();
-    }
-    let setups = || setups.iter().flatten();
-    let tasks: HashSet<&str> = setups().flat_map(|setup| &setup.tasks).flat_map(|task| [task.name.text(), task.name.short()]).collect();
-    let others: HashSet<&str> = setups().flat_map(|setup| &setup.left_out).flat_map(|(name, _)| [name.text(), name.short()]).collect();
-    let mut findings = Vec::new();
-    for section in config.sections() {
-        let Some(("task" | "env", word)) = section.name.split_once(':') else { continue };
-        let wrong = match word.split_once('/') {
-            Some((chain, _)) if chains.contains(&chain) => continue,
-            Some((chain, _)) => format!("no chain is called `{chain}`{}", suggestion(chain, chains.iter().copied())),
-            None if tasks.contains(word) || others.contains(word) => continue,
-            None => format!("no chain has a task that is called `{word}`{}", suggestion(word, tasks.iter().copied())),
-        };
-        findings.push(Finding::new(Severity::Suspect, &section.origin, format!("[{}]: {wrong}", section.name)));
-    }
-    findings
-}
-
 /// Sections of the user's that nearly are ones of runner's. A task's old section is none.
 fn of_near_misses(config: &Config, setups: &[Option<Setup>]) -> Vec<Finding> {
     let is_task = |word: &str| setups.iter().flatten().flat_map(|setup| &setup.tasks).any(|task| task.name.answers_to(word));
     let near = |section: &Section| {
         let meant = near_miss(&section.name).filter(|_| !is_task(&section.name))?;
-        let message = format!("nothing is read from [{}], it is the user's own section; did you mean [{meant}]?", section.name);
-        Some(Finding::new(Severity::Note, &section.origin, message))
+        Some(strangers::near(section, &meant, Severity::Note))
     };
     config.sections().filter_map(near).collect()
 }

@@ -4,14 +4,16 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use super::settings::program_search;
 use crate::chain::setup::Setup;
 use crate::config::keys::{self, KeyInfo};
 use crate::config::sections::Sections;
-use crate::config::settings::ChainSettings;
+use crate::config::settings::{ChainSettings, TaskSettings};
 use crate::config::value::CommandLine;
 use crate::config::{Config, Finding, Origin, Severity};
+use crate::names::TaskName;
 use crate::process::{explain_content, find_program};
 
 /// Hooks that are not there, or cannot be started.
@@ -40,27 +42,46 @@ pub fn of_chain(config: &Config, chain: &ChainSettings) -> Vec<Finding> {
 pub fn of_tasks(config: &Config, setup: &Setup) -> Vec<Finding> {
     let sections = Sections::new(config, &setup.chain.name);
     let mut findings = Vec::new();
-    let mut judge =
-        |who: &str, file: &Path, interpreter: Option<(&CommandLine, Origin)>, working_dir: Option<&Path>, search: Option<&OsStr>| {
-            findings.extend(match interpreter {
-                Some((command, _)) if is_there(command, search) => None,
-                Some((command, origin)) => Some(missing(&keys::INTERPRETER.info, command, &origin)),
-                None => explain_file(file, working_dir, search)
-                    .map(|why| Finding::about(Severity::Warning, format!("{who} cannot start: {why}"))),
-            });
-        };
+    let mut judge = |who: (&str, Origin),
+                     file: &Path,
+                     interpreter: Option<(&CommandLine, Origin)>,
+                     working_dir: Option<&Path>,
+                     search: Option<&OsStr>| {
+        findings.extend(match interpreter {
+            Some((command, _)) if is_there(command, search) => None,
+            Some((command, origin)) => Some(missing(&keys::INTERPRETER.info, command, &origin)),
+            None => explain_file(file, working_dir, search)
+                .map(|why| Finding::new(Severity::Warning, &who.1, format!("{} cannot start: {why}", who.0))),
+        });
+    };
     for task in &setup.tasks {
         let origin = || sections.of_task(&task.name).explain(&keys::INTERPRETER.info).1;
         let interpreter = task.settings.interpreter.as_ref().map(|command| (command, origin()));
-        judge("a task", &task.path, interpreter, task.settings.working_dir.as_deref(), task.variables.search.as_deref());
+        judge(("a task", Origin::Default), &task.path, interpreter, task.settings.working_dir.as_deref(), task.variables.search.as_deref());
     }
     // One that is missing was told.
     if let Some(halt) = setup.halt.as_ref().filter(|halt| halt.path.is_file()) {
         let origin = || sections.of_chain().explain(&keys::INTERPRETER.info).1;
         let interpreter = halt.settings.interpreter.as_ref().map(|command| (command, origin()));
-        judge("the halt task", &halt.path, interpreter, halt.settings.working_dir.as_deref(), setup.variables.search.as_deref());
+        let who = ("the halt task", setup.chain.halt_task_origin.clone());
+        judge(who, &halt.path, interpreter, halt.settings.working_dir.as_deref(), setup.variables.search.as_deref());
     }
+    findings.extend(of_working_dirs(&sections, setup));
     findings
+}
+
+/// Directories that tasks are to start in and are not there. They may be mounted later.
+fn of_working_dirs(sections: &Sections<'_>, setup: &Setup) -> Vec<Finding> {
+    let halt = setup.halt.as_ref().map(|halt| (TaskName::parse(halt.path.file_name().unwrap_or_default()), &halt.settings));
+    let all = setup.tasks.iter().map(|task| (task.name.clone(), &task.settings)).chain(halt);
+    let wrong = |(name, settings): (TaskName, &Rc<TaskSettings>)| {
+        let dir = settings.working_dir.as_deref().filter(|dir| !dir.is_dir())?;
+        let path = sections.of_task(&name);
+        let what = if dir.exists() { "is no directory" } else { "is not there" };
+        let message = format!("{} = {}: it {what}, and no task can start in it", path.naming(&keys::WORKING_DIR.info), dir.display());
+        Some(Finding::new(Severity::Warning, &path.explain(&keys::WORKING_DIR.info).1, message))
+    };
+    all.filter_map(wrong).collect()
 }
 
 fn is_there(command: &CommandLine, search: Option<&OsStr>) -> bool {

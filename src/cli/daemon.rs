@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use super::audience::Audience;
 use super::exit::{Exit, Failure};
 use super::outside::{Stamp, Surroundings, book_of, judge_daemon, judge_daemon_files, load_first, local_zone};
-use super::print;
 use super::record::Record;
 use super::run::tell_findings;
 use super::settings::{Loaded, Settings, own_variable, part_findings, push, without_repeats};
 use super::stage::{Stage, hear_signals};
 use super::state::{failure, marks_of, own_place};
 use super::trusted::refuse_database;
+use super::{print, strangers};
 use crate::alarm::ClockAlarm;
 use crate::board::Board;
 use crate::chain::fleet::Fleet;
@@ -126,6 +126,8 @@ impl Ready {
     fn new(settings: &Settings, loaded: Loaded, stamp: Stamp, listens: bool) -> Result<Self, Failure> {
         let Loaded { config, state, mut findings, push, .. } = loaded;
         let chains = book_of(&config, &mut findings);
+        findings.extend(strangers::find(&config, None));
+        findings.extend(strangers::lost(&config));
         let daemon = judge_daemon(&config, &mut findings);
         if listens {
             judge_daemon_files(&daemon, Severity::Error, &mut findings);

@@ -14,6 +14,7 @@ use super::exit::{Exit, Failure};
 use super::print;
 use super::settings::Settings;
 use crate::config::value;
+use crate::process::user::{Identity, UserError};
 use crate::schedule::Schedule;
 
 /// The word that ends the input of a command in its script.
@@ -51,6 +52,11 @@ pub fn crontab(settings: &Settings, question: &Question) -> Result<Exit, Failure
         write_all(dir, &chains, question)?;
     }
     doubts.iter().for_each(|doubt| log::warn!("{shown}:{}: not translated: {}", doubt.line, doubt.why));
+    for job in &chains {
+        if let Some(Err(error @ UserError::Unknown(_))) = job.user.as_deref().filter(|user| *user != "root").map(Identity::look_up) {
+            log::warn!("{shown}:{}: {error}: with it in chain {} the whole configuration is refused (78)", job.line, job.name);
+        }
+    }
     let config = sections(&chains, &doubts, into.as_deref(), &shown);
     if settings.json {
         let list: Vec<_> = chains.iter().map(|job| json!({ "name": job.name, "line": job.line, "schedule": job.schedule, "user": job.user, "script": script(job, &shown) })).collect();

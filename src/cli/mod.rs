@@ -64,6 +64,7 @@ mod status;
 mod status_text;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod stop;
+mod strangers;
 #[cfg(feature = "store")]
 mod table;
 mod trusted;
@@ -83,15 +84,16 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
+use crate::names::MAIN_CHAIN;
 use crate::names::typed_suggestion;
 use crate::process::unix;
-use crate::report::log as report_log;
+use crate::report::log::{self as report_log, LogFormat};
 use crate::report::sink::{self, Stream};
 #[cfg(feature = "store")]
 use crate::store::HistoryQuery;
 use args::{Cli, Command, ConfigCli, MainArgs, RunCommand};
 use exit::{Exit, Failure};
-use settings::Settings;
+use settings::{GONE, Settings, log_settings};
 
 /// `runner`.
 pub fn runner_main() -> ExitCode {
@@ -101,9 +103,15 @@ pub fn runner_main() -> ExitCode {
         match parse::parse(&arguments) {
             Ok(cli) => {
                 let json = cli.global.json;
-                finish(dispatch(cli), json, "runner")
+                // Whoever has a program read the log wants it to understand also why there is none.
+                let log = (cli.global.log_format != LogFormat::Text).then(|| log_settings(&cli.global, false));
+                let result = dispatch(cli);
+                if let Some(log) = log.filter(|_| result.is_err() && !log::log_enabled!(log::Level::Error)) {
+                    report_log::start(log);
+                }
+                finish(result, json, "runner")
             }
-            Err(error) => tell_parse_error(error),
+            Err(error) => tell_parse_error(error, asks_for_json(&arguments)),
         }
     }))
 }
@@ -111,15 +119,24 @@ pub fn runner_main() -> ExitCode {
 /// `runner-config`.
 pub fn config_main() -> ExitCode {
     unix::begin_process();
-    leave(guard(|| match ConfigCli::try_parse() {
-        Ok(args) => finish(get::config(&args), args.json, "runner-config"),
-        Err(error) => tell_parse_error(error),
+    leave(guard(|| {
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        match ConfigCli::try_parse_from(&arguments) {
+            Ok(args) => finish(get::config(&args), args.json, "runner-config"),
+            Err(error) => tell_parse_error(error, asks_for_json(&arguments)),
+        }
     }))
 }
 
 fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     let Cli { global, main: MainArgs { run, get, task_dir }, command } = cli;
     let runs = matches!(command, None | Some(Command::Run(_)));
+    if let Some(dir) = task_dir.as_ref().filter(|_| !runs && !run.is_given()) {
+        let dir = dir.display();
+        return Err(Failure::Usage(format!(
+            "`{dir}` before this command would be a directory to run; check and list take it by -s runner.task_dir={dir}"
+        )));
+    }
     if !runs && (run.is_given() || task_dir.is_some()) {
         return Err(Failure::Usage(
             "the options before this command are those of a run of the main chain, and have no meaning for it".to_owned(),
@@ -146,14 +163,14 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             start(&global, run.merge(after), after_dir.or(task_dir).as_deref())
         }
         Some(Command::Check) => {
-            let settings = Settings::resolve(&global, true)?;
+            let settings = Settings::resolve(&global, !names_task_dir(&global))?;
             report_log::start(settings.log.clone());
             check::check(&settings)
         }
         Some(Command::List { chain }) => {
-            let settings = Settings::resolve(&global, true)?;
+            let settings = Settings::resolve(&global, !names_task_dir(&global)).map_err(|failure| meant_directory(failure, &chain))?;
             report_log::start(settings.log.clone());
-            list::list(&settings, &chain)
+            list::list(&settings, &chain).map_err(|failure| meant_directory(failure, &chain))
         }
         #[cfg(feature = "schedule")]
         Some(Command::Now { chains, no_lock }) => {
@@ -248,11 +265,29 @@ fn start(global: &args::GlobalArgs, run_args: args::RunArgs, task_dir: Option<&P
     run::run(&settings, run_args, task_dir)
 }
 
+/// Whether `--set` says which directory is meant: then it need not stand in a file.
+fn names_task_dir(global: &args::GlobalArgs) -> bool {
+    global.set.iter().any(|text| text.starts_with("runner.task_dir="))
+}
+
+/// Why a word that was to be a chain is none: it may be a directory.
+fn meant_directory(failure: Failure, word: &str) -> Failure {
+    match failure {
+        Failure::Usage(_) | Failure::Config(_) if word != MAIN_CHAIN && Path::new(word).is_dir() => Failure::Usage(format!(
+            "`{word}` is a directory, and what stands here is the name of a chain; write -s runner.task_dir={word} in its place"
+        )),
+        other => other,
+    }
+}
+
 /// A lone word that is no directory was meant as a command, mostly.
 fn refuse_unknown_word(word: &Path) -> Result<(), Failure> {
     let text = word.to_string_lossy();
     if word.is_dir() || text.contains('/') {
         return Ok(());
+    }
+    if std::env::current_dir().is_err() {
+        return Err(Failure::Usage(format!("`{text}` is no command, and {GONE}")));
     }
     // What this program has, by its own definition.
     let commands = Cli::command();
@@ -266,8 +301,20 @@ fn is_option(known: &clap::Arg, word: &str) -> bool {
         .is_some_and(|long| known.get_long() == Some(long) || known.get_all_aliases().is_some_and(|all| all.contains(&long)))
 }
 
+/// Whether JSON was asked for on a command line that could not be understood.
+fn asks_for_json(arguments: &[OsString]) -> bool {
+    arguments.iter().skip(1).take_while(|word| *word != "--").any(|word| word == "--json")
+}
+
+/// What clap says, without what it says of the usage in general.
+fn parse_error_json(error: &clap::Error) -> serde_json::Value {
+    let text = error.to_string();
+    let message = text.split("\n\nUsage:").next().unwrap_or_default().trim();
+    Failure::Usage(message.strip_prefix("error: ").unwrap_or(message).to_owned()).json()
+}
+
 /// clap's own errors: its help and version go to stdout with 0, everything else is a usage error.
-fn tell_parse_error(mut error: clap::Error) -> Exit {
+fn tell_parse_error(mut error: clap::Error, json: bool) -> Exit {
     let unknown = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument => Some(word.clone()),
         Some(_) | None => None,
@@ -277,6 +324,10 @@ fn tell_parse_error(mut error: clap::Error) -> Exit {
         error.remove(ContextKind::Suggested);
     }
     let printed = error.print();
+    if json && error.use_stderr() {
+        // Nobody may be there to read it; the exit code says the same.
+        let _ = print::json(&parse_error_json(&error));
+    }
     let of_a_run = |word: &String| {
         let mut all = Cli::command();
         // What a command is given is added when it is asked for.

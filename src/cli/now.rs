@@ -9,12 +9,12 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure};
 use super::prepare::{Fit, Unfit, make_fit, refuse_errors};
-use super::print;
 use super::record::Record;
 use super::refused::{Refusal, TASK_DIR, start_hook};
 use super::run::{at_once, refuse_nested, result_of, tell_findings};
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables, push, without_repeats};
 use super::stage::Stage;
+use super::{print, strangers};
 use crate::chain::World;
 use crate::chain::fleet::{Fleet, Opened, Ready};
 use crate::chain::hold::LockPlan;
@@ -38,7 +38,7 @@ use crate::trigger::{Trigger, TriggerKind};
 /// Runs the chains that are named, or every enabled `[chain:NAME]`; `no_lock`: whoever holds their locks.
 ///
 /// # Errors
-/// Nothing was started: a chain is not known, or one of them cannot be run.
+/// Nothing was started: the configuration is wrong, a chain is not known, or none of them can be run.
 pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit, Failure> {
     let Selected { mut chains, unfit, config, state, told_others } = select(settings, words)?;
     if no_lock {
@@ -58,22 +58,22 @@ pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit,
     let (driver, ids) = stage.driver();
     let fleet = Fleet::new(driver);
     let mut play = Play { fleet, config: &config, room, others, waiting: Vec::new(), marks: Vec::new(), ended: Vec::new() };
-    if unfit.is_empty() {
-        play.begin_all(chains, ids);
-    } else {
-        play.refuse_all(&unfit);
-    }
+    let nothing_fits = chains.is_empty();
+    play.begin_all(chains, ids);
+    play.refuse_all(&unfit, nothing_fits);
     play.drive();
     let ended = play.ended;
     stopping(managed);
-    if !unfit.is_empty() {
+    if nothing_fits {
         return Err(Failure::Config(without_repeats(unfit.into_iter().flat_map(|chain| chain.why.errors).collect())));
     }
     if settings.json {
-        let runs: Vec<_> = ended.iter().filter_map(Ended::json).collect();
+        let refused = |of: &NotReady| json!({ "chain": of.chain.name, "run_id": null, "outcome": "refused", "task": null, "exit_code": Exit::Config.code() });
+        let runs: Vec<_> = ended.iter().filter_map(Ended::json).chain(unfit.iter().map(refused)).collect();
         print::json(&json!({ "version": 1, "runs": runs }))?;
     }
-    Ok(ended.iter().map(Ended::exit).fold(Exit::Done, Exit::graver))
+    let begin = if unfit.is_empty() { Exit::Done } else { Exit::Config };
+    Ok(ended.iter().map(Ended::exit).fold(begin, Exit::graver))
 }
 
 /// What came of a chain.
@@ -113,7 +113,7 @@ impl Ended {
 /// What is to run.
 struct Selected {
     chains: Vec<Ready>,
-    /// Where there is one, none of the others is begun.
+    /// Chains that cannot be run: with their tasks something is wrong. The others run, as with a tick.
     unfit: Vec<NotReady>,
     config: Config,
     state: StateSettings,
@@ -127,10 +127,11 @@ struct NotReady {
     why: Unfit,
 }
 
-/// Makes all of them ready before the first begins: a person is there to put right what is wrong with one.
+/// Makes all of them ready before the first begins.
 fn select(settings: &Settings, words: &[String]) -> Result<Selected, Failure> {
     let Loaded { config, chain: main, mut findings, state, push: told_others, .. } = settings.load()?;
     let all = chains::read_all(&config, &mut findings);
+    findings.extend(strangers::find(&config, None));
     // First of all: it may be why a chain is not known, or none is left.
     tell_findings(&refuse_errors(settings, findings)?);
     let wanted = choose(&config, all, words, &main)?;
@@ -197,9 +198,12 @@ impl Play<'_> {
         self.hear_locks();
     }
 
-    /// None of them begins: the hooks of those whose tasks cannot be run hear of it.
-    fn refuse_all(&mut self, unfit: &[NotReady]) {
+    /// Tells everybody that these do not run: their hooks, metrics, and the log, unless it is all that the call fails with.
+    fn refuse_all(&mut self, unfit: &[NotReady], all_of_it: bool) {
         for NotReady { chain, variables, why } in unfit {
+            if !all_of_it {
+                log::error!(event = "run_refused", chain = chain.name.as_str(), reason = TASK_DIR; "chain {} does not run: {}", chain.name, why.message());
+            }
             self.others.refused(&chain.name, TASK_DIR);
             if !why.untrusted {
                 self.tell_hook((chain, variables), TASK_DIR, &why.message());

@@ -22,6 +22,7 @@ use super::refused::{Refusal, start_hook};
 use super::run::tell_findings;
 use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findings, program_variables, without_repeats};
 use super::state::marks_of;
+use super::strangers;
 #[cfg(feature = "http")]
 use super::web::{Web, answer_tick};
 use super::work::{TaskFinder, telling};
@@ -360,6 +361,8 @@ impl Surroundings<'_> {
         let chains = book_of(&config, &mut findings);
         let daemon = judge_daemon(&config, &mut findings);
         judge_daemon_files(&daemon, Severity::Error, &mut findings);
+        findings.extend(strangers::find(&config, None));
+        findings.extend(strangers::lost(&config));
         let (errors, told) = part_findings(without_repeats(findings), self.settings.strict);
         if !errors.is_empty() {
             return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));

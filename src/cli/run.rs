@@ -19,7 +19,7 @@ use super::record::Record;
 use super::refused::{Refusal, TASK_DIR, start_hook};
 use super::settings::{Loaded, Settings, apply_run_args, find_main_dir, own_variable, program_variables, push};
 use super::stage::Stage;
-use super::{dry_run, filter, print};
+use super::{dry_run, filter, print, strangers};
 use crate::chain::ears::Ears;
 use crate::chain::hold::LockPlan;
 use crate::chain::repeat::{Interval, Next, Repeat};
@@ -51,6 +51,10 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
     apply_run_args(&mut loaded.chain, &args)?;
     let dir = find_main_dir(&loaded.config, typed_dir, &loaded.chain).map_err(|failure| with_findings(failure, &loaded.findings))?;
     refuse_nested(settings, MAIN_CHAIN, &dir)?;
+    if settings.strict {
+        // It lists the directories of all chains, which a run of one has nothing to do with otherwise.
+        loaded.findings.extend(strangers::find(&loaded.config, Some(&dir)));
+    }
     let Loaded { config, chain, state, push: told_others, findings, .. } = loaded;
     let variables = program_variables(settings, &dir);
     let Fit { setup, lock, told } = match make_fit(settings, &config, chain.clone(), findings, &dir) {
@@ -169,7 +173,8 @@ impl Play<'_> {
                     let twice = failed && lock.is_some_and(Guarded::releases_on_error);
                     let next = if twice { repeat.twice_as_long() } else { repeat }.next(done, began, clock.now(), &outcome);
                     if next == Next::Stop && self.halt_after && chain.times != 0 && exit == Exit::Done {
-                        let halting = Run::begin_halt(self.setup.clone(), new_ref(), &self.variables_under(lock), &mut driver.world);
+                        // It belongs to the last run, which the history knows.
+                        let halting = Run::begin_halt(self.setup.clone(), run.clone(), &self.variables_under(lock), &mut driver.world);
                         drive_run(halting, driver, lock);
                     }
                     if let Some(lock) = lock {

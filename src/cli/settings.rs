@@ -5,7 +5,7 @@ use std::ffi::{CString, OsString};
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use log::LevelFilter;
 
@@ -17,7 +17,7 @@ use crate::config::chains::{self, NamedChain};
 use crate::config::load::{DEFAULT_FILE, LoadError, Override, load};
 use crate::config::push::PushSettings;
 use crate::config::sections::Sections;
-use crate::config::settings::{ChainSettings, StateSettings, judge_env, judge_keys};
+use crate::config::settings::{ChainSettings, StateSettings, judge_env, judge_keys, judge_owners};
 use crate::config::{Config, Finding, Origin, Severity, queues, value};
 use crate::environment::{Environment, variable};
 use crate::names::{MAIN_CHAIN, typed_suggestion};
@@ -108,6 +108,7 @@ impl Settings {
         // Of what is said in a file only its syntax is an error here, and then nothing of the file was taken in.
         let whole = findings.iter().all(|finding| finding.severity != Severity::Error);
         judge_keys(&config, &mut findings);
+        judge_owners(&config, &mut findings);
         judge_env(&config, &mut findings);
         let chain = ChainSettings::of_chain(&config, MAIN_CHAIN, &mut findings);
         let state = StateSettings::new(&config, &mut findings);
@@ -151,7 +152,7 @@ pub fn push(settings: PushSettings, waits: Waits) -> Push {
 
 /// A file that cannot be read is the configuration's fault, whatever the file system's reason.
 pub fn unreadable(error: LoadError) -> Failure {
-    Failure::config(error.to_string())
+    Failure::Config(vec![Finding::error(&error.origin, error.to_string())])
 }
 
 /// `--set`, parsed.
@@ -169,7 +170,9 @@ pub fn parse_overrides(texts: &[String]) -> Result<Vec<Override>, Failure> {
 #[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
 pub fn find_config(named: Option<&Path>, needed: bool) -> Result<Option<PathBuf>, Failure> {
     let from_env = || env::var_os("RUNNER_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let absolute = |path: &Path| std::path::absolute(path).map_err(|error| Failure::config(format!("{}: {error}", path.display())));
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(|error| Failure::config(format!("{}: {}", path.display(), why_not_absolute(&error))))
+    };
     if let Some(file) = named.map(Path::to_owned).or_else(from_env) {
         return absolute(&file).map(Some);
     }
@@ -179,7 +182,7 @@ pub fn find_config(named: Option<&Path>, needed: bool) -> Result<Option<PathBuf>
     }
     if needed {
         return Err(Failure::config(format!(
-            "there is no configuration: {DEFAULT_FILE} is not there; name a file with --config, or a task directory"
+            "there is no configuration: {DEFAULT_FILE} is not there; name a file with --config, or a task directory: runner DIR, and -s runner.task_dir=DIR for check and list"
         )));
     }
     Ok(None)
@@ -196,7 +199,8 @@ fn wants_color() -> bool {
     set("CLICOLOR_FORCE") || (std::io::stderr().is_terminal() && !dumb)
 }
 
-fn log_settings(args: &GlobalArgs, color: bool) -> LogSettings {
+/// How the log is written.
+pub fn log_settings(args: &GlobalArgs, color: bool) -> LogSettings {
     let level = match (args.quiet, args.verbose) {
         (true, _) => LevelFilter::Warn,
         (false, 0) => LevelFilter::Info,
@@ -227,7 +231,14 @@ pub fn find_task_dir(typed: Option<&Path>, chain: &ChainSettings) -> Result<Path
         }
         (None, None) => return Err(Failure::config(format!("there is no task directory: write task_dir into [chain:{}]", chain.name))),
     };
-    std::path::absolute(dir).map_err(|error| Failure::config(format!("{}: {error}", dir.display())))
+    std::path::absolute(dir).map_err(|error| Failure::config(format!("{}: {}", dir.display(), why_not_absolute(&error))))
+}
+
+/// What is said where a relative path leads nowhere.
+pub const GONE: &str = "the working directory is not there any more: change to one that is, or write an absolute path";
+
+fn why_not_absolute(error: &std::io::Error) -> String {
+    if error.kind() == std::io::ErrorKind::NotFound { GONE.to_owned() } else { error.to_string() }
 }
 
 /// The same for whoever means the main chain, who is told which others there are.
@@ -412,8 +423,21 @@ pub fn is_error(finding: &Finding, strict: bool) -> bool {
     }
 }
 
-/// Each finding once: a bad value of [runner] is met again in every task.
+/// Each finding once: a bad value of [runner] is met again in every task. Those of a file come in the order of its lines, and before
+/// what stands in none.
 pub fn without_repeats(findings: Vec<Finding>) -> Vec<Finding> {
     let mut seen = std::collections::HashSet::new();
-    findings.into_iter().filter(|finding| seen.insert(finding.to_string())).collect()
+    let mut once: Vec<Finding> = findings.into_iter().filter(|finding| seen.insert(finding.to_string())).collect();
+    let mut files: Vec<Arc<Path>> = Vec::new();
+    once.sort_by_cached_key(|finding| match &finding.origin {
+        Origin::File { file, line } => {
+            let at = files.iter().position(|known| known == file).unwrap_or_else(|| {
+                files.push(file.clone());
+                files.len() - 1
+            });
+            (at, *line)
+        }
+        Origin::CommandLine | Origin::Default => (usize::MAX, 0),
+    });
+    once
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -91,7 +92,9 @@ impl Reading {
         };
         let spooled = place.spool().map(|spool| spool.read_all()).transpose().map_err(failure)?.unwrap_or_default();
         if let (None, [], Ok(url)) = (&store, &spooled[..], place.url()) {
-            log::info!("{url}: no run has been recorded yet");
+            // Whoever watches asks every second.
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| log::info!("{url}: no run has been recorded yet"));
         }
         Ok(Self {
             store,

@@ -155,6 +155,14 @@ macro_rules! keys {
         )*
         /// Every key, in the order of the documentation.
         pub const ALL: &[&KeyInfo] = &[$(&$ident.info),*];
+
+        /// What is expected where the text is no value of the key of this name; nothing where it is one, or there is no such key.
+        pub fn judge(name: &str, text: &str, base: &Path) -> Option<String> {
+            match name {
+                $($name => ($ident.read)(text, base).err(),)*
+                _ => None,
+            }
+        }
     };
 }
 

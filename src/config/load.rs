@@ -19,8 +19,12 @@ const LONGEST: u64 = 16 * 1024 * 1024;
 
 /// A configuration file that cannot be read.
 #[derive(Debug, Error)]
-#[error("the configuration {file} cannot be read: {source}")]
+#[error("{what} {file} cannot be read: {source}{way_out}", way_out = if *.origin == Origin::Default { "" } else { "; name a directory, whose *.cfg are read" })]
 pub struct LoadError {
+    /// What the path is.
+    what: &'static str,
+    /// Where the path was said; nowhere if it is the configuration itself.
+    pub origin: Origin,
     /// The file, or the directory of drop-ins.
     pub file: PathBuf,
     /// Why.
@@ -50,7 +54,7 @@ pub fn load(file: Option<&Path>, overrides: &[Override], findings: &mut Vec<Find
 }
 
 fn read_file(config: &mut Config, file: &Path, findings: &mut Vec<Finding>) -> Result<(), LoadError> {
-    let failed = |source| LoadError { file: file.to_owned(), source };
+    let failed = |source| LoadError { what: "the configuration", origin: Origin::Default, file: file.to_owned(), source };
     let file: Arc<Path> = std::path::absolute(file).map_err(failed)?.into();
     let bytes = read_bytes(&file).map_err(failed)?;
     match ini::parse(&bytes) {
@@ -86,7 +90,7 @@ pub fn include_dir(config: &Config) -> Option<(PathBuf, Origin)> {
 
 /// The drop-ins of a directory: `*.cfg` by the bytes of their names, without left-overs of editors and packages.
 fn drop_ins(dir: &Path, origin: &Origin, findings: &mut Vec<Finding>) -> Result<Vec<PathBuf>, LoadError> {
-    let failed = |source| LoadError { file: dir.to_owned(), source };
+    let failed = |source| LoadError { what: "include_dir =", origin: origin.clone(), file: dir.to_owned(), source };
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

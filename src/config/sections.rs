@@ -199,6 +199,14 @@ impl<'a> Sections<'a> {
     }
 }
 
+/// What a message calls an entry of a section.
+pub(super) fn name_of(section: &Section, entry: &Entry) -> String {
+    match entry.origin {
+        Origin::CommandLine => format!("--set {}.{}", section.name, entry.key),
+        Origin::File { .. } | Origin::Default => entry.key.clone(),
+    }
+}
+
 /// The words a task answers to: its file name, and its short name if that is another one.
 fn words(task: &TaskName) -> impl DoubleEndedIterator<Item = &str> {
     let short = Some(task.short()).filter(|short| short.len() != task.text().len());
@@ -226,9 +234,31 @@ impl<'a> SectionPath<'_, 'a> {
 
     /// The entry that decides `key`.
     pub fn find(&self, key: &KeyInfo) -> Option<&'a Entry> {
-        let own = self.own.iter().map(|(kind, section)| (kind.scope(), *section));
-        let all = own.chain(self.general.iter().copied());
-        all.filter(|(scope, _)| key.scope.covers(*scope)).find_map(|(_, section)| section.own(key.name))
+        self.find_in(key).map(|(_, entry)| entry)
+    }
+
+    /// The same with its section.
+    fn find_in(&self, key: &KeyInfo) -> Option<(&'a Section, &'a Entry)> {
+        let own = || self.own.iter().map(|(kind, section)| (kind.scope(), *section));
+        let said = |(scope, section): (Scope, &'a Section)| {
+            let entry = if key.scope.covers(scope) { section.own(key.name) } else { None };
+            entry.map(|entry| (section, entry))
+        };
+        let nearest = own().chain(self.general.iter().copied()).find_map(said)?;
+        if self.own.len() > 1 && nearest.1.origin != Origin::CommandLine {
+            // --set wins over every file, by whichever of its names it calls the task.
+            let typed = own().filter_map(said).find(|(_, entry)| entry.origin == Origin::CommandLine);
+            return Some(typed.unwrap_or(nearest));
+        }
+        Some(nearest)
+    }
+
+    /// What a message calls `key`: what was typed has no line, and is told with its section.
+    pub fn naming(&self, key: &KeyInfo) -> String {
+        match self.find_in(key) {
+            Some((section, entry)) => name_of(section, entry),
+            None => key.name.to_owned(),
+        }
     }
 
     /// The text that decides `key` (the default, if nobody wrote one) and where it stands.
@@ -273,6 +303,22 @@ mod tests {
         let own = |task: &str| sections.has_own_variables(&TaskName::parse(OsStr::new(task)));
         assert_eq!([own("1-a.sh"), own("b")], [true, false]);
         assert!(Sections::for_chain(&config, "c").of_task(&TaskName::parse(OsStr::new("a"))).is_general(), "no task is looked for");
+    }
+
+    #[test]
+    fn what_was_typed_wins_by_whichever_name() {
+        let mut config = config("[runner]\nnice = 1\n[task:90-a.sh]\nnice = 2\n[task:main/a]\numask = 077\n[a]\nmax_time = 3\n");
+        for (section, key, value) in [("task:a", "nice", "4"), ("task:a", "umask", "022"), ("runner", "max_time", "9")] {
+            config.add_override(section, key, value);
+        }
+        let sections = Sections::new(&config, "main");
+        let name = TaskName::parse(OsStr::new("90-a.sh"));
+        let path = sections.of_task(&name);
+        let value = |key: &KeyInfo| (path.explain(key).0, path.naming(key));
+        assert_eq!(value(&crate::config::keys::NICE.info), ("4", "--set task:a.nice".to_owned()));
+        assert_eq!(value(&crate::config::keys::UMASK.info), ("022", "--set task:a.umask".to_owned()));
+        assert_eq!(value(&crate::config::keys::MAX_TIME.info), ("3", "max_time".to_owned()), "the section of the task is nearer");
+        assert_eq!(value(&crate::config::keys::ARGS.info), ("", "args".to_owned()));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the configuration means for a chain and for each of its tasks. Decides only.
 
+use std::cell::LazyCell;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,9 +10,10 @@ use super::database::DatabaseUrl;
 use super::keys::{self, Key, Output, RetryFrom, Scope, Sweep, Trust};
 use super::sections::{
     CHAIN_PREFIX, DAEMON_SECTION, ENV_SECTION, LIVENESS_SECTION, METRICS_SECTION, QUEUE_PREFIX, RUNNER_SECTION, SectionPath, Sections,
+    name_of,
 };
 use super::value::{self, CommandLine, Tries};
-use super::{Config, Finding, Origin, Section, Severity};
+use super::{Config, Entry, Finding, Origin, Section, Severity, chains, queues};
 use crate::clock::Limit;
 use crate::names::{MAIN_CHAIN, TaskName, suggestion};
 use crate::outcome::{Codes, Verdict};
@@ -107,7 +110,11 @@ impl ChainSettings {
             chain_max_time: reader.value(&keys::CHAIN_MAX_TIME),
             max_parallel: reader.value(&keys::MAX_PARALLEL),
             halt_task: (is_main || names_halt_task).then(|| reader.value(&keys::HALT_TASK)),
-            halt_task_origin: path.explain(&keys::HALT_TASK.info).1,
+            // An empty value is told, and the default stands in for it.
+            halt_task_origin: path
+                .find(&keys::HALT_TASK.info)
+                .filter(|entry| !entry.value.is_empty())
+                .map_or(Origin::Default, |entry| entry.origin.clone()),
             halt_on_give_up: reader.value(&keys::HALT_ON_GIVE_UP),
             task_hook: reader.optional(&keys::TASK_HOOK),
             chain_hook: reader.optional(&keys::CHAIN_HOOK),
@@ -274,8 +281,7 @@ impl Reader<'_, '_, '_> {
         match (key.read)(&entry.value, entry.origin.base().unwrap_or(Path::new(""))) {
             Ok(value) => Some(value),
             Err(expected) => {
-                let message = format!("{} = {}: {expected}", key.info.name, value::mask_secrets(&entry.value));
-                self.findings.push(Finding::error(&entry.origin, message));
+                self.findings.push(bad_value(&self.path.naming(&key.info), entry, &expected));
                 None
             }
         }
@@ -332,6 +338,12 @@ impl Reader<'_, '_, '_> {
     }
 }
 
+/// A value that is none.
+fn bad_value(name: &str, entry: &Entry, expected: &str) -> Finding {
+    let shown = value::mask_secrets(&entry.value).replace('\n', "\\n");
+    Finding::error(&entry.origin, format!("{name} = {shown}: {expected}{}", value::slip(&entry.value)))
+}
+
 /// Judges the keys of the sections that runner owns: one that it does not know is suspect.
 pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
     for section in config.sections() {
@@ -354,8 +366,36 @@ pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
             if !keys::names_in(scope).any(|name| name == entry.key) {
                 let message = format!("unknown key `{}` in [{}]{}", entry.key, section.name, suggestion(&entry.key, keys::names_in(scope)));
                 findings.push(Finding::new(Severity::Suspect, &entry.origin, message));
+            } else if scope == Scope::TASK && !entry.value.is_empty() {
+                // Also where another section is nearer to the task, or no task is called so: a bad value is always an error.
+                let expected = keys::judge(&entry.key, &entry.value, entry.origin.base().unwrap_or(Path::new("")));
+                findings.extend(expected.map(|expected| bad_value(&name_of(section, entry), entry, &expected)));
             }
         }
+    }
+}
+
+/// Judges whom the sections of tasks speak of, as far as that can be told without their directories: a chain that nobody has is a
+/// slip, mostly.
+pub fn judge_owners(config: &Config, findings: &mut Vec<Finding>) {
+    let queues = || queues::names(config).map(|name| format!("{QUEUE_PREFIX}{name}"));
+    let known: LazyCell<HashSet<String>, _> =
+        LazyCell::new(|| chains::names(config).chain([MAIN_CHAIN]).map(str::to_owned).chain(queues()).collect());
+    for section in config.sections() {
+        let wrong = match section.name.split_once(':') {
+            Some(("task", word)) => match word.split_once('/') {
+                Some((chain, _)) if !known.contains(chain) => {
+                    format!("no chain is called `{chain}`{}", suggestion(chain, known.iter().map(String::as_str)))
+                }
+                Some(_) | None => continue,
+            },
+            Some(("env", word)) => match word.rsplit_once('/') {
+                Some((_, task)) => format!("no task is called `{word}`; variables are those of a task in every chain, write [env:{task}]"),
+                None => continue,
+            },
+            Some(_) | None => continue,
+        };
+        findings.push(Finding::new(Severity::Suspect, &section.origin, format!("[{}]: {wrong}", section.name)));
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::Limit;
+use crate::names::suggestion;
 
 /// What a reader of a value says when it cannot take it.
 pub type Parsed<T> = Result<T, String>;
@@ -147,7 +148,12 @@ pub fn path(text: &str, base: &Path) -> Parsed<PathBuf> {
 /// The name of a time zone, as the IANA database has it.
 pub fn time_zone(text: &str) -> Parsed<String> {
     let found = text == "UTC" || jiff::tz::TimeZone::get(text).is_ok();
-    if found { Ok(text.to_owned()) } else { Err("expected the name of a time zone, such as UTC or Europe/Prague".to_owned()) }
+    if found {
+        return Ok(text.to_owned());
+    }
+    let known: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+    let near = suggestion(text, known.iter().map(String::as_str));
+    Err(format!("expected the name of a time zone, such as UTC or Europe/Prague{near}"))
 }
 
 /// A niceness.
@@ -171,28 +177,83 @@ pub fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Parsed<T> {
     })
 }
 
-/// The value as it may be shown: the password of a URL (`scheme://user:password@host`) is `***`.
+/// What a value that is none may come from: the tail of a message.
+pub fn slip(text: &str) -> &'static str {
+    let ends_line = |before: char| before == ' ' || before == '\t';
+    if text.contains('\n') {
+        "; an indented line goes on with the value above it: begin a key of its own in the first column"
+    } else if text.match_indices('#').any(|(at, _)| text[..at].ends_with(ends_line)) {
+        "; a `#` behind a value is part of it: begin a comment there with ` ;`, or give it a line of its own"
+    } else {
+        ""
+    }
+}
+
+/// The value as it may be shown: `***` for each password of a URL, of who logs in (`scheme://user:password@host`) and of a
+/// parameter (`?password=..`). A URL ends at a blank.
 pub fn mask_secrets(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(scheme) = rest.find("://") {
         let (before, after) = rest.split_at(scheme + 3);
         shown.push_str(before);
-        // The authority ends at a path, a query or a blank; in it, everything before the last `@` is who logs in.
-        let end = after.find(|c: char| matches!(c, '/' | '?' | '#') || c.is_whitespace()).unwrap_or(after.len());
-        let authority = &after[..end];
-        match authority.rfind('@').and_then(|at| authority[..at].find(':').map(|colon| (colon, at))) {
-            Some((colon, at)) => {
-                shown.push_str(&authority[..=colon]);
+        let (url, behind) = after.split_at(after.find(char::is_whitespace).unwrap_or(after.len()));
+        let behind_login = match login_password(url) {
+            Some((from, to)) => {
+                shown.push_str(&url[..from]);
                 shown.push_str("***");
-                shown.push_str(&authority[at..]);
+                &url[to..]
             }
-            None => shown.push_str(authority),
-        }
-        rest = &after[end..];
+            None => url,
+        };
+        mask_parameters(behind_login, &mut shown);
+        rest = behind;
     }
     shown.push_str(rest);
     shown
+}
+
+/// Where the password of who logs in begins and ends in a URL without its scheme.
+fn login_password(url: &str) -> Option<(usize, usize)> {
+    let end = url.find(['/', '?', '#']).unwrap_or(url.len());
+    let authority = &url[..end];
+    if let Some(at) = authority.rfind('@') {
+        return Some((authority[..at].find(':')? + 1, at));
+    }
+    // A password may hold what should have been written as %2F: then what stands behind the colon is no port.
+    let is_host =
+        |host: &str| host.starts_with('[') || host.split_once(':').is_none_or(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    if authority.split(',').all(is_host) {
+        return None;
+    }
+    let path_end = url.find('?').unwrap_or(url.len());
+    Some((authority.find(':')? + 1, url[..path_end].rfind('@').or_else(|| url.rfind('@'))?))
+}
+
+/// Writes a URL without its login, its secret parameters masked.
+fn mask_parameters(url: &str, shown: &mut String) {
+    let Some((path, query)) = url.split_once('?') else { return shown.push_str(url) };
+    shown.push_str(path);
+    let mut before = '?';
+    for parameter in query.split('&') {
+        shown.push(before);
+        before = '&';
+        match parameter.split_once('=') {
+            Some((name, value)) if is_secret(name) && !value.is_empty() => {
+                shown.push_str(name);
+                shown.push_str("=***");
+            }
+            Some(_) | None => shown.push_str(parameter),
+        }
+    }
+}
+
+/// Whether the value of a parameter of this name is a secret. The name of a file that holds one is none.
+fn is_secret(name: &str) -> bool {
+    const ENDS: [&str; 6] = ["password", "passwd", "passphrase", "secret", "token", "api_key"];
+    const WHOLE: [&str; 3] = ["pass", "pwd", "apikey"];
+    let name = name.to_ascii_lowercase();
+    WHOLE.contains(&name.as_str()) || ENDS.iter().any(|end| name.ends_with(end))
 }
 
 /// Whether a URL in the value carries a password.
@@ -257,12 +318,27 @@ mod tests {
         assert!(umask("8").is_err() && umask("1777").is_err() && nice("20").is_err());
     }
 
+    #[test]
+    fn slips_are_known() {
+        assert!(slip("5\nmax_tries = 2").contains("indented") && slip("5 # s").contains("` ;`"));
+        assert_eq!((slip("5#s"), slip("5 s"), slip("#")), ("", "", ""));
+    }
+
     #[rstest]
     #[case("postgresql://me:secret@db/x?key=1", "postgresql://me:***@db/x?key=1")]
     #[case("https://a:b@c@host/ and http://u:p@h", "https://a:***@host/ and http://u:***@h")]
     #[case("https://host:8500/a:b@c", "https://host:8500/a:b@c")]
     #[case("nothing", "nothing")]
+    #[case("postgresql://h/db?user=me&password=secret&x=1 b", "postgresql://h/db?user=me&password=***&x=1 b")]
+    #[case("u://h?sslPassword=a#b&password_file=f&token=&Token=t", "u://h?sslPassword=***&password_file=f&token=&Token=***")]
+    #[case("u = https://me:sec/ret@h/x?mail=a@b", "u = https://me:***@h/x?mail=a@b")]
+    #[case("https://me:sec?r/et@h", "https://me:***@h")]
+    #[case("https://me:s@h?password=t", "https://me:***@h?password=***")]
+    #[case("postgresql://a:1,[::1]:2,c/d@e?key=k", "postgresql://a:1,[::1]:2,c/d@e?key=k")]
+    #[case("http://[::1]:80/a@b", "http://[::1]:80/a@b")]
+    #[case("https://host:a/b", "https://host:a/b")]
     fn passwords_are_masked(#[case] text: &str, #[case] shown: &str) {
         assert_eq!(mask_secrets(text), shown);
+        assert_eq!(holds_secret(text), text != shown);
     }
 }

@@ -29,7 +29,7 @@ impl ListenAddress {
         if text.starts_with('/') {
             return Ok(Self::Unix(PathBuf::from(text)));
         }
-        let example = if text.contains(':') { "127.0.0.1:7780 or [::1]:7780" } else { "127.0.0.1:7780" };
+        let example = if text.contains(':') { "127.0.0.1:7780` or `[::1]:7780" } else { "127.0.0.1:7780" };
         let unknown = || {
             format!("`{text}` is no address with a port (`{example}`; all addresses: `0.0.0.0:7780` or `[::]:7780`) and no absolute path")
         };

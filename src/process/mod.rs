@@ -435,7 +435,9 @@ pub fn explain_start(program: &Path, working_dir: Option<&Path>, error: &io::Err
     match error.kind() {
         io::ErrorKind::NotFound if !program.exists() => format!("{name} is not there"),
         io::ErrorKind::NotFound => match hashbang(program) {
-            Some(interpreter) => format!("the interpreter `{interpreter}` in the first line of {name} is not there"),
+            Some(interpreter) => {
+                format!("the interpreter `{interpreter}` in the first line of {name} is not there{}", dos_end(&interpreter))
+            }
             None => format!("{name} needs a program loader that is not there"),
         },
         io::ErrorKind::PermissionDenied => format!("{name} may not be executed: make it executable (chmod +x), or set an interpreter"),
@@ -464,7 +466,7 @@ pub fn explain_content(program: &Path, working_dir: Option<&Path>, search: Optio
     let shown = String::from_utf8_lossy(word).replace('\r', "\\r");
     let interpreter = working_dir.unwrap_or(Path::new("")).join(OsStr::from_bytes(word));
     let Ok(file) = interpreter.metadata() else {
-        return Some(format!("the interpreter `{shown}` in the first line of {name} is not there"));
+        return Some(format!("the interpreter `{shown}` in the first line of {name} is not there{}", dos_end(&shown)));
     };
     if !file.is_file() || file.permissions().mode() & 0o111 == 0 {
         return Some(format!("the interpreter `{shown}` in the first line of {name} may not be executed"));
@@ -488,7 +490,8 @@ fn explain_format(program: &Path) -> &'static str {
         Some([0x7f, b'E', b'L', b'F', ..]) => "is a program for another kind of machine, or is damaged",
         Some([0xef, 0xbb, 0xbf, b'#', b'!', ..]) => "begins with a byte order mark, which hides its #!: save it without one",
         Some([b'#', b'!', ..]) => "has a first line that names no interpreter, or is too long: write one such as #!/bin/sh",
-        Some([]) => "is empty: begin it with a line such as #!/bin/sh",
+        Some([]) if program.metadata().is_ok_and(|file| file.len() == 0) => "is empty: begin it with a line such as #!/bin/sh",
+        Some([] | [b'\r']) => "begins with an empty line: its very first line has to be one such as #!/bin/sh",
         Some(_) | None => "is no program: begin it with a line such as #!/bin/sh, or set an interpreter",
     }
 }
@@ -500,6 +503,11 @@ fn first_line(program: &Path) -> Option<Vec<u8>> {
     let mut start = [0; FIRST_LINE];
     let read = File::open(program).and_then(|mut file| file.read(&mut start)).ok()?;
     start[..read].split(|byte| *byte == b'\n').next().map(<[u8]>::to_vec)
+}
+
+/// The way out where a first line ends as in DOS: the tail of a message. `shown` is the interpreter as it is shown.
+fn dos_end(shown: &str) -> &'static str {
+    if shown.ends_with("\\r") { ": the file has DOS line ends (\\r\\n), save it with Unix ones (\\n)" } else { "" }
 }
 
 fn hashbang(program: &Path) -> Option<String> {

@@ -26,7 +26,7 @@ pub enum UserError {
     #[error("there is no user `{0}`")]
     Unknown(String),
     /// Only root can become somebody else.
-    #[error("user = {0} needs runner to run as root")]
+    #[error("to run as {0} runner has to run as root")]
     NotRoot(String),
     /// The database could not be asked.
     #[error("the user database could not be asked for `{0}`: {1}")]

@@ -160,11 +160,15 @@ impl Reader for Reporter {
                 let of = if chain == MAIN_CHAIN { String::new() } else { format!("chain {chain}: ") };
                 warn!(event = "hook_failed", chain, run_id, key = *key; "{of}{key}: {why}; the result stays as it is")
             }
-            Event::Stopping { signal, asked: true } => {
+            Event::Stopping { signal, again: true, .. } => {
+                let name = signal_name(*signal);
+                warn!(event = "stopping", chain, run_id, signal = name.as_str(); "chain {chain}: told to stop by {name} again: what still runs is killed at once");
+            }
+            Event::Stopping { signal, asked: true, .. } => {
                 let name = signal_name(*signal);
                 warn!(event = "stopping", chain, run_id, signal = name.as_str(); "chain {chain}: its run is told to stop (runner stop); a second time kills at once");
             }
-            Event::Stopping { signal, asked: false } => {
+            Event::Stopping { signal, asked: false, .. } => {
                 let name = signal_name(*signal);
                 warn!(event = "stopping", chain, run_id, signal = name.as_str(); "told to stop by {name}; a second signal kills at once");
             }
@@ -183,7 +187,7 @@ fn quote(run: &RunRef, task: &str, said: &Said) {
         said.percent.map(|percent| format!("{percent}%")),
         status.map(str::to_owned),
         result.map(|result| format!("says {result}")),
-        (said.unshown > 0).then(|| format!("(and {} messages before it)", said.unshown)),
+        (said.unshown > 0).then(|| format!("(and {} before it)", counted(usize::try_from(said.unshown).unwrap_or(usize::MAX), "message"))),
     ];
     let text = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
     info!(event = "task_progress", chain, run_id, task, percent = said.percent.map(u64::from), status, result, unshown = said.unshown; "{name}: {text}");

@@ -81,7 +81,7 @@ pub enum Problem {
         near: String,
     },
     /// Not five fields.
-    #[error("`{rule}` has {}: expected five, minute, hour, day of month, month, weekday{}", crate::names::counted(*.count, "field"), too_many(*.count))]
+    #[error("`{rule}` has {}: expected five, minute, hour, day of month, month, weekday{}", crate::names::counted(*.count, "field"), field_hint(rule, *.count))]
     FieldCount {
         /// The line.
         rule: String,
@@ -169,7 +169,7 @@ pub enum Problem {
     #[error("`{0}` names no time: write one or more behind it, such as `{0} 9:00 17:30`")]
     NoTime(String),
     /// No time of day.
-    #[error("`{0}` is no time: expected 0:00 to 23:59, or 1:00 to 12:59 with am or pm behind it")]
+    #[error("`{}` is no time: expected 0:00 to 23:59, or 1:00 to 12:59 with am or pm behind it{}", .0, time_hint(.0))]
     Time(String),
     /// `every` without a duration.
     #[error("`{0}`: expected a duration behind `every`: seconds such as 90, `10min`, `1h30m`")]
@@ -185,6 +185,20 @@ pub enum Problem {
     EveryNever(String),
 }
 
-fn too_many(count: usize) -> &'static str {
-    if count > 5 { "; there is none for seconds, years, users or commands" } else { "" }
+fn field_hint(rule: &str, count: usize) -> String {
+    match count {
+        1 if super::weekly::time_of_day(rule).is_ok() => format!("; a time stands behind its days, `daily {rule}`"),
+        0..=5 => String::new(),
+        _ => "; there is none for seconds, years, users or commands".to_owned(),
+    }
+}
+
+fn time_hint(text: &str) -> &'static str {
+    if text.contains(',') {
+        "; blanks part times, such as `9:00 17:30`"
+    } else if text.starts_with('#') {
+        "; begin a comment with ` ;`, or give it a line of its own in the first column"
+    } else {
+        ""
+    }
 }

@@ -221,6 +221,10 @@ fn parse_rule(rule: &str) -> Result<Rule, Problem> {
     }
     // No minute begins with a letter.
     if first.starts_with(char::is_alphabetic) {
+        let word = |word: &&str| word.strip_prefix('@').is_some_and(|bare| bare.eq_ignore_ascii_case(first));
+        if let Some(word) = WORDS.iter().map(|(word, _)| *word).chain(BOOT).find(word) {
+            return Err(Problem::UnknownRule { word: first.to_owned(), near: format!("; did you mean `{word}`?") });
+        }
         let known = weekly::words().chain(["every"]);
         return Err(Problem::UnknownRule { word: first.to_owned(), near: suggestion(first, known) });
     }

@@ -159,6 +159,22 @@ fn boot_has_no_slots() {
 #[case("monday", "0: `monday` names no time: write one or more behind it, such as `monday 9:00 17:30`")]
 #[case("daily 13:00pm", "0: `13:00pm` is no time: expected 0:00 to 23:59, or 1:00 to 12:59 with am or pm behind it")]
 #[case("daily 0:30am", "0: `0:30am` is no time: expected 0:00 to 23:59, or 1:00 to 12:59 with am or pm behind it")]
+#[case(
+    "9:00",
+    "0: `9:00` has 1 field: expected five, minute, hour, day of month, month, weekday; a time stands behind its days, `daily 9:00`"
+)]
+#[case(
+    "daily 1:30, 4:30",
+    "0: `1:30,` is no time: expected 0:00 to 23:59, or 1:00 to 12:59 with am or pm behind it; blanks part times, such as `9:00 17:30`"
+)]
+#[case(
+    "daily 9:00 # x",
+    "0: `#` is no time: expected 0:00 to 23:59, or 1:00 to 12:59 with am or pm behind it; begin a comment with ` ;`, or give it a line of its own in the first column"
+)]
+#[case(
+    "Hourly",
+    "0: `Hourly` begins no rule: expected five cron fields, a word such as `@daily`, a day such as `monday`, or `every`; did you mean `@hourly`?"
+)]
 #[case("daily 24:00", "0: `24:00` is no time: expected 0:00 to 23:59, or 1:00 to 12:59 with am or pm behind it")]
 #[case("daily 9:5", "0: `9:5` is no time: expected 0:00 to 23:59, or 1:00 to 12:59 with am or pm behind it")]
 #[case("daily 9", "0: `9` is no time: expected 0:00 to 23:59, or 1:00 to 12:59 with am or pm behind it")]

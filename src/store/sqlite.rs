@@ -130,10 +130,12 @@ impl Sqlite {
         };
         let found = found.map_err(|error| error.on(&name, "open it"))?;
         sqlite.refuse_newer(found)?;
-        if found < schema::VERSION {
-            return Err(StoreError::Older { database: name, found });
+        match found {
+            // Somebody wanted to begin one, and was killed or found the disk full.
+            0 => Err(StoreError::Absent { database: name }),
+            found if found < schema::VERSION => Err(StoreError::Older { database: name, found }),
+            _ => Ok(sqlite),
         }
-        Ok(sqlite)
     }
 
     /// Whether the file, which is not there, could be made, as far as can be told without changing anything.
@@ -438,7 +440,11 @@ fn inode(path: &Path) -> io::Result<Inode> {
 fn cannot_open(path: &Path, error: &io::Error) -> StoreError {
     let (database, why) = (shown(path), error.to_string());
     match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::Denied { database, why },
+        io::ErrorKind::PermissionDenied => StoreError::Denied { database, why },
+        io::ErrorKind::ReadOnlyFilesystem => {
+            let why = format!("{why}; mount it writable, or name another place with `database` or STATE_DIRECTORY");
+            StoreError::Away { database, doing: "open it", why }
+        }
         io::ErrorKind::InvalidInput => StoreError::Foreign { database, why },
         io::ErrorKind::StorageFull => StoreError::Full { database, doing: "make it", why },
         _ => StoreError::Away { database, doing: "open it", why },

@@ -44,8 +44,23 @@ pub enum GraphError {
         files: String,
     },
     /// The dependencies form a circle.
-    #[error("the dependencies form a circle: {0}")]
-    Cycle(String),
+    #[error("the dependencies form a circle: {path}")]
+    Cycle {
+        /// All of them, the first one again at the end.
+        path: String,
+        /// Its first task.
+        first: Option<usize>,
+    },
+}
+
+impl GraphError {
+    /// A task whose `depends_on` has a part in it, where that is not said by the caller's own place.
+    pub fn task(&self) -> Option<usize> {
+        match self {
+            Self::Cycle { first, .. } => *first,
+            Self::Unknown { .. } | Self::LeftOut { .. } | Self::Ambiguous { .. } => None,
+        }
+    }
 }
 
 /// One task in its place.
@@ -188,7 +203,7 @@ impl Plan {
                 }
             }
         }
-        if places.len() == tasks.len() { Ok(Self { places }) } else { Err(GraphError::Cycle(describe_cycle(tasks, depends_on, &unmet))) }
+        if places.len() == tasks.len() { Ok(Self { places }) } else { Err(describe_cycle(tasks, depends_on, &unmet)) }
     }
 
     /// Keeps the places that `keep` wants; what they depended on and is gone counts as met.
@@ -222,20 +237,20 @@ fn next_ready(at_once: &mut Peekable<impl Iterator<Item = usize>>, freed: &mut B
 }
 
 /// Walks from a task that never became ready along dependencies that never did, until one comes again.
-fn describe_cycle(tasks: &[TaskName], depends_on: &[Vec<usize>], unmet: &[usize]) -> String {
+fn describe_cycle(tasks: &[TaskName], depends_on: &[Vec<usize>], unmet: &[usize]) -> GraphError {
     let mut seen = vec![usize::MAX; tasks.len()];
     let mut path = Vec::new();
     let mut next = unmet.iter().position(|count| *count > 0);
     while let Some(task) = next {
         if seen[task] != usize::MAX {
             let names: Vec<_> = path[seen[task]..].iter().chain([&task]).map(|task: &usize| tasks[*task].text()).collect();
-            return names.join(" -> ");
+            return GraphError::Cycle { path: names.join(" -> "), first: Some(task) };
         }
         seen[task] = path.len();
         path.push(task);
         next = depends_on[task].iter().copied().find(|need| unmet[*need] > 0);
     }
-    String::new()
+    GraphError::Cycle { path: String::new(), first: None }
 }
 
 #[cfg(test)]
@@ -279,7 +294,7 @@ mod tests {
         let error = Plan::new(&tasks, &[vec![], vec![3], vec![1], vec![2]], 1).unwrap_err();
         assert_eq!(error.to_string(), "the dependencies form a circle: 2-b -> 4-d -> 3-c -> 2-b");
         let itself = Plan::new(&tasks, &[vec![0], vec![], vec![], vec![]], 1).unwrap_err();
-        assert_eq!(itself, GraphError::Cycle("1-a -> 1-a".into()));
+        assert_eq!(itself, GraphError::Cycle { path: "1-a -> 1-a".into(), first: Some(0) });
     }
 
     #[test]

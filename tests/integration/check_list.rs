@@ -84,6 +84,19 @@ fn a_password_in_a_url_is_warned_of_and_not_shown() {
 }
 
 #[test]
+fn a_password_in_a_parameter_is_warned_of_and_not_shown() {
+    let config = "[runner]\ndatabase = postgresql://127.0.0.1:1/db?user=me&password=s3cret\n[db]\nu = https://me:s3cr/et@h/x\n";
+    let scene = good().config(config);
+    let run = scene.run(&["check", "--json"]).never_prints("s3cr");
+    let warned: Vec<u64> = findings(&run).iter().filter(|f| f["severity"] == "warning").filter_map(|f| f["line"].as_u64()).collect();
+    assert_eq!(warned, [2, 4], "{run}");
+    let listed = scene.runner_config(&["-c", scene.config_file().to_str().unwrap(), "-l"]).exits(0).never_prints("s3cr");
+    listed.prints("user=me&password=***").prints("u = https://me:***@h/x");
+    #[cfg(feature = "store")]
+    scene.run(&["history"]).never_says("s3cr").never_prints("s3cr");
+}
+
+#[test]
 fn a_repeated_key_is_found() {
     let run = good().config("[runner]\nmax_tries = 1\nmax_tries = 2\n").run(&["check"]);
     assert!(run.stdout_text().contains("runner.cfg:3") || run.stdout_text().contains("runner.cfg:2"), "{run}");
@@ -250,6 +263,29 @@ fn a_section_of_a_task_has_to_be_of_some_chain() {
     );
     assert_told(&run, &["11 error [task:night/y]: no task is called `y`"]);
     assert_eq!(run.json()["errors"], 3, "{run}");
+}
+
+#[test]
+fn a_section_of_nobody_is_told_by_check_strict_and_the_log() {
+    // A chain that is none can be told from the configuration alone; so can variables for a task of one chain.
+    let scene = good().config("[task:mian/a]\nmax_time = 1\n[env:main/a]\nA = 1\n[task:main/a]\nmax_time = 5\n");
+    let texts = [
+        "runner.cfg:1: {}[task:mian/a]: no chain is called `mian`; did you mean `main`?",
+        "runner.cfg:3: {}[env:main/a]: no task is called `main/a`",
+    ];
+    for (args, code, mark) in [(&["check"][..], 78, "error: "), (&["--strict", "--dry-run"], 78, ""), (&["--dry-run"], 0, "")] {
+        let run = scene.run(args).exits(code);
+        let said = format!("{}{}", run.stdout_text(), run.stderr_text());
+        texts.iter().for_each(|text| assert!(said.contains(&text.replace("{}", mark)), "{args:?}: {text}{run}"));
+    }
+    // Whether another chain has the task only its directory tells.
+    let scene = good().tasks_at("n", ["1-x.sh"]).config("[chain:night]\ntask_dir = n\n[task:zz]\nmax_time = 1\n[task:x]\nmax_time = 3\n");
+    let text = "[task:zz]: no chain has a task that is called `zz`";
+    scene.run(&["check"]).exits(78).prints(text).never_prints("[task:x]");
+    scene.run(&["--strict"]).exits(78).says(text).never_says("[task:x]").ran_nothing();
+    scene.run(&["--dry-run"]).exits(0).never_says("task:");
+    #[cfg(all(feature = "schedule", feature = "store"))]
+    scene.run(&["tick"]).exits(0).says(text);
 }
 
 #[cfg(all(feature = "schedule", feature = "store"))]

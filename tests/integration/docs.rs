@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 
 use runner::cli::exit::Exit;
-use runner::config::keys::{self, Scope};
+use runner::config::keys::{self, KeyInfo, Scope};
 
 use crate::scene::{STATE_DIR, Scene, runner_binary, skipped, spawn, succeeds};
 
@@ -331,26 +331,30 @@ fn rows<'a>(page: &'a str, name: &'a str) -> impl Iterator<Item = Vec<&'a str>> 
     rows.map(|row| row.split(" | ").map(str::trim).collect::<Vec<_>>()).filter(move |cells| cells[0] == name)
 }
 
+/// The sections that a key may stand in, as the page and the manual call them.
+pub(crate) fn places_of(key: &KeyInfo) -> Vec<&'static str> {
+    let sections = [
+        (Scope::RUNNER, "runner"),
+        (Scope::TASK, "task"),
+        (Scope::OLD_TASK, "plain"),
+        (Scope::CHAIN, "chain"),
+        (Scope::DAEMON, "daemon"),
+        (Scope::METRICS, "metrics"),
+        (Scope::LIVENESS, "liveness"),
+        (Scope::QUEUE, "queue"),
+    ];
+    sections.iter().filter(|(scope, _)| key.scope.covers(*scope)).map(|(_, word)| *word).collect()
+}
+
 #[test]
 fn the_configuration_page_has_every_key_with_its_default_and_its_sections() {
     let text = page("docs/configuration.md");
     for key in keys::ALL {
         let default = if key.default.is_empty() { "-".to_owned() } else { format!("`{}`", key.default) };
-        let sections = [
-            (Scope::RUNNER, "runner"),
-            (Scope::TASK, "task"),
-            (Scope::OLD_TASK, "plain"),
-            (Scope::CHAIN, "chain"),
-            (Scope::DAEMON, "daemon"),
-            (Scope::METRICS, "metrics"),
-            (Scope::LIVENESS, "liveness"),
-            (Scope::QUEUE, "queue"),
-        ];
-        let words: Vec<_> = sections.iter().filter(|(scope, _)| key.scope.covers(*scope)).map(|(_, word)| *word).collect();
         let name = format!("`{}`", key.name);
         let found: Vec<_> = rows(&text, &name).collect();
         assert_eq!(found.len(), 1, "docs/configuration.md: one row for {name}");
-        assert_eq!(found[0][1..3], [default, words.join(", ")], "docs/configuration.md: default and sections of {name}");
+        assert_eq!(found[0][1..3], [default, places_of(key).join(", ")], "docs/configuration.md: default and sections of {name}");
     }
 }
 

@@ -201,6 +201,13 @@ fn halt_after_halts_after_success(#[case] args: &[&str]) {
     Scene::new().tasks(["1-a.sh", "halt.sh"]).run(args).exits(0).ran(["1-a.sh", "halt.sh"]);
 }
 
+#[test]
+fn halt_after_has_the_id_of_the_last_run() {
+    let scene = Scene::new().task("1-a.sh", "say $RUNNER_RUN_ID").task("halt.sh", "say $RUNNER_RUN_ID");
+    let log = scene.run(&["-H", "-n", "2"]).exits(0).log();
+    assert!(log[3] == log[5] && log[1] != log[3], "{log:?}");
+}
+
 #[rstest]
 #[case("exit 1", 1)]
 #[case("exit 2", 3)]

@@ -114,6 +114,23 @@ fn show_says_why_there_is_no_output() {
 }
 
 #[test]
+fn an_empty_database_file_is_one_in_which_nothing_is_recorded_yet() {
+    let scene = Scene::new().tasks(["1-a.sh"]).config("[chain:nightly]\ntask_dir = tasks.d\n");
+    scene.run(&[]).exits(0);
+    let id = left(&scene)[0]["run_id"].as_str().unwrap().to_owned();
+    let file = scene.path(STATE_DIR).join("runner.db");
+    fs::write(&file, "").unwrap();
+    // As where there is no file: what the main chain left is shown, and the file stays as it is.
+    scene.run(&["history"]).exits(0).prints(&id);
+    scene.run(&["status"]).exits(0);
+    scene.run(&["why"]).exits(0);
+    assert_eq!(fs::metadata(&file).unwrap().len(), 0);
+    scene.run(&["tick"]).exits(0);
+    assert!(fs::metadata(&file).unwrap().len() > 0);
+    scene.run(&["history"]).exits(0).prints(&id);
+}
+
+#[test]
 fn history_is_of_the_database_and_of_what_was_left_since() {
     let scene = Scene::new().tasks(["1-a.sh"]).config("[chain:nightly]\ntask_dir = tasks.d\n");
     store(&scene).put_runs(&[ended(begun("stored", "old", 0), "gave_up"), begun("open", "nightly", 1)]).unwrap();

@@ -285,7 +285,10 @@ fn a_second_term_ends_a_hanging_hook() {
         .tasks(["1-a.sh"])
         .start(&[]);
     running.wait_for_file("hooked").insist(Signal::TERM);
-    running.finish().dies_of(Signal::TERM).nothing_alive().quicker_than(9);
+    let run = running.finish().dies_of(Signal::TERM).nothing_alive().quicker_than(9);
+    run.says("told to stop by SIGTERM again: what still runs is killed at once")
+        .says("task_hook: it was killed, because runner was told to stop twice")
+        .never_says("hook_max_time is");
 }
 
 // ---- chain_hook --------------------------------------------------------------------------------
@@ -413,6 +416,8 @@ fn the_example_of_a_mail_says_what_to_do() {
     std::fs::remove_dir_all(scene.path("tasks.d")).unwrap();
     let run = scene.run(&[]).exits(78).never_says("chain_hook");
     assert!(run.text_of("mails")[mail.len()..].contains("chain main did not run: task_dir\n"), "{run}");
+    let why = format!("did not run: task_dir.\n\n{}:", scene.config_file().display());
+    assert!(run.text_of("mails")[mail.len()..].contains(&why), "in words, too{run}");
 }
 
 #[test]

@@ -87,6 +87,13 @@ fn a_system_crontab_names_users_and_what_is_not_translated_is_a_comment() {
 }
 
 #[test]
+fn a_user_who_is_not_there_is_told_with_the_line() {
+    let scene = Scene::new().file("crontab", "1 1 * * * root true\n2 2 * * * no-such-user true\n").no_config();
+    let run = scene.run(&["import", "crontab", "crontab"]).exits(0).prints("user = no-such-user\n");
+    run.says("crontab:2: there is no user `no-such-user`: with it in chain true-2").never_says("crontab:1:");
+}
+
+#[test]
 fn what_cannot_be_read_is_told() {
     let scene = Scene::new().no_config();
     scene.run(&["import", "crontab", "gone"]).exits(64).says("the crontab gone cannot be read");

@@ -126,6 +126,7 @@ mod runner_config;
 mod schedule;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod schedule_command;
+mod slips;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod status;
 mod stop;

@@ -117,30 +117,57 @@ fn groups_retry_only_what_failed() {
 }
 
 #[test]
-fn nothing_begins_when_one_of_them_cannot() {
-    chains(&["a"])
-        .tasks_at("a", ["1-a.sh"])
-        .config("[chain:b]\ntask_dir = not-there\n")
-        .run(&["now"])
-        .exits(78)
-        .ran_nothing()
-        .says("runner.cfg:4: the task directory");
+fn who_cannot_be_run_keeps_nobody_else_from_it() {
+    // As with a tick; the gravest code is that of the program.
+    let scene = chains(&["a", "b", "c"])
+        .task_at("a/1-a.sh", "exit 0")
+        .task_at("c/1-c.sh", "exit 2")
+        .task_at("c/h.sh", "exit 0")
+        .config("[task:c/1-c.sh]\nhalt_codes = 9\nmax_tries = 1\n");
+    std::fs::remove_dir(scene.path("b")).unwrap();
+    for args in [&["now", "--json"][..], &["now", "b", "a", "c", "--json"]] {
+        let run = scene.run(args).exits(78).says("chain b does not run: ").says("the task directory");
+        let mut ended: Vec<_> = run.json()["runs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|run| format!("{} {} {}", run["chain"], run["outcome"], run["exit_code"]))
+            .collect();
+        ended.sort();
+        assert_eq!(ended, ["\"a\" \"done\" 0", "\"b\" \"refused\" 78", "\"c\" \"gave_up\" 1"], "{run}");
+    }
+    // Where none is left, and where the configuration itself is wrong, nothing begins.
+    let run = scene.run(&["now", "b", "--json"]).exits(78);
+    assert_eq!(run.json()["error"]["code"], 78, "{run}");
 }
 
 #[test]
-fn whose_tasks_cannot_be_run_hears_why_and_nobody_begins() {
+fn a_configuration_that_is_wrong_keeps_all_from_running() {
+    let scene = chains(&["a"]).tasks_at("a", ["1-a.sh"]).config("[chain:b]\ntask_dir = a\nmax_tries = x\n");
+    scene.run(&["now"]).exits(78).ran_nothing().says("max_tries = x");
+}
+
+#[test]
+fn a_section_of_a_task_of_nobody_is_told_and_strict_refuses_it() {
+    let scene = chains(&["a"]).tasks_at("a", ["1-a.sh"]).config("[task:zz]\nmax_tries = 2\n");
+    scene.run(&["--strict", "now"]).exits(78).ran_nothing().says("[task:zz]: no chain has a task that is called `zz`");
+    scene.run(&["now"]).exits(0).says("[task:zz]: no chain has a task that is called `zz`");
+}
+
+#[test]
+fn whose_tasks_cannot_be_run_hears_why_and_the_others_run() {
     let chains = ["a", "b", "c"].map(|name| format!("[chain:{name}]\ntask_dir = {name}\n")).concat();
     let scene = Scene::new()
         .hook_keeper("bin/hook.sh", "")
         .config(&format!("[runner]\nchain_hook = bin/hook.sh\n{chains}[task:c/c]\ndepends_on = nobody\n[metrics]\ntextfile = metrics\n"))
         .tasks_at("a", ["1-a.sh"])
         .tasks_at("c", ["1-c.sh"]);
-    // Each that is wrong, once; the one that is right was not asked to run yet.
-    let run = scene.run(&["now"]).exits(78).ran_nothing().says("runner.cfg:6: the task directory").says("runner.cfg:10: ");
-    let told: Vec<_> =
-        run.hook_calls().iter().map(|call| [&call["event"], &call["chain"], &call["reason"]].map(ToString::to_string)).collect();
-    assert_eq!(told, ["b", "c"].map(|chain| ["refused", chain, "task_dir"].map(|word| format!("\"{word}\""))));
-    assert!(run.hook_calls()[0]["message"].as_str().unwrap().contains("/b cannot be read"), "{run}");
+    let run = scene.run(&["now"]).exits(78).ran(["1-a.sh"]).says("runner.cfg:6: the task directory").says("runner.cfg:10: ");
+    // Each that is wrong, once.
+    let refused: Vec<_> = run.hook_calls().into_iter().filter(|call| call["event"] == "refused").collect();
+    let told: Vec<_> = refused.iter().map(|call| [&call["chain"], &call["reason"]].map(ToString::to_string)).collect();
+    assert_eq!(told, ["b", "c"].map(|chain| [chain, "task_dir"].map(|word| format!("\"{word}\""))));
+    assert!(refused[0]["message"].as_str().unwrap().contains("/b cannot be read"), "{run}");
     let refused = run.text_of("metrics").matches("reason=\"task_dir\"").count();
     assert_eq!(refused, 2, "{}", run.text_of("metrics"));
 }

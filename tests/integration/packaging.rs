@@ -4,7 +4,10 @@
 use std::fs;
 use std::path::Path;
 
-use runner::config::keys::{ALL, Scope};
+use runner::config::keys::{ALL, KeyInfo, Scope};
+
+use crate::docs::places_of;
+use crate::scene::Scene;
 
 fn read(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -21,19 +24,75 @@ fn the_manual_of_the_configuration_has_every_key_with_its_default() {
             text => format!("Default: \\fB{}\\fR.", text.replace('-', "\\-")),
         };
         assert!(entry.contains(&default), "docs/man/runner.cfg.5: {} does not say `{default}`", key.name);
+        let sections = format!("In: {}.", places_of(key).join(", "));
+        assert!(entry.contains(&sections), "docs/man/runner.cfg.5: {} does not say `{sections}`", key.name);
     }
 }
 
 #[test]
-fn the_installed_configuration_has_every_key_of_its_section_as_a_comment() {
-    let file = read("debian/runner.cfg");
-    for key in ALL.iter().filter(|key| key.scope.covers(Scope::RUNNER)) {
-        let line = match key.name {
-            "task_dir" => "task_dir = tasks.d".to_owned(),
-            name => format!("; {name} = {}", key.default).trim_end().to_owned(),
-        };
-        assert!(file.lines().any(|found| found.trim_end() == line), "debian/runner.cfg has no line `{line}`");
+fn the_manual_of_the_configuration_has_every_section_and_every_kind_of_rule() {
+    let page = read("docs/man/runner.cfg.5").replace(['"', '\\'], "");
+    let (_, sections) = page.split_once(".SH SECTIONS\n").unwrap();
+    let (sections, _) = sections.split_once("\n.SH ").unwrap();
+    for section in ["[runner]", "[task:", "[chain: NAME ]", "[queue: NAME ]", "[daemon]", "[metrics]", "[liveness]", "[env]", "[DEFAULT]"] {
+        assert!(sections.contains(section), "docs/man/runner.cfg.5: SECTIONS has no {section}");
     }
+    let (_, rules) = page.split_once(".SH SCHEDULES\n").unwrap();
+    let (rules, _) = rules.split_once("\n.SH ").unwrap();
+    for rule in ["minute hour day-of-month month weekday", "mon..fri", "17:30", "@hourly", "@annually", "@reboot", "every", "mon#1", "LW"] {
+        assert!(rules.contains(rule), "docs/man/runner.cfg.5: SCHEDULES has no {rule}");
+    }
+}
+
+/// The parts of the installed configuration, each by the header that it begins with or would begin with.
+fn part<'a>(file: &'a str, header: &str) -> Vec<&'a str> {
+    let bare = |line: &'a str| line.strip_prefix("; ").unwrap_or(line).trim_end();
+    let lines = file.lines().skip_while(|line| bare(line) != header).skip(1);
+    lines.take_while(|line| !bare(line).starts_with('[')).collect()
+}
+
+#[test]
+fn the_installed_configuration_has_every_key_as_a_comment() {
+    let file = read("debian/runner.cfg");
+    let parts = [
+        (Scope::RUNNER, "[runner]", &[("task_dir", "task_dir = tasks.d")][..]),
+        (Scope::CHAIN, "[chain:backup]", &[("task_dir", "; task_dir = backup.d"), ("schedule", "; schedule = mon..fri 1:30")][..]),
+        (Scope::DAEMON, "[daemon]", &[][..]),
+        (Scope::QUEUE, "[queue:mail]", &[("task_dir", "; task_dir = mail.d")][..]),
+        (Scope::METRICS, "[metrics]", &[][..]),
+        (Scope::LIVENESS, "[liveness]", &[][..]),
+    ];
+    for (scope, header, shown) in parts {
+        let lines = part(&file, header);
+        // What [runner] has as well stands there.
+        let own = |key: &&&KeyInfo| {
+            key.scope.covers(scope) && (scope == Scope::RUNNER || !key.scope.covers(Scope::RUNNER) || key.name == "task_dir")
+        };
+        for key in ALL.iter().filter(own) {
+            let plain = format!("; {} = {}", key.name, key.default);
+            let line = shown.iter().find(|(name, _)| *name == key.name).map_or(plain.trim_end(), |(_, line)| *line);
+            assert!(lines.iter().any(|found| found.trim_end() == line), "debian/runner.cfg, {header}: no line `{line}`");
+        }
+    }
+}
+
+#[test]
+fn the_installed_configuration_is_good_as_it_is_and_with_its_examples() {
+    let file = read("debian/runner.cfg");
+    let scene = |text: String| {
+        Scene::new().tasks(["10-checkout.sh", "5-network.sh"]).tasks_at("backup.d", ["1-a.sh"]).tasks_at("mail.d", ["a"]).raw_config(text)
+    };
+    scene(file.clone()).run(&["check"]).exits(0);
+    // Every example, without the lines that only show a default.
+    let example = |line: &str| {
+        line.starts_with("; [")
+            || ["task_dir", "schedule", "depends_on", "LC_ALL", "GIT_", "max_time = 20min"]
+                .iter()
+                .any(|key| line.starts_with(&format!("; {key}")))
+    };
+    let text: String = file.lines().map(|line| format!("{}\n", if example(line) { &line[2..] } else { line })).collect();
+    let run = scene(text).run(&["check"]).exits(0);
+    assert!(!run.stdout_text().contains("did you mean"), "{run}");
 }
 
 #[test]

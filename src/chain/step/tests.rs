@@ -471,6 +471,40 @@ fn a_drain_that_takes_too_long_passes_the_deadline_as_well() {
 }
 
 #[test]
+fn a_task_that_woke_to_no_free_place_is_not_tried_after_the_deadline() {
+    let plot = Plot { files: &["1-a", "1-b", "1-c"], width: 2, from: RetryFrom::Failed, retry_deadline: 20, ..PLOT };
+    for (freed_at, expected) in [(20, vec![start(0, 2, 3)]), (21, vec![])] {
+        let mut story = Story::begun(plot);
+        assert_eq!(story.ends(0, Verdict::Retry), [Action::Sleep { task: 0, wait: WAIT }, start(2, 1, 3)]);
+        assert_eq!(story.at(10).step(Input::Woke), [], "both places are taken");
+        assert_eq!(story.at(freed_at).ends(1, Verdict::Ok), expected, "{freed_at}");
+        if freed_at == 21 {
+            assert_eq!(story.chain.phase(), Phase::Draining(Why::GiveUp(0, GiveUp::Deadline)));
+            assert_eq!(story.ends(2, Verdict::Ok), [Action::Halt(HaltReason::GaveUp, Some(0))]);
+        }
+    }
+}
+
+#[test]
+fn the_last_retry_is_final_where_the_pause_of_an_earlier_one_passes_the_deadline() {
+    let mut story = Story::begun(Plot { retry_deadline: 100, ..WIDE });
+    story.chain.tasks[0].rules.backoff.sleep_time = Duration::from_secs(99);
+    assert_eq!(story.ends(0, Verdict::Retry), []);
+    assert_eq!(story.at(2).ends(1, Verdict::Retry), [Action::Final { task: 1 }]);
+    assert_eq!(story.ends(2, Verdict::Ok), [Action::Halt(HaltReason::GaveUp, Some(1))]);
+}
+
+#[test]
+fn the_last_to_fail_is_the_last() {
+    for deadline in [0, 15] {
+        let mut story = Story::begun(Plot { max_tries: if deadline == 0 { 1 } else { 3 }, retry_deadline: deadline, ..WIDE });
+        story.ends(2, Verdict::Retry);
+        story.at(1).ends(1, Verdict::Retry);
+        assert_eq!(story.at(6).ends(0, Verdict::Ok), [Action::Halt(HaltReason::GaveUp, Some(1))], "{deadline}");
+    }
+}
+
+#[test]
 fn what_survives_kill_is_never_retried_beside() {
     let mut story = Story::begun(PLOT);
     story.step(Input::Judged { task: 0, verdict: Verdict::Retry, jitter: 0.0, unkillable: true });
