@@ -2,10 +2,12 @@
 //! in; the page, `/status.json`, the metrics and `runner status` read it. It knows nobody; keys are only ever added.
 
 mod date;
+mod past;
 
 use serde::{Deserialize, Serialize};
 
 pub use date::Date;
+pub use past::{Past, is_ahead};
 
 /// The version of the shape below. It grows when a key changes its meaning, which it should not.
 pub const VERSION: u32 = 1;
@@ -39,7 +41,7 @@ pub struct Status {
 /// Something to be known that belongs to no single run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remark {
-    /// Its name: `nobody_fires`, `nobody_works`.
+    /// Its name: `nobody_fires`, `nobody_works`, `history_unknown`.
     pub kind: String,
     /// Since when, where that is known.
     pub since: Option<Date>,
@@ -143,6 +145,8 @@ impl GivenUp {
     }
 }
 
+/// The kind of a remark: what ran before, and in other programs, is not known yet.
+pub const HISTORY_UNKNOWN: &str = "history_unknown";
 /// The reason of a slot that was given up.
 pub const SKIPPED: &str = "skipped";
 

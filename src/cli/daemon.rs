@@ -167,7 +167,7 @@ impl Ready {
         stage.tell_others(audience.push.clone());
         let (driver, ids) = stage.driver();
         let state = State::new(open, owner, place.keep, outbox).context("the thread of the store cannot be started")?;
-        let state = state.with_marks(place.state_dir.clone());
+        let state = state.with_marks(place.state_dir.clone()).with_spool(place.spool());
         let mut alarm = ClockAlarm::new().context("the kernel gives no timer")?;
         let built = BUILT.parse().context("the build date")?;
         let mut surroundings = Surroundings::new(settings, (self.config, self.stamp), place, managed, audience);

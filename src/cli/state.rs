@@ -20,6 +20,7 @@ use crate::status::Going;
 #[cfg(feature = "schedule")]
 use crate::store::job::{JobRecord, QueueCount};
 use crate::store::open::Place;
+use crate::store::past::{self, as_it_is};
 use crate::store::record::RunRecord;
 use crate::store::spool::DIR_NAME;
 use crate::store::{HistoryQuery, Owner, Store, StoreError, spool};
@@ -132,10 +133,7 @@ impl Reading {
     /// The database does not answer.
     #[cfg(feature = "schedule")]
     pub fn of_chain(&mut self, chain: &str, most: u32) -> Result<Vec<RunRecord>, Failure> {
-        let query = |limit| HistoryQuery { chain: Some(chain.to_owned()), failed: false, limit };
-        let runs = self.history(&query(most))?;
-        let is_told = runs.len() < most as usize || runs.iter().any(|run| run.outcome.is_some() && run.has_begun());
-        if is_told { Ok(runs) } else { self.history(&query(u32::MAX)) }
+        past::newest(most, &mut |limit| self.history(&HistoryQuery { chain: Some(chain.to_owned()), failed: false, limit }))
     }
 
     /// Up to where the slots of each chain are decided, by this name of a machine; nothing where there is no database.
@@ -229,12 +227,6 @@ impl Reading {
         let gone = || Failure::Usage(format!("the run {named} was forgotten in this moment"));
         found.map(|record| as_it_is(record, &self.here)).ok_or_else(gone)
     }
-}
-
-/// A run that has no end although its process is gone has crashed.
-fn as_it_is(record: RunRecord, here: &Owner) -> RunRecord {
-    let gone = record.outcome.is_none() && record.owner().is_alive(here) == Some(false);
-    if gone { RunRecord { ended: None, ..record.crashed(Timestamp::UNIX_EPOCH) } } else { record }
 }
 
 /// The system's state, where somebody who is not root asks by the system's configuration and there is one; else our own.

@@ -5,6 +5,8 @@
 //! it is held until it is due; `overlap` says what becomes of it when its chain still runs; a run begins, `rounds` lets idle
 //! chains follow. The store has its own thread (`store::desk`): a slow database holds nobody up who must be ended in time.
 
+mod asked;
+mod attend;
 pub mod book;
 pub mod crew;
 pub mod depths;
@@ -33,11 +35,12 @@ use crate::hook::HookRun;
 use crate::mark::{Mark, Place};
 use crate::names::{RunId, RunIds, counted};
 use crate::outcome::RunOutcome;
-use crate::store::desk::Health;
+use crate::store::past::Known;
 use crate::store::wake;
 use crate::store::{Slot, SlotClaim};
 use crate::trigger::Trigger;
 use crate::worker::{self, Orders};
+use asked::Asked;
 use book::{Book, Booked};
 use crew::Crew;
 use depths::Depths;
@@ -122,6 +125,14 @@ pub trait Outside {
     fn shows_queues(&self) -> bool {
         false
     }
+
+    /// Whether anybody can look at runs.
+    fn shows_runs(&self) -> bool {
+        false
+    }
+
+    /// This is what the history knows of these chains.
+    fn remember(&mut self, _: &[(String, Known)]) {}
 }
 
 /// Why a run does not begin.
@@ -253,6 +264,8 @@ pub struct Daemon<'a> {
     waits_since: Option<Moment>,
     crew: Crew,
     depths: Depths,
+    /// When the history was asked how chains stand.
+    history: Asked,
     /// Something has changed since it was last told how things stand.
     untold: bool,
 }
@@ -309,6 +322,7 @@ impl<'a> Daemon<'a> {
             waits_since: None,
             crew: Crew::default(),
             depths: Depths::default(),
+            history: Asked::new(attend::FRESH, attend::PATIENCE),
             untold: true,
         }
     }
@@ -427,7 +441,7 @@ impl<'a> Daemon<'a> {
         let Parts { fleet, state, alarm, outside, .. } = &mut self.parts;
         let now = fleet.now();
         // Those who look wait for a moment while jobs are counted.
-        let held_until = self.depths.held_until(now);
+        let held_until = self.depths.held_until(now).max(self.history.held_until(now));
         let ears = if held_until.is_none() { outside.ears() } else { None };
         let asked = ears.is_some().then_some(2);
         let mut also: Vec<BorrowedFd<'_>> = [alarm.fd(), state.fd()].into_iter().chain(ears).collect();
@@ -516,29 +530,6 @@ impl<'a> Daemon<'a> {
         self.rounds = Rounds::default();
         self.starting.clear();
         self.kept.clear();
-    }
-
-    /// Somebody outside asks for something. Jobs are counted first, if that was not done just now: the answer, or its
-    /// absence, brings us here again.
-    fn attend(&mut self) {
-        let now = self.parts.fleet.now();
-        if self.parts.outside.shows_queues() {
-            match self.parts.state.health() {
-                Health::Away(why) => self.depths.give_up(why),
-                Health::Opening | Health::Good if self.depths.is_lost(now) => self.depths.give_up(self.parts.state.why_slow()),
-                Health::Opening | Health::Good if self.depths.is_old(now) => {
-                    self.parts.state.count(self.parts.fleet.wall());
-                    return self.depths.ask(now);
-                }
-                Health::Opening | Health::Good => {}
-            }
-        }
-        let empty = Book::default();
-        let book = self.book.as_ref().unwrap_or(&empty);
-        let view = view(book, &self.parts.fleet, (&self.crew, &self.depths), &self.trouble, self.mode);
-        for answer in self.parts.outside.asked(&view) {
-            self.tick_now(answer);
-        }
     }
 
     /// Tells how things stand, once for all that has changed: fifty runs that begin together are one change.

@@ -266,6 +266,7 @@ impl Daemon<'_> {
                 self.begin_if_newest(offer);
             }
             Answer::Counted(counts) => self.depths.hear(counts, self.parts.fleet.now()),
+            Answer::Remembered(known, rest) => self.heard_history(&known, rest),
             Answer::Done => {}
             Answer::Failed(offers, why) => self.failed(&offers, why),
             Answer::Unusable(why) => {
@@ -320,6 +321,7 @@ impl Daemon<'_> {
             }
             Mode::Daemon => {
                 self.save_marks(now);
+                self.ask_history();
                 self.give_orders();
             }
             Mode::Stopping(_) => return,

@@ -17,13 +17,17 @@ use crate::names::RunId;
 use crate::process::leftovers::{in_words, still_running};
 use crate::store::desk::{Desk, Health, Ticket};
 use crate::store::job::QueueCount;
+use crate::store::past::Known;
 use crate::store::record::{Keeper, Occasion, RunRecord};
+use crate::store::spool::Spool;
 use crate::store::{CLUSTER, Owner, Retention, SlotClaim, SlotKey, Store, StoreError, end_crashed, lost_slots};
 
 /// After so many runs a few old ones are forgotten.
 const PRUNE_EVERY: u32 = 50;
 /// How many are forgotten at a time.
 const PRUNED_AT_ONCE: u32 = 200;
+/// So many chains are asked for in one go: what comes meanwhile waits for a few milliseconds.
+const ASKED_AT_ONCE: usize = 64;
 /// Slots are remembered so long; older ones count as used.
 const SLOTS_KEPT: SignedDuration = SignedDuration::from_hours(24 * 30);
 
@@ -40,6 +44,8 @@ pub struct State {
     kept: u32,
     /// Where runs leave their marks.
     marks: Option<PathBuf>,
+    /// Where programs without the database leave what they ran.
+    spool: Option<Spool>,
 }
 
 /// What the store's thread sends back.
@@ -49,6 +55,7 @@ pub(super) enum Reply {
     Ours(Vec<bool>),
     TakenOver(bool),
     Counted(Vec<QueueCount>),
+    Remembered(Vec<(String, Known)>),
     Done,
 }
 
@@ -58,6 +65,8 @@ enum Pending {
     Records,
     Load,
     Count,
+    /// How chains stand by the history, and the chains to be asked for next.
+    Remember(Vec<String>),
     Claim(Vec<Offer>, Option<TickAnswer>),
     TakeOver(Offer),
     Begin(Offer),
@@ -75,6 +84,8 @@ pub(super) enum Answer {
     Begun(Offer),
     /// How many jobs there are, or why nobody can tell.
     Counted(Result<Vec<QueueCount>, String>),
+    /// How chains stand by the history, and of how many chains that is still to come.
+    Remembered(Vec<(String, Known)>, Vec<String>),
     /// Something was written down.
     Done,
     /// It cannot be done, and that will not pass by itself: what these were asked for is lost.
@@ -124,7 +135,7 @@ impl State {
         keep: Retention,
         outbox: Outbox,
     ) -> io::Result<Self> {
-        Ok(Self { desk: Desk::new(open)?, owner, keep, pending: HashMap::new(), outbox, kept: 0, marks: None })
+        Ok(Self { desk: Desk::new(open)?, owner, keep, pending: HashMap::new(), outbox, kept: 0, marks: None, spool: None })
     }
 
     /// Where runs on this machine leave their marks: by them it is known of a run whose process was killed whether anything
@@ -132,6 +143,12 @@ impl State {
     #[must_use]
     pub fn with_marks(self, state_dir: Option<PathBuf>) -> Self {
         Self { marks: state_dir, ..self }
+    }
+
+    /// Where programs without the database leave what they ran.
+    #[must_use]
+    pub fn with_spool(self, spool: Option<Spool>) -> Self {
+        Self { spool, ..self }
     }
 
     /// The name of this machine among those that share the database.
@@ -171,7 +188,13 @@ impl State {
     pub(super) fn beginning(&self) -> impl Iterator<Item = &Offer> {
         self.pending.values().filter_map(|pending| match pending {
             Pending::Begin(offer) => Some(offer),
-            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Claim(..) | Pending::TakeOver(_) => None,
+            Pending::Nothing
+            | Pending::Records
+            | Pending::Load
+            | Pending::Count
+            | Pending::Remember(_)
+            | Pending::Claim(..)
+            | Pending::TakeOver(_) => None,
         })
     }
 
@@ -179,7 +202,7 @@ impl State {
     pub(super) fn is_claiming(&self) -> bool {
         self.pending.values().any(|pending| match pending {
             Pending::Claim(..) | Pending::TakeOver(_) => true,
-            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Begin(_) => false,
+            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Remember(_) | Pending::Begin(_) => false,
         })
     }
 
@@ -187,7 +210,8 @@ impl State {
     pub(super) fn claims_due(&self) -> Option<Timestamp> {
         let due = self.pending.values().filter_map(|pending| match pending {
             Pending::Claim(offers, _) => offers.iter().map(|offer| offer.due).max(),
-            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::TakeOver(_) | Pending::Begin(_) => None,
+            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Remember(_) => None,
+            Pending::TakeOver(_) | Pending::Begin(_) => None,
         });
         due.max()
     }
@@ -196,7 +220,8 @@ impl State {
     pub(super) fn taking_over(&self) -> impl Iterator<Item = &str> {
         self.pending.values().filter_map(|pending| match pending {
             Pending::TakeOver(offer) => Some(offer.chain.as_str()),
-            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Claim(..) | Pending::Begin(_) => None,
+            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Remember(_) => None,
+            Pending::Claim(..) | Pending::Begin(_) => None,
         })
     }
 
@@ -214,6 +239,20 @@ impl State {
     /// Asks how many jobs there are.
     pub(super) fn count(&mut self, now: Timestamp) {
         self.ask(Pending::Count, move |store| store.count_jobs(now).map(Reply::Counted));
+    }
+
+    /// Asks how these chains stand by the history, which takes in what other programs have left beside it before: some of
+    /// them, and the others with the answer, so that nobody who asks for a slot waits for long.
+    pub(super) fn remember(&mut self, mut chains: Vec<String>, now: Timestamp) {
+        let rest = chains.split_off(chains.len().min(ASKED_AT_ONCE));
+        let (owner, spool) = (self.owner.clone(), self.spool.clone());
+        self.ask(Pending::Remember(rest), move |store| {
+            if let Some(Err(error)) = spool.as_ref().map(|spool| spool.take_in(store)) {
+                log::debug!("what other programs have left is not taken in: {error}");
+            }
+            let of_chain = |chain: &String| Ok((chain.clone(), Known::of_others(store, chain, &owner, now)?));
+            chains.iter().map(of_chain).collect::<Result<_, StoreError>>().map(Reply::Remembered)
+        });
     }
 
     /// Asks for slots; runs that can begin at once are written down with them.
@@ -308,8 +347,13 @@ impl State {
             (Pending::Begin(offer), Ok(Reply::Done)) => Answer::Begun(offer),
             (_, Ok(Reply::Loaded(loaded))) => Answer::Loaded(loaded),
             (_, Ok(Reply::Counted(counts))) => Answer::Counted(Ok(counts)),
+            (Pending::Remember(rest), Ok(Reply::Remembered(known))) => Answer::Remembered(known, rest),
+            (Pending::Remember(_), Err(why)) => {
+                log::warn!("what ran before, and in other programs, is not known: {why}");
+                Answer::Remembered(Vec::new(), Vec::new())
+            }
             (Pending::Count, Err(why)) => Answer::Counted(Err(why)),
-            (_, Ok(Reply::Ours(_) | Reply::TakenOver(_) | Reply::Done)) => Answer::Done,
+            (_, Ok(Reply::Ours(_) | Reply::TakenOver(_) | Reply::Remembered(_) | Reply::Done)) => Answer::Done,
             (Pending::Load, Err(why)) => Answer::Unusable(why),
             (Pending::Claim(offers, _), Err(why)) => Answer::Failed(offers, why),
             (Pending::TakeOver(offer) | Pending::Begin(offer), Err(why)) => Answer::Failed(vec![offer], why),
@@ -320,7 +364,7 @@ impl State {
     /// Whether something is to be written that is not yet. What was only asked for is missed by nobody.
     fn owes(&self) -> bool {
         let writes = |pending: &Pending| match pending {
-            Pending::Load | Pending::Count => false,
+            Pending::Load | Pending::Count | Pending::Remember(_) => false,
             Pending::Nothing | Pending::Records | Pending::Claim(..) | Pending::TakeOver(_) | Pending::Begin(_) => true,
         };
         !self.outbox.0.borrow().is_empty() || self.pending.values().any(writes)
@@ -342,7 +386,7 @@ impl State {
                     Answer::Claimed(offers, _) => unused.extend(begun_for_nothing(&offers)),
                     Answer::Begun(offer) => unused.push(offer.run.as_str().to_owned()),
                     Answer::Failed(_, why) | Answer::Unusable(why) => log::error!("{why}"),
-                    Answer::Loaded(_) | Answer::TakenOver(_) | Answer::Counted(_) | Answer::Done => {}
+                    Answer::Loaded(_) | Answer::TakenOver(_) | Answer::Counted(_) | Answer::Remembered(..) | Answer::Done => {}
                 }
             }
             let is_late = self.desk.open_requests() > 0;

@@ -1,8 +1,9 @@
 //! What outlives the process: slots that are used once, and the history of runs. One contract, two engines.
 //!
 //! [`Store`] is the contract. `slots` and `runs` fulfil it for every [`engine::Engine`]; `sqlite` and `postgres` are the
-//! engines; `schema` has the tables and their versions. `record` is what is kept of a run, `spool` where the main chain
-//! leaves it without a database, `desk` a thread that keeps a slow database away from whoever supervises processes.
+//! engines; `schema` has the tables and their versions. `record` is what is kept of a run, `past` how a chain stands by
+//! that, `spool` where the main chain leaves it without a database, `desk` a thread that keeps a slow database away from
+//! whoever supervises processes.
 
 pub mod alive;
 pub mod desk;
@@ -13,6 +14,7 @@ pub mod job;
 mod jobs;
 pub mod open;
 pub mod owner;
+pub mod past;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod record;
