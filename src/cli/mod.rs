@@ -28,6 +28,8 @@ mod guarded;
 mod history;
 #[cfg(feature = "schedule")]
 mod import;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod left;
 mod list;
 mod lock;
 #[cfg(all(feature = "schedule", feature = "store"))]

@@ -50,7 +50,9 @@ pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit,
     let managed = own_variable("NOTIFY_SOCKET").is_some();
     let longest_stop = chains.iter().map(|chain| chain.setup.longest_stop()).max().unwrap_or(Duration::ZERO);
     let state_dir = state_dir(own_variable, rustix::process::geteuid().is_root());
-    let mut stage = Stage::new(managed, bars(&chains, settings.progress), longest_stop, Record::of_main(&state))?;
+    let mut stage = Stage::new(managed, bars(&chains, settings.progress), longest_stop, Record::of_now(&state))?;
+    #[cfg(feature = "store")]
+    super::left::tell(&state, chains.iter().map(|chain| chain.setup.chain.name.as_str()));
     let others = push(told_others, Waits::TheEnd);
     stage.tell_others(others.clone());
     let (driver, ids) = stage.driver();

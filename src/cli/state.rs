@@ -223,7 +223,12 @@ impl Reading {
             Some(store) => store.run(&named).map_err(failure)?,
             None => None,
         };
-        let found = stored.or_else(|| self.spooled.into_iter().find(|record| record.run_id == named));
+        let spooled = self.spooled.into_iter().find(|record| record.run_id == named);
+        // Where the database has only its beginning, its end may wait beside it.
+        let found = match (stored, spooled) {
+            (Some(stored), Some(spooled)) if stored.outcome.is_none() => Some(spooled),
+            (stored, spooled) => stored.or(spooled),
+        };
         let gone = || Failure::Usage(format!("the run {named} was forgotten in this moment"));
         found.map(|record| as_it_is(record, &self.here)).ok_or_else(gone)
     }

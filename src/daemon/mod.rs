@@ -46,7 +46,7 @@ use crew::Crew;
 use depths::Depths;
 use lead::Lead;
 use rounds::Rounds;
-pub use state::{Outbox, State};
+pub use state::{Outbox, State, tell_unfinished};
 use trouble::Troubles;
 
 pub use lead::LEAD;

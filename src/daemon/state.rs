@@ -232,8 +232,8 @@ impl State {
 
     /// Asks for everything that is known; runs whose process is gone are written down as crashed.
     pub(super) fn load(&mut self, now: Timestamp) {
-        let (owner, marks) = (self.owner.clone(), self.marks.clone());
-        self.ask(Pending::Load, move |store| load(store, &owner, now, marks.as_deref()).map(Reply::Loaded));
+        let (owner, marks, spool) = (self.owner.clone(), self.marks.clone(), self.spool.clone());
+        self.ask(Pending::Load, move |store| load(store, &owner, now, (marks.as_deref(), spool.as_ref())).map(Reply::Loaded));
     }
 
     /// Asks how many jobs there are.
@@ -404,22 +404,35 @@ pub(super) fn begun_for_nothing(offers: &[(Offer, bool)]) -> Vec<String> {
     offers.iter().filter(|(offer, ours)| *ours && offer.begun).map(|(offer, _)| offer.run.as_str().to_owned()).collect()
 }
 
-fn load(store: &mut dyn Store, owner: &Owner, now: Timestamp, runs: Option<&Path>) -> Result<Loaded, StoreError> {
+fn load(
+    store: &mut dyn Store,
+    owner: &Owner,
+    now: Timestamp,
+    (runs, spool): (Option<&Path>, Option<&Spool>),
+) -> Result<Loaded, StoreError> {
     let mut marks: HashMap<String, Timestamp> = store.watermarks(CLUSTER)?.into_iter().collect();
     marks.extend(store.watermarks(&owner.machine)?);
     let newest = store.newest_time(owner)?;
     // Only of this boot: what was in the memory of an earlier one may not have reached the disk.
     let never_began = |run: &RunRecord| run.boot_id == owner.boot_id && mark::never_had(runs, &run.chain, &run.run_id);
-    let crashed = end_crashed(store, owner, now, &never_began)?;
-    let left = if crashed.is_empty() { HashMap::new() } else { still_running() };
-    for run in crashed {
+    let crashed = end_crashed(store, owner, now, &never_began, spool)?;
+    tell_unfinished(&crashed, false);
+    let waiting = lost_slots(store, owner)?.into_iter().map(|slot| slot.claim).collect();
+    Ok(Loaded { marks, newest, waiting })
+}
+
+/// Tells of runs whose process is gone, and what of them still runs; `only_left`: only of those of which something does.
+pub fn tell_unfinished(gone: &[RunRecord], only_left: bool) {
+    let left = if gone.is_empty() { HashMap::new() } else { still_running() };
+    for run in gone {
         let words = left.get(&run.run_id).map(|pids| in_words(pids));
+        if words.is_none() && only_left {
+            continue;
+        }
         let words = words.map(|(words, end)| format!("; {words}: the next run ends that only if the chain has a `lock`; else: {end}"));
         let words = words.unwrap_or_default();
         log::warn!("chain {}: its run {} was not finished: the process that ran it is gone{words}", run.chain, run.run_id);
     }
-    let waiting = lost_slots(store, owner)?.into_iter().map(|slot| slot.claim).collect();
-    Ok(Loaded { marks, newest, waiting })
 }
 
 /// Where the records of runs that have ended lie until the loop hands them over.

@@ -372,6 +372,37 @@ fn what_a_killed_tick_left_running_is_named_with_the_way_to_end_it() {
 }
 
 #[test]
+fn what_a_killed_now_left_running_is_named_by_whoever_comes_next() {
+    let task = "[ -e \"$SCENE/begun\" ] && exit 0; play pid-file pid touch begun wait-file go";
+    for taken_in in [false, true] {
+        let scene = chains(&[("a", "schedule = 0 0 29 2 *")]).task_at("a/1-a.sh", task);
+        let mut first = scene.start(&["now", "a"]);
+        first.wait_for_file("begun");
+        if taken_in {
+            // A tick in between takes the beginning into the database.
+            scene.run(&["tick"]).exits(0);
+        }
+        assert_eq!(scene.run(&["status", "--json", "a"]).exits(0).json()["chains"][0]["running"].as_array().unwrap().len(), 1);
+        first.signal(Signal::KILL);
+        let pid = std::fs::read_to_string(first.path("pid")).unwrap();
+        first.finish().dies_of(Signal::KILL);
+        let named = |text: &str| text.lines().any(|line| line.contains("kill ") && line.split([' ', ';']).any(|word| word == pid));
+        let why = scene.run(&["why", "a"]).exits(0);
+        assert!(named(&why.stdout_text()), "{why}");
+        scene.run(&["status", "a"]).exits(0).prints("crashed");
+        let next = scene.run(&["now", "a"]).exits(0).says("the process that ran it is gone; process");
+        assert!(named(&next.stderr_text()), "{next}");
+        assert!(named(&scene.run(&["tick"]).exits(0).stderr_text()));
+        std::fs::write(scene.path("go"), "").unwrap();
+        let pid: u32 = pid.parse().unwrap();
+        crate::running::until("it is gone", || !crate::alive::is_alive(pid));
+        scene.run(&["now", "a"]).exits(0).never_says("is gone");
+        let history = scene.run(&["history", "a"]).exits(0).stdout_text();
+        assert_eq!((history.matches("  done").count(), history.matches("  crashed").count()), (2, 1), "{history}");
+    }
+}
+
+#[test]
 fn two_configurations_with_one_state_are_told_that_they_share_their_slots() {
     let scene = chains(&[("a", EVERY_SECOND)]).task_at("a/1-a.sh", ":");
     let text = "[chain:a]\ntask_dir = a\nschedule = every 1s\ntimezone = UTC\n";
