@@ -68,6 +68,8 @@ mod stop;
 mod table;
 mod trusted;
 #[cfg(all(feature = "schedule", feature = "store"))]
+mod unread;
+#[cfg(all(feature = "schedule", feature = "store"))]
 mod watchers;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
 mod web;

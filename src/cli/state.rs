@@ -172,6 +172,14 @@ impl Reading {
         Ok(all.into_iter().map(|run| run.run_id).filter(|id| id.ends_with(end)).collect())
     }
 
+    /// Whether any run of a chain is known.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub fn knows(&mut self, chain: &str) -> Result<bool, Failure> {
+        Ok(!self.history(&HistoryQuery { chain: Some(chain.to_owned()), failed: false, limit: 1 })?.is_empty())
+    }
+
     /// The newest run of a chain that began, or of all chains.
     ///
     /// # Errors

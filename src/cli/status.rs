@@ -18,7 +18,7 @@ use super::settings::{Loaded, Settings, is_error, without_repeats};
 use super::state::Reading;
 use super::status_text::as_text;
 use super::table;
-use super::{going, print, watchers};
+use super::{going, print, unread, watchers};
 use crate::clock::{Clock, SystemClock};
 use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::ChainSettings;
@@ -190,17 +190,18 @@ fn add_signs_of_life(settings: &Settings, status: &mut Status) -> Result<(), Fai
 fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     let Loaded { config, chain: main, mut findings, whole, .. } = settings.load()?;
     let booked = judge_all(&config, &mut findings);
-    if let Some(word) = words.iter().find(|word| *word != MAIN_CHAIN && booked.iter().all(|chain| chain.name() != word.as_str())) {
-        if !whole {
-            refuse_errors(settings, findings)?;
-        }
-        let near = suggestion(word, booked.iter().map(Booked::name).chain([MAIN_CHAIN]));
-        return Err(Failure::Usage(format!("no chain is called `{word}`{near}")));
-    }
     let going = going::look();
     let mut reading = Reading::open(settings)?;
     let (now, zone) = (SystemClock::new().wall(), local_zone());
     let going = going::of_state(going, reading.state_dir.as_deref(), &zone);
+    let unread = unread::chains(whole, &config, &booked, &going, &mut reading)?;
+    let names = || booked.iter().map(Booked::name).chain(unread.iter().map(|chain| chain.name.as_str())).chain([MAIN_CHAIN]);
+    if let Some(word) = words.iter().find(|word| names().all(|name| name != word.as_str())) {
+        if !whole {
+            refuse_errors(settings, findings)?;
+        }
+        return Err(Failure::Usage(format!("no chain is called `{word}`{}", suggestion(word, names()))));
+    }
     let time = Date::new(now, &zone);
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| word == name);
     let mut chains = Vec::new();
@@ -212,6 +213,9 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     }
     for chain in booked.iter().filter(|chain| wanted(chain.name())) {
         chains.push(Look { settings: &chain.named.chain, booked: Some(chain), now, zone: &zone, going: &going }.chain(&mut reading)?);
+    }
+    for chain in unread.iter().filter(|chain| wanted(&chain.name)) {
+        chains.push(Look { settings: chain, booked: None, now, zone: &zone, going: &going }.chain(&mut reading)?);
     }
     chains.sort_by(|a, b| a.name.cmp(&b.name));
     let named = booked.iter().map(|chain| &chain.named.chain);
