@@ -9,9 +9,9 @@ use std::rc::Rc;
 use jiff::tz::TimeZone;
 
 use crate::clock::Clock;
-use crate::event::{Event, Reader, RunRef, TaskEnd};
+use crate::event::{Event, Reader, RunRef, StoppedBy, TaskEnd};
 use crate::names::RunId;
-use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
+use crate::outcome::{ExitKind, RunOutcome, Verdict};
 use crate::status::{Date, Ended, GivenUp, Past, Run, RunTotal, Task, TaskState, Totals, Try, TryTotal, is_ahead};
 
 /// How many ended runs of each chain are kept.
@@ -229,7 +229,7 @@ fn ended(mut run: Run, outcome: &RunOutcome, now: Date) -> Run {
         RunOutcome::Halted { task } => (Ended::Halted, Some(format!("halted by {task}"))),
         RunOutcome::StoppedByTask { task } => (Ended::Stopped, Some(format!("stopped by {task}"))),
         RunOutcome::LockLost => (Ended::LockLost, None),
-        RunOutcome::Signalled(signal) => (Ended::Signalled, Some(format!("told to stop by {}", signal_name(*signal)))),
+        RunOutcome::Signalled(signal) => (Ended::Signalled, Some(run.why.take().unwrap_or_else(|| StoppedBy::Signal.words(*signal)))),
     };
     (run.outcome, run.why) = (Some(how), why);
     run
@@ -269,13 +269,17 @@ fn note(run: &mut Run, event: &Event<'_>, now: Date) {
             (run.try_num, run.max_tries, run.until) = (*try_num, *max_tries, now.after(*wait));
             run.why = Some(format!("from the start again in {}", crate::clock::Seconds(*wait)));
         }
+        Event::Stopping { signal, by, again } => {
+            if !again {
+                run.why = Some(by.words(*signal));
+            }
+        }
         Event::RunStarted { .. }
         | Event::RunRefused { .. }
         | Event::TaskEnding { .. }
         | Event::HaltStarted { .. }
         | Event::HaltEnded { .. }
         | Event::HookFailed { .. }
-        | Event::Stopping { .. }
         | Event::RunEnded { .. } => {}
     }
 }

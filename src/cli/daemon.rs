@@ -56,6 +56,7 @@ pub fn daemon(settings: &Settings, signals: Signals) -> Result<Exit, Failure> {
     let open = move || opened.open(now());
     log::info!("daemon of {}, process {}", counted(ready.chains.len(), "chain"), owner.pid);
     let ended = ready.drive(settings, open, Some(signals), |daemon| daemon.run())?;
+    log::info!("the daemon has ended");
     // What does not pass by itself, such as the database of a newer version at its beginning, or records that are lost at its end.
     ended.no_state.map_or(Ok(Exit::Done), |why| Err(Failure::State(why)))
 }

@@ -25,7 +25,7 @@ use crate::config::keys::{CHAIN_HOOK, Output};
 use crate::config::push::PushSettings;
 use crate::config::settings::StateSettings;
 use crate::config::{Config, chains};
-use crate::event::{Event, RunRef};
+use crate::event::{Event, RunRef, StoppedBy};
 use crate::mark::{self, Mark};
 use crate::names::{MAIN_CHAIN, RunId, RunIds};
 use crate::notify::systemd::stopping;
@@ -166,7 +166,7 @@ impl Play<'_> {
         while !self.fleet.is_quiet() {
             let news = self.fleet.listen(&[], None);
             for signal in &news.stops {
-                self.fleet.stop(None, *signal);
+                self.fleet.stop(None, *signal, &StoppedBy::Signal);
                 for (run, _) in std::mem::take(&mut self.waiting) {
                     self.fleet.withdraw(&run.id);
                     self.ended.push(Ended::Stopped(*signal));

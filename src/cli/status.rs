@@ -190,17 +190,22 @@ fn add_signs_of_life(settings: &Settings, status: &mut Status) -> Result<(), Fai
 fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     let Loaded { config, chain: main, mut findings, whole, .. } = settings.load()?;
     let booked = judge_all(&config, &mut findings);
+    let unknown = |others: &[ChainSettings]| {
+        let names = || booked.iter().map(Booked::name).chain(others.iter().map(|chain| chain.name.as_str())).chain([MAIN_CHAIN]);
+        let word = words.iter().find(|word| names().all(|name| name != word.as_str()))?;
+        Some(Failure::Usage(format!("no chain is called `{word}`{}", suggestion(word, names()))))
+    };
+    if let Some(failure) = unknown(&[]).filter(|_| whole) {
+        return Err(failure);
+    }
     let going = going::look();
     let mut reading = Reading::open(settings)?;
     let (now, zone) = (SystemClock::new().wall(), local_zone());
     let going = going::of_state(going, reading.state_dir.as_deref(), &zone);
     let unread = unread::chains(whole, &config, &booked, &going, &mut reading)?;
-    let names = || booked.iter().map(Booked::name).chain(unread.iter().map(|chain| chain.name.as_str())).chain([MAIN_CHAIN]);
-    if let Some(word) = words.iter().find(|word| names().all(|name| name != word.as_str())) {
-        if !whole {
-            refuse_errors(settings, findings)?;
-        }
-        return Err(Failure::Usage(format!("no chain is called `{word}`{}", suggestion(word, names()))));
+    if let Some(failure) = unknown(&unread) {
+        refuse_errors(settings, findings)?;
+        return Err(failure);
     }
     let time = Date::new(now, &zone);
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| word == name);

@@ -88,6 +88,9 @@ impl Fact {
 /// The chain is not known; the state cannot be read; the result cannot be written.
 pub fn why(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
     let loaded = settings.load()?;
+    if let Some(word) = word.filter(|word| loaded.whole && *word != MAIN_CHAIN) {
+        find_chain(&loaded.config, word, &mut Vec::new())?;
+    }
     let (told, zone) = (going::look(), local_zone());
     let mut reading = Reading::open(settings)?;
     let told = going::of_state(told, reading.state_dir.as_deref(), &zone);
@@ -102,8 +105,7 @@ pub fn why(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
     if let Some(word) = word {
         asked.retain(|(chain, _)| chain.name == word);
         if asked.is_empty() {
-            let unknown = find_chain(&loaded.config, word, &mut Vec::new()).map(|_| ());
-            return unknown.map_err(|failure| loaded.cause_of(failure)).map(|()| Exit::Done);
+            return Err(loaded.cause_of(Failure::Usage(format!("no chain is called `{word}`"))));
         }
     }
     let Loaded { config, whole, .. } = loaded;

@@ -30,7 +30,7 @@ use crate::chain::fleet::{Fleet, Ready};
 use crate::chain::run::Run;
 use crate::clock::Moment;
 use crate::config::queues::QueueSettings;
-use crate::event::RunRef;
+use crate::event::{RunRef, StoppedBy};
 use crate::hook::HookRun;
 use crate::mark::{Mark, Place};
 use crate::names::{RunId, RunIds, counted};
@@ -458,7 +458,7 @@ impl<'a> Daemon<'a> {
         let now = self.parts.fleet.now();
         if stop_at.is_some_and(|at| now >= at) {
             self.mode = Mode::Stopping(None);
-            self.parts.fleet.stop(None, SIGTERM);
+            self.parts.fleet.stop(None, SIGTERM, &StoppedBy::Daemon);
         }
         let ended = self.parts.fleet.advance(&news);
         for run in ended {
@@ -504,15 +504,16 @@ impl<'a> Daemon<'a> {
                 self.crew.stop(stop_time, &self.parts.fleet.driver().world);
                 if stop_time.is_zero() {
                     self.mode = Mode::Stopping(None);
-                    self.parts.fleet.stop(None, signal);
+                    self.parts.fleet.stop(None, signal, &StoppedBy::Daemon);
                 } else {
                     self.mode = Mode::Stopping(Some(self.parts.fleet.now() + stop_time));
                 }
             }
             Mode::Tick | Mode::Stopping(_) => {
+                let by = if self.mode == Mode::Tick { StoppedBy::Signal } else { StoppedBy::Daemon };
                 self.leave_the_rest();
                 self.mode = Mode::Stopping(None);
-                self.parts.fleet.stop(None, signal);
+                self.parts.fleet.stop(None, signal, &by);
                 self.crew.hurry(&self.parts.fleet.driver().world);
             }
         }

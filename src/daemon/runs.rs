@@ -12,6 +12,7 @@ use crate::chain::fleet::Ready;
 use crate::chain::locks::{Answer, Unavailable};
 use crate::chain::run::Run;
 use crate::config::keys::{Overlap, SlotScope};
+use crate::event::StoppedBy;
 use crate::names::RunId;
 use crate::outcome::RunOutcome;
 use crate::store::record::{REFUSED, SKIPPED};
@@ -84,8 +85,7 @@ impl Daemon<'_> {
         if let Some(run) = going
             && self.replaced.insert(run)
         {
-            log::warn!("chain {}: its run is stopped for the slot {} (overlap = replace)", offer.chain, offer.slot);
-            self.parts.fleet.stop(Some(&offer.chain), SIGTERM);
+            self.parts.fleet.stop(Some(&offer.chain), SIGTERM, &StoppedBy::Slot(offer.slot.to_string()));
         }
     }
 

@@ -115,13 +115,28 @@ fn a_slot_whose_chain_still_runs(#[case] overlap: &str, #[case] told: &str) {
 #[test]
 fn a_slot_may_replace_the_run_before_it() {
     let keys = format!("{EVERY_SECOND}\noverlap = replace");
-    let mut running = chains(&[("a", &keys)])
-        .task_at("a/1-a.sh", &format!("{SAY_SLOT}; exec \"$PROBE\" setsid-child {{ pause }} pause"))
-        .start(&["daemon"]);
+    let scene = chains(&[("a", &keys)]).task_at("a/1-a.sh", &format!("{SAY_SLOT}; exec \"$PROBE\" setsid-child {{ pause }} pause"));
+    let mut running = scene.start(&["daemon"]);
     wait_for_slots(&mut running, "a", 3);
     running.wait_for_message("overlap = replace", "its run is stopped");
     running.signal(Signal::TERM);
-    running.finish().exits(0).nothing_alive();
+    let ended = running.finish().exits(0).nothing_alive();
+    // Nobody reads of a run that makes room that the daemon was told to stop, and the history tells the two apart.
+    ended.never_says("told to stop by").says("chain a: its run is stopped for the slot 2");
+    let history = scene.run(&["history", "a"]).exits(0).stdout_text();
+    assert!(history.contains("told to stop by SIGTERM (replaced by the slot 2"), "{history}");
+}
+
+#[test]
+fn the_stop_of_a_daemon_names_its_chains_and_its_last_word_is_that_it_has_ended() {
+    let scene = chains(&[("a", EVERY_SECOND)]).task_at("a/1-a.sh", "play touch begun pause");
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_file("begun").signal(Signal::TERM);
+    let ended = running.finish().exits(0).nothing_alive();
+    let ended =
+        ended.never_says("told to stop by").says("chain a: its run is told to stop (the daemon stops); a second time kills at once");
+    assert!(ended.stderr_text().lines().last().is_some_and(|line| line.ends_with("the daemon has ended")), "{ended}");
+    scene.run(&["history", "a"]).exits(0).prints("told to stop by SIGTERM (the daemon stops)");
 }
 
 #[test]

@@ -164,7 +164,8 @@ fn a_line_that_cannot_be_read_hides_no_chain() {
     let mut running = scene.start(&["now", "x"]);
     running.wait_for_file("begun");
     let scene = scene.raw_config(format!("{good}garbage\n"));
-    let why = scene.run(&["why"]).exits(0).prints("the configuration, x, y: ").prints("runner.cfg:4: `garbage`").never_prints("nothing is known");
+    let why =
+        scene.run(&["why"]).exits(0).prints("the configuration, x, y: ").prints("runner.cfg:4: `garbage`").never_prints("nothing is known");
     assert!(why.stdout_text().contains("y: ") && why.stdout_text().contains("its last run: gave up"), "{why}");
     let all = scene.run(&["why", "--json"]).exits(0).json();
     assert_eq!((&all["configuration"][0]["fact"], &all["chains"][0]["chain"]), (&"wrong".into(), &"x".into()), "{all:#}");
