@@ -70,6 +70,8 @@ mod trusted;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod unread;
 #[cfg(all(feature = "schedule", feature = "store"))]
+mod waiting;
+#[cfg(all(feature = "schedule", feature = "store"))]
 mod watchers;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]
 mod web;

@@ -18,6 +18,8 @@ use crate::config::settings::StateSettings;
 use crate::config::{Config, Finding, Severity};
 use crate::status::Going;
 #[cfg(feature = "schedule")]
+use crate::store::WaitingSlot;
+#[cfg(feature = "schedule")]
 use crate::store::job::{JobRecord, QueueCount};
 use crate::store::open::Place;
 use crate::store::past::{self, as_it_is};
@@ -143,6 +145,17 @@ impl Reading {
     #[cfg(feature = "schedule")]
     pub fn watermarks(&mut self, machine: &str) -> Result<Vec<(String, Timestamp)>, Failure> {
         self.store.as_mut().map_or_else(|| Ok(Vec::new()), |store| store.watermarks(machine)).map_err(failure)
+    }
+
+    /// The slots that a process of this machine has claimed for runs that have not begun, as long as it lives.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    #[cfg(feature = "schedule")]
+    pub fn waiting_slots(&mut self) -> Result<Vec<WaitingSlot>, Failure> {
+        let Self { store: Some(store), here, .. } = self else { return Ok(Vec::new()) };
+        let waiting = store.waiting_slots(&here.host).map_err(failure)?;
+        Ok(waiting.into_iter().filter(|slot| slot.owner.is_alive(here) == Some(true)).collect())
     }
 
     /// How many jobs there are by queue and state, and those that run; nothing where there is no database.

@@ -18,7 +18,7 @@ use super::settings::{Loaded, Settings, is_error, without_repeats};
 use super::state::Reading;
 use super::status_text::as_text;
 use super::table;
-use super::{going, print, unread, watchers};
+use super::{going, print, unread, waiting, watchers};
 use crate::clock::{Clock, SystemClock};
 use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::ChainSettings;
@@ -229,11 +229,18 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     for chain in &mut chains {
         part_waiting(chain, &locks);
     }
+    let watchers = watchers::Watchers::look(settings, &config, &reading);
+    for chain in &mut chains {
+        let Some(booked) = booked.iter().find(|booked| booked.name() == chain.name && booked.named.idle) else { continue };
+        if let Some(waiting) = waiting::of_chain(booked, &mut reading, now, (watchers.daemon, !chain.running.is_empty()))? {
+            chain.waits_because = Some(format!("{} {}", waiting::SLOT, waiting.text));
+        }
+    }
     let file = settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
     // Whoever asks for chains by their names is told of these.
     let queues = if words.is_empty() { queues(&config, &mut reading, now, &zone)? } else { Vec::new() };
     let watched: Vec<&Booked> = booked.iter().filter(|chain| wanted(chain.name())).collect();
-    let remarks = watchers::Watchers::look(settings, &config, &reading).remarks(&watched, &chains, &queues, &mut reading, time)?;
+    let remarks = watchers.remarks(&watched, &chains, &queues, &mut reading, time)?;
     Ok(Status {
         version: VERSION,
         host: reading.here.host.clone(),

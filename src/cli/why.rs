@@ -15,7 +15,7 @@ use super::settings::{Loaded, Settings, find_chain, find_task_dir, is_error, par
 use super::state::Reading;
 use super::table;
 use super::watchers::{Watchers, are_ticks, overdue};
-use super::{doing, going, print, unread};
+use super::{doing, going, print, unread, waiting};
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::{self, Overlap};
 use crate::config::sections::Sections;
@@ -217,6 +217,7 @@ impl Case<'_> {
         facts.extend(self.told.filter(|_| run.is_some()).map(|told| self.of_told(&told.run)).unwrap_or_default());
         facts.extend(self.lock.and_then(|lock| self.of_lock(lock, run.as_deref())));
         facts.extend(self.of_configuration(findings));
+        facts.extend(self.of_waiting(reading, run.is_some())?);
         facts.extend(self.of_clock(reading)?);
         facts.extend(self.of_firing(&runs, reading)?);
         facts.extend(self.of_crashed(&runs));
@@ -310,6 +311,13 @@ impl Case<'_> {
             facts.extend(new.iter().map(|wrong| Fact::new("refused", format!("it would be refused now: {wrong}")).advice(self.check())));
         }
         facts
+    }
+
+    /// The slot that is ours and has not begun.
+    fn of_waiting(&self, reading: &mut Reading, runs_now: bool) -> Result<Option<Fact>, Failure> {
+        let Some(chain) = self.booked else { return Ok(None) };
+        let waiting = waiting::of_chain(chain, reading, self.now, (self.watchers.daemon, runs_now))?;
+        Ok(waiting.map(|waiting| Fact::new("slot_waits", format!("its slot {}", waiting.text)).at(self.date(waiting.slot))))
     }
 
     fn of_clock(&self, reading: &mut Reading) -> Result<Option<Fact>, Failure> {

@@ -49,7 +49,11 @@ impl Daemon<'_> {
         let running = self.is_running(&offer.chain);
         match fate(chain.named.overlap, running, waiting, offer.follows) {
             Fate::Begin => self.write_down(offer),
-            Fate::Wait => self.backlog.entry(offer.chain.clone()).or_default().push_back(offer),
+            Fate::Wait => {
+                let why = if offer.follows { "missed = all" } else { "overlap = queue" };
+                log::info!("chain {}: the slot {} waits for the end of the run before it ({why})", offer.chain, offer.slot);
+                self.backlog.entry(offer.chain.clone()).or_default().push_back(offer);
+            }
             Fate::Replace => {
                 self.stop_for(&offer);
                 let offer_chain = offer.chain.clone();

@@ -309,6 +309,39 @@ fn an_idle_chain_without_time_is_left_out() {
 }
 
 #[test]
+fn an_idle_slot_says_for_whom_it_waits_and_is_given_up_at_the_end_of_its_window() {
+    let idle = format!("{EVERY_SECOND}\nidle = yes\nwindow = 6");
+    let scene = chains(&[("a", EVERY_SECOND), ("i", &idle)]).task_at("a/1-a.sh", "play touch begun wait-file go").tasks_at("i", ["1-i.sh"]);
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_file("begun");
+    let says = |command: &str, fragment: &str| scene.run(&[command, "i"]).exits(0).stdout_text().contains(fragment);
+    crate::scene::until("why says so", || says("why", "its slot waits for a: it is idle; its window ends in"));
+    crate::scene::until("status says so", || says("status", "its slot waits for a: it is idle"));
+    // What it waits for still runs.
+    running.wait_for_message("chain i: the slot", "no time is left in its window");
+    std::fs::write(running.path("go"), "").unwrap();
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}
+
+#[test]
+fn a_slot_that_waits_for_its_own_run_says_so() {
+    let keys = format!("{EVERY_SECOND}\noverlap = queue");
+    let scene = chains(&[("a", &keys)]).task_at("a/1-a.sh", "play touch begun wait-file go");
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_message("chain a: the slot", "waits for the end of the run before it (overlap = queue)");
+    scene.run(&["why", "a"]).exits(0).prints("its slot waits for the end of the run before it");
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+    // That it was left is no crash.
+    let mut next = scene.start(&["daemon"]);
+    next.wait_for_message("chain a: the slot", "is taken over: whoever had claimed it ended before its run began");
+    std::fs::write(next.path("go"), "").unwrap();
+    next.signal(Signal::TERM);
+    next.finish().exits(0).never_says("is gone");
+}
+
+#[test]
 fn a_failing_chain_stops_no_other_and_the_gravest_is_the_exit_code() {
     let due = "schedule = * * * * *";
     chains(&[("a", due), ("b", due), ("c", due)])
