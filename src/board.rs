@@ -1,18 +1,19 @@
 //! What goes on in this program, gathered from its events for those who look: the runs with their tasks, the last ones that
-//! ended, and what was counted. Touches nothing but the clock.
+//! ended, and what was counted; beside it what the history knows of runs before it and in other programs. Touches nothing
+//! but the clock.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use jiff::tz::TimeZone;
 
 use crate::clock::Clock;
-use crate::event::{Event, Reader, RunRef, TaskEnd};
+use crate::event::{Event, Reader, RunRef, StoppedBy, TaskEnd};
 use crate::names::RunId;
 use crate::opinion::{Gravest, Opinion};
-use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
-use crate::status::{Date, Ended, GivenUp, Run, RunTotal, SaidTotal, Task, TaskState, Totals, Try, TryTotal};
+use crate::outcome::{ExitKind, RunOutcome, Verdict};
+use crate::status::{Date, Ended, GivenUp, Past, Run, RunTotal, SaidTotal, Task, TaskState, Totals, Try, TryTotal, is_ahead};
 
 /// How many ended runs of each chain are kept.
 const KEPT_RUNS: usize = 20;
@@ -44,10 +45,12 @@ struct Live {
     clock: Box<dyn Clock>,
     zone: TimeZone,
     running: HashMap<RunId, (String, Run)>,
-    ended: HashMap<String, VecDeque<Run>>,
+    ended: HashMap<String, Vec<Run>>,
     last_success: HashMap<String, Date>,
     totals: HashMap<String, Totals>,
     given_up: HashMap<String, GivenUp>,
+    /// What the history knows; `None` until it was asked.
+    past: Option<HashMap<String, Past>>,
 }
 
 impl Board {
@@ -55,28 +58,53 @@ impl Board {
     pub fn new(clock: Box<dyn Clock>, zone: TimeZone) -> Self {
         let (running, ended, last_success) = (HashMap::new(), HashMap::new(), HashMap::new());
         let (totals, given_up) = (HashMap::new(), HashMap::new());
-        Self(Rc::new(RefCell::new(Live { clock, zone, running, ended, last_success, totals, given_up })))
+        Self(Rc::new(RefCell::new(Live { clock, zone, running, ended, last_success, totals, given_up, past: None })))
     }
 
-    /// What is known of a chain.
+    /// What is known of a chain: here, and where the history knows more, from there.
     pub fn of_chain(&self, chain: &str) -> OfChain {
         let live = self.0.borrow();
         let mut running: Vec<Run> = live.running.values().filter(|(of, _)| of == chain).map(|(_, run)| run.clone()).collect();
+        let mut ended: Vec<Run> = live.ended.get(chain).into_iter().flatten().cloned().collect();
+        let (mut last_success, mut given_up) = (live.last_success.get(chain).copied(), live.given_up.get(chain).cloned());
+        if let Some(past) = live.past.as_ref().and_then(|past| past.get(chain)) {
+            let of_others = |run: &&Run| live.running.keys().all(|id| id.as_str() != run.id) && ended.iter().all(|own| own.id != run.id);
+            let runs: Vec<Run> = past.runs.iter().filter(of_others).cloned().collect();
+            running.extend(past.running.iter().filter(of_others).cloned());
+            ended.extend(runs);
+            ended.sort_by_key(|run| std::cmp::Reverse(run.started_at.at));
+            thin_out(&mut ended);
+            last_success = later(last_success, past.last_success, live.now());
+            given_up = more(given_up, past.given_up.clone());
+        }
         running.sort_by_key(|run| run.started_at.at);
+        let has_begun = |run: &&Run| run.outcome != Some(Ended::NotStarted);
+        let begun = running.iter().chain(&ended).filter(has_begun).map(|run| run.started_at.at).max();
         OfChain {
             running,
-            ended: live.ended.get(chain).into_iter().flatten().cloned().collect(),
-            last_success: live.last_success.get(chain).copied(),
+            ended,
+            last_success,
             totals: live.totals.get(chain).cloned().unwrap_or_default(),
-            given_up: live.given_up.get(chain).cloned(),
+            given_up: given_up.filter(|given_up| begun.is_none_or(|begun| given_up.last_at.at >= begun)),
         }
+    }
+
+    /// This is what the history knows of these chains.
+    pub fn remember(&self, known: Vec<(String, Past)>) {
+        self.0.borrow_mut().past.get_or_insert_default().extend(known);
+    }
+
+    /// Whether the history was heard.
+    pub fn remembers(&self) -> bool {
+        self.0.borrow().past.is_some()
     }
 
     /// A run did not begin: why, in a word and in words.
     pub fn not_begun(&self, run: &RunRef, reason: &str, why: &str) {
         let mut live = self.0.borrow_mut();
         let mut record = live.begun(run);
-        let count = live.given_up.get(&run.chain).map_or(0, |known| known.count) + 1;
+        let past = live.past.as_ref().and_then(|past| past.get(&run.chain)?.given_up.clone());
+        let count = more(live.given_up.get(&run.chain).cloned(), past).map_or(0, |known| known.count) + 1;
         let given_up = GivenUp { count, last_at: record.started_at, reason: reason.to_owned(), why: Some(why.to_owned()) };
         live.given_up.insert(run.chain.clone(), given_up);
         record.ended_at = Some(record.started_at);
@@ -94,6 +122,9 @@ impl Reader for Board {
             let begun = live.begun(run);
             live.running.insert(run.id.clone(), (run.chain.clone(), begun));
             live.given_up.remove(&run.chain);
+            if let Some(past) = live.past.as_mut().and_then(|past| past.get_mut(&run.chain)) {
+                past.given_up = None;
+            }
             return;
         }
         if let Event::TaskEnded(end) = event {
@@ -151,14 +182,8 @@ impl Live {
             }
         }
         let ended = self.ended.entry(chain.to_owned()).or_default();
-        ended.push_front(run);
-        let unbegun = |run: &Run| run.outcome == Some(Ended::NotStarted);
-        if ended.iter().filter(|run| unbegun(run)).count() > KEPT_UNBEGUN
-            && let Some(oldest) = ended.iter().rposition(unbegun)
-        {
-            ended.remove(oldest);
-        }
-        ended.truncate(KEPT_RUNS);
+        ended.insert(0, run);
+        thin_out(ended);
     }
 
     fn count_try(&mut self, chain: &str, end: &TaskEnd) {
@@ -180,6 +205,30 @@ impl Live {
     }
 }
 
+/// Leaves as many as are kept of ended runs, the newest first.
+fn thin_out(ended: &mut Vec<Run>) {
+    let (mut begun, mut others) = (KEPT_RUNS, KEPT_UNBEGUN);
+    ended.retain(|run| {
+        let left = if run.outcome == Some(Ended::NotStarted) { &mut others } else { &mut begun };
+        let is_kept = *left > 0;
+        *left = left.saturating_sub(1);
+        is_kept
+    });
+    ended.truncate(KEPT_RUNS);
+}
+
+/// The later of two successes; one that is dated ahead is from a clock that was wrong.
+fn later(one: Option<Date>, other: Option<Date>, now: Date) -> Option<Date> {
+    one.into_iter().chain(other).max_by_key(|date| (!is_ahead(date.at, now.at), date.at))
+}
+
+/// What came to nothing, as whoever knows of more has it, with the last one that either knows.
+fn more(one: Option<GivenUp>, other: Option<GivenUp>) -> Option<GivenUp> {
+    let count = one.iter().chain(&other).map(|given_up| given_up.count).max()?;
+    let last = one.into_iter().chain(other).max_by_key(|given_up| given_up.last_at.at)?;
+    Some(GivenUp { count, ..last })
+}
+
 fn ended(mut run: Run, outcome: &RunOutcome, said: Option<&Gravest>, now: Date) -> Run {
     run.ended_at = Some(now);
     run.said = said.map(|said| said.opinion.word().to_owned());
@@ -189,7 +238,7 @@ fn ended(mut run: Run, outcome: &RunOutcome, said: Option<&Gravest>, now: Date) 
         RunOutcome::Halted { task } => (Ended::Halted, Some(format!("halted by {task}"))),
         RunOutcome::StoppedByTask { task } => (Ended::Stopped, Some(format!("stopped by {task}"))),
         RunOutcome::LockLost => (Ended::LockLost, None),
-        RunOutcome::Signalled(signal) => (Ended::Signalled, Some(format!("told to stop by {}", signal_name(*signal)))),
+        RunOutcome::Signalled(signal) => (Ended::Signalled, Some(run.why.take().unwrap_or_else(|| StoppedBy::Signal.words(*signal)))),
     };
     (run.outcome, run.why) = (Some(how), why);
     run
@@ -232,13 +281,17 @@ fn note(run: &mut Run, event: &Event<'_>, now: Date) {
             (run.try_num, run.max_tries, run.until) = (*try_num, *max_tries, now.after(*wait));
             run.why = Some(format!("from the start again in {}", crate::clock::Seconds(*wait)));
         }
+        Event::Stopping { signal, by, again } => {
+            if !again {
+                run.why = Some(by.words(*signal));
+            }
+        }
         Event::RunStarted { .. }
         | Event::RunRefused { .. }
         | Event::TaskEnding { .. }
         | Event::HaltStarted { .. }
         | Event::HaltEnded { .. }
         | Event::HookFailed { .. }
-        | Event::Stopping { .. }
         | Event::RunEnded { .. } => {}
     }
 }
@@ -397,5 +450,40 @@ mod tests {
         assert_eq!((given_up.count, given_up.words().as_str()), (200, "200 runs refused since: it is held"));
         ears.tell(&run(300), &Event::RunStarted { tasks: 0 });
         assert_eq!(board.of_chain("a").given_up, None);
+    }
+
+    #[test]
+    fn what_ran_before_and_elsewhere_stands_beside_what_runs_here() {
+        let board = Board::new(Box::new(StandingClock), TimeZone::UTC);
+        let now = StandingClock.wall();
+        let date = |ago: i64| Date::new(now - jiff::SignedDuration::from_secs(ago), &TimeZone::UTC);
+        let past_run = |id: &str, ago, outcome| {
+            let trigger = Trigger::of(TriggerKind::Now);
+            let run = RunRef { chain: "a".into(), id: RunId::new("", 99, 9), trigger };
+            let begun = board.0.borrow().begun(&run);
+            Run { id: id.to_owned(), started_at: date(ago), ended_at: Some(date(ago - 1)), outcome: Some(outcome), ..begun }
+        };
+        let given_up = |count, ago| Some(GivenUp { count, last_at: date(ago), reason: "skipped".into(), why: None });
+        assert!(!board.remembers());
+        let runs = vec![past_run("bad", 60, Ended::GaveUp), past_run("good", 90, Ended::Done)];
+        let past = Past { running: Vec::new(), runs, last_success: Some(date(89)), given_up: given_up(7, 30) };
+        board.remember(vec![("a".to_owned(), past.clone())]);
+        let seen = board.of_chain("a");
+        let ids = |seen: &OfChain| seen.ended.iter().map(|run| run.id.clone()).collect::<Vec<_>>();
+        assert!(board.remembers());
+        assert_eq!((ids(&seen), seen.last_success, seen.given_up), (vec!["bad".into(), "good".into()], Some(date(89)), given_up(7, 30)));
+        let run = |number| RunRef { chain: "a".into(), id: RunId::new("", number, 1), trigger: Trigger::of(TriggerKind::Schedule) };
+        board.not_begun(&run(1), "skipped", "the chain still runs");
+        assert_eq!(board.of_chain("a").given_up.map(|given_up| given_up.count), Some(8));
+        let mut ears = board.clone();
+        ears.tell(&run(2), &Event::RunStarted { tasks: 0 });
+        assert_eq!(board.of_chain("a").given_up, None, "since a run last began");
+        ears.tell(&run(2), &Event::RunEnded { outcome: &RunOutcome::Done, duration: Duration::ZERO, started: 0, said: None });
+        // The history has it by now, too: it is shown once, as it was seen here.
+        let own = past_run(run(2).id.as_str(), 0, Ended::Done);
+        let runs = [vec![own], past.runs.clone()].concat();
+        board.remember(vec![("a".to_owned(), Past { runs, last_success: Some(date(0)), given_up: None, ..past })]);
+        let seen = board.of_chain("a");
+        assert_eq!((seen.last_success, seen.totals.runs.len(), ids(&seen).len()), (Some(date(0)), 2, 4));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::names::{RunId, TaskName};
 use crate::opinion::{Gravest, Opinion};
-use crate::outcome::{ExitKind, HaltReason, RunOutcome, Verdict};
+use crate::outcome::{ExitKind, HaltReason, RunOutcome, Verdict, signal_name};
 use crate::trigger::Trigger;
 
 /// Which run an event belongs to.
@@ -141,9 +141,9 @@ pub enum Event<'a> {
     Stopping {
         /// By this signal.
         signal: i32,
-        /// It stands for somebody who asked this one run to stop; the program goes on if there is more to do.
-        asked: bool,
-        /// We were told so before.
+        /// Who wants that.
+        by: &'a StoppedBy,
+        /// It was told before: now it is killed.
         again: bool,
     },
     /// A run does not begin: it has no right to.
@@ -186,5 +186,31 @@ pub trait Reader {
     /// Whether a task may be started now. Asked right before each start; only who holds the right to run says no.
     fn may_start(&self) -> bool {
         true
+    }
+}
+
+/// Who wants a run to stop, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoppedBy {
+    /// A signal told this program to.
+    Signal,
+    /// Somebody asked this one run to (`runner stop`); the program goes on if there is more to do.
+    Asked,
+    /// This slot of its chain takes its place.
+    Slot(String),
+    /// The daemon whose run it is stops.
+    Daemon,
+}
+
+impl StoppedBy {
+    /// In words, for a run that was told so by this signal.
+    pub fn words(&self, signal: i32) -> String {
+        let why = match self {
+            Self::Signal => String::new(),
+            Self::Asked => " (runner stop)".to_owned(),
+            Self::Slot(slot) => format!(" (replaced by the slot {slot})"),
+            Self::Daemon => " (the daemon stops)".to_owned(),
+        };
+        format!("told to stop by {}{why}", signal_name(signal))
     }
 }

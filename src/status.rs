@@ -2,12 +2,14 @@
 //! in; the page, `/status.json`, the metrics and `runner status` read it. It knows nobody; keys are only ever added.
 
 mod date;
+mod past;
 mod totals;
 
 use serde::{Deserialize, Serialize};
 
 use crate::opinion::Opinion;
 pub use date::Date;
+pub use past::{Past, is_ahead};
 pub use totals::{JobTotal, JobTotals, ResultTotal, RunTotal, SaidTotal, Totals, TryTotal};
 
 /// The version of the shape below. It grows when a key changes its meaning, which it should not.
@@ -42,7 +44,7 @@ pub struct Status {
 /// Something to be known that belongs to no single run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remark {
-    /// Its name: `nobody_fires`, `nobody_works`, `token_refused`.
+    /// Its name: `nobody_fires`, `nobody_works`, `token_refused`, `history_unknown`.
     pub kind: String,
     /// Since when, where that is known.
     pub since: Option<Date>,
@@ -146,6 +148,8 @@ impl GivenUp {
     }
 }
 
+/// The kind of a remark: what ran before, and in other programs, is not known yet.
+pub const HISTORY_UNKNOWN: &str = "history_unknown";
 /// The reason of a slot that was given up.
 pub const SKIPPED: &str = "skipped";
 

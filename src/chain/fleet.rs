@@ -12,7 +12,7 @@ use super::run::Run;
 use super::setup::Setup;
 use super::{Driver, News};
 use crate::clock::Moment;
-use crate::event::RunRef;
+use crate::event::{RunRef, StoppedBy};
 use crate::hook::HookRun;
 #[cfg(feature = "schedule")]
 use crate::mark::Place;
@@ -131,9 +131,9 @@ impl<'a> Fleet<'a> {
     }
 
     /// Tells the runs of one chain, or all, to stop.
-    pub fn stop(&mut self, chain: Option<&str>, signal: i32) {
+    pub fn stop(&mut self, chain: Option<&str>, signal: i32, by: &StoppedBy) {
         for run in self.runs.iter_mut().filter(|run| chain.is_none_or(|chain| run.run_ref().chain == chain)) {
-            under(self.locks.of_run(&run.run_ref().id), &mut self.driver, |world| run.stop(signal, world));
+            under(self.locks.of_run(&run.run_ref().id), &mut self.driver, |world| run.stop(signal, by, world));
         }
     }
 

@@ -18,7 +18,7 @@ use rand::rngs::SmallRng;
 use rustix::event::PollFd;
 
 use crate::clock::{Clock, Moment};
-use crate::event::Reader;
+use crate::event::{Reader, StoppedBy};
 use crate::hook::HookRun;
 use crate::process::Family;
 use ears::{Ears, Heard, Ready, readable};
@@ -81,7 +81,7 @@ impl Driver<'_> {
         while runs[0].outcome().is_none() {
             let news = self.listen(&runs, &[], None);
             for signal in &news.stops {
-                runs[0].stop(*signal, &mut self.world);
+                runs[0].stop(*signal, &StoppedBy::Signal, &mut self.world);
             }
             self.advance(&mut runs, &news);
         }

@@ -19,7 +19,7 @@ use super::{News, World};
 use crate::clock::Moment;
 use crate::config::keys::CHAIN_HOOK;
 use crate::environment::{Block, variable};
-use crate::event::{Event, Reader, RunRef};
+use crate::event::{Event, Reader, RunRef, StoppedBy};
 use crate::hook::{self, HookRun, HookStart};
 use crate::names::TaskName;
 use crate::notify::asking::Said;
@@ -183,12 +183,8 @@ impl Run {
 
     /// It is to stop. The first signal ends its tasks in good time, the second at once. Hooks and the halt task, which
     /// may be where the signal comes from, are spared the first.
-    pub fn stop(&mut self, signal: i32, world: &mut World<'_>) {
-        self.hear_stop(signal, false, world);
-    }
-
-    fn hear_stop(&mut self, signal: i32, asked: bool, world: &mut World<'_>) {
-        world.reader.tell(&self.run, &Event::Stopping { signal, asked, again: self.stopping });
+    pub fn stop(&mut self, signal: i32, by: &StoppedBy, world: &mut World<'_>) {
+        world.reader.tell(&self.run, &Event::Stopping { signal, by, again: self.stopping });
         self.stopping = true;
         let now = world.clock.now();
         if self.aside.is_some() {
@@ -208,7 +204,7 @@ impl Run {
     fn obey(&mut self, asker: SocketAddrUnix, world: &mut World<'_>) {
         self.answer(&asker, &Said::Heard(self.run.id.as_str().to_owned()));
         self.stoppers.push(asker);
-        self.hear_stop(SIGTERM, true, world);
+        self.stop(SIGTERM, &StoppedBy::Asked, world);
     }
 
     fn answer(&self, asker: &SocketAddrUnix, said: &Said) {

@@ -10,6 +10,8 @@ use super::queue_status;
 #[cfg(feature = "http")]
 use super::web::Web;
 use crate::board::Board;
+#[cfg(feature = "http")]
+use crate::board::OfChain;
 use crate::clock::{Clock, SystemClock};
 #[cfg(feature = "http")]
 use crate::config::Config;
@@ -19,6 +21,8 @@ use crate::config::settings::DaemonSettings;
 use crate::daemon::View;
 #[cfg(feature = "http")]
 use crate::daemon::book::Booked;
+#[cfg(feature = "http")]
+use crate::names::MAIN_CHAIN;
 use crate::push::Push;
 #[cfg(feature = "http")]
 use crate::status::{self, Configuration, Date, RefusedConfiguration, Remark, Status};
@@ -107,6 +111,7 @@ impl Audience {
             RefusedConfiguration { at: date(*at), message: message.clone(), file, line }
         });
         let mut chains: Vec<status::Chain> = view.book.chains().iter().map(|chain| self.of_chain(chain, view, now)).collect();
+        chains.extend(self.of_main());
         chains.sort_by(|one, other| one.name.cmp(&other.name));
         Status {
             version: status::VERSION,
@@ -118,8 +123,33 @@ impl Audience {
             chains,
             queues: Self::of_queues(view, config, now),
             locks: Vec::new(),
-            remarks: self.web.as_ref().and_then(Web::trouble).map(of_token).into_iter().collect(),
+            remarks: self.remarks(),
         }
+    }
+
+    #[cfg(feature = "http")]
+    fn remarks(&self) -> Vec<Remark> {
+        let of_token = self.web.as_ref().and_then(Web::trouble).map(of_token);
+        of_token.into_iter().chain((!self.board.remembers()).then(unknown)).collect()
+    }
+
+    /// The main chain, whose runs are those of other programs: where there are any.
+    #[cfg(feature = "http")]
+    fn of_main(&self) -> Option<status::Chain> {
+        let OfChain { running, ended, last_success, totals, given_up } = self.board.of_chain(MAIN_CHAIN);
+        (!running.is_empty() || !ended.is_empty()).then(|| status::Chain {
+            name: MAIN_CHAIN.to_owned(),
+            enabled: true,
+            schedule: Vec::new(),
+            timezone: None,
+            next: Vec::new(),
+            waits_because: None,
+            running,
+            runs: ended,
+            last_success,
+            totals,
+            given_up,
+        })
     }
 
     /// All queues of the configuration, whoever works them.
@@ -172,6 +202,12 @@ impl Audience {
 #[cfg(feature = "http")]
 fn of_token(trouble: String) -> Remark {
     Remark { kind: "token_refused".to_owned(), since: None, queue: None, text: format!("[daemon] token_file: {trouble}") }
+}
+
+#[cfg(feature = "http")]
+fn unknown() -> Remark {
+    let text = "what ran before this daemon began, and in other programs, is not known yet: the database has not answered";
+    Remark { kind: status::HISTORY_UNKNOWN.to_owned(), since: None, queue: None, text: text.to_owned() }
 }
 
 /// The file and the line that a message begins with.

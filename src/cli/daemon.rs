@@ -56,6 +56,7 @@ pub fn daemon(settings: &Settings, signals: Signals) -> Result<Exit, Failure> {
     let open = move || opened.open(now());
     log::info!("daemon of {}, process {}", counted(ready.chains.len(), "chain"), owner.pid);
     let ended = ready.drive(settings, open, Some(signals), |daemon| daemon.run())?;
+    log::info!("the daemon has ended");
     // What does not pass by itself, such as the database of a newer version at its beginning, or records that are lost at its end.
     ended.no_state.map_or(Ok(Exit::Done), |why| Err(Failure::State(why)))
 }
@@ -168,7 +169,7 @@ impl Ready {
         stage.tell_others(audience.push.clone());
         let (driver, ids) = stage.driver();
         let state = State::new(open, owner, place.keep, outbox).context("the thread of the store cannot be started")?;
-        let state = state.with_marks(marks_of(&place));
+        let state = state.with_marks(marks_of(&place)).with_spool(place.spool());
         let mut alarm = ClockAlarm::new().context("the kernel gives no timer")?;
         let built = BUILT.parse().context("the build date")?;
         let mut surroundings = Surroundings::new(settings, (self.config, self.stamp), place, managed, audience);

@@ -17,7 +17,7 @@ use crate::chain::setup::Setup;
 use crate::clock::Moment;
 use crate::config::settings::LockKeys;
 use crate::config::{Finding, Origin};
-use crate::event::{Reader, RunRef};
+use crate::event::{Reader, RunRef, StoppedBy};
 use crate::lock::address::{LockSettings, LockTexts, SettingError};
 use crate::lock::{LockEvent, Refusal};
 use crate::names::MAIN_CHAIN;
@@ -159,7 +159,7 @@ impl Guarded {
             // The lock first: whoever was frozen must not go on with anything before that is known.
             self.hear(&mut runs[0], driver);
             for signal in &news.stops {
-                runs[0].stop(*signal, &mut driver.world);
+                runs[0].stop(*signal, &StoppedBy::Signal, &mut driver.world);
             }
             driver.advance(&mut runs, &news);
         }

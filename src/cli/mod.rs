@@ -30,6 +30,8 @@ mod guarded;
 mod history;
 #[cfg(feature = "schedule")]
 mod import;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod left;
 mod list;
 mod lock;
 #[cfg(all(feature = "schedule", feature = "store"))]
@@ -68,6 +70,10 @@ mod strangers;
 #[cfg(feature = "store")]
 mod table;
 mod trusted;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod unread;
+#[cfg(all(feature = "schedule", feature = "store"))]
+mod waiting;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod watchers;
 #[cfg(all(feature = "schedule", feature = "store", feature = "http"))]

@@ -26,7 +26,7 @@ use crate::config::database::state_dir;
 use crate::config::keys::{CHAIN_HOOK, Output};
 use crate::config::push::PushSettings;
 use crate::config::settings::{ChainSettings, StateSettings};
-use crate::event::{Event, RunRef};
+use crate::event::{Event, RunRef, StoppedBy};
 use crate::mark::{self, Mark, Room};
 use crate::names::{MAIN_CHAIN, RunId, RunIds};
 use crate::notify::systemd::stopping;
@@ -52,7 +52,9 @@ pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit,
     let longest_stop = chains.iter().map(|chain| chain.setup.longest_stop()).max().unwrap_or(Duration::ZERO);
     let state_dir = state_dir(own_variable, rustix::process::geteuid().is_root());
     let room = state_dir.map(|dir| Room::new(&dir, state.database.as_ref()));
-    let mut stage = Stage::new(managed, bars(&chains, settings.progress), longest_stop, Record::of_main(&state))?;
+    let mut stage = Stage::new(managed, bars(&chains, settings.progress), longest_stop, Record::of_now(&state))?;
+    #[cfg(feature = "store")]
+    super::left::tell(&state, chains.iter().map(|chain| chain.setup.chain.name.as_str()));
     let others = push(told_others, Waits::TheEnd);
     stage.tell_others(others.clone());
     let (driver, ids) = stage.driver();
@@ -215,7 +217,7 @@ impl Play<'_> {
         while !self.fleet.is_quiet() {
             let news = self.fleet.listen(&[], None);
             for signal in &news.stops {
-                self.fleet.stop(None, *signal);
+                self.fleet.stop(None, *signal, &StoppedBy::Signal);
                 for (run, _) in std::mem::take(&mut self.waiting) {
                     self.fleet.withdraw(&run.id);
                     self.ended.push(Ended::Stopped(*signal));

@@ -48,6 +48,7 @@ use crate::notify::inbox::Socket;
 use crate::notify::systemd;
 use crate::store::Owner;
 use crate::store::open::Place;
+use crate::store::past::Known;
 use crate::store::wake::Alarm;
 
 use crate::worker::{self, Orders, Worker};
@@ -306,6 +307,16 @@ impl Outside for Surroundings<'_> {
     #[cfg(feature = "http")]
     fn shows_queues(&self) -> bool {
         queues::names(&self.config).next().is_some()
+    }
+
+    #[cfg(feature = "http")]
+    fn shows_runs(&self) -> bool {
+        self.audience.web.is_some()
+    }
+
+    fn remember(&mut self, known: &[(String, Known)]) {
+        let zone = local_zone();
+        self.audience.board.remember(known.iter().map(|(chain, known)| (chain.clone(), known.shown(&zone))).collect());
     }
 
     fn stop_time(&self) -> Duration {

@@ -19,6 +19,16 @@ pub struct Record {
 impl Record {
     /// Looks where the state directory is; touches nothing before a run ends.
     pub fn of_main(state: &StateSettings) -> Self {
+        Self::of_spool(state, |keeper| keeper)
+    }
+
+    /// The same, which leaves also that a run has begun: beside others somebody may want to know what is left of one that was killed.
+    #[cfg(feature = "schedule")]
+    pub fn of_now(state: &StateSettings) -> Self {
+        Self::of_spool(state, crate::store::spool::SpoolKeeper::noting_begun)
+    }
+
+    fn of_spool(state: &StateSettings, notes: fn(crate::store::spool::SpoolKeeper) -> crate::store::spool::SpoolKeeper) -> Self {
         use super::exit::Exit;
         use crate::clock::SystemClock;
         use crate::store::Owner;
@@ -28,7 +38,7 @@ impl Record {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let facts = Facts { owner: Owner::look_quickly(&boot_id), exit_code: |outcome| Exit::of_run(outcome).code() };
         let place = super::state::own_place(state);
-        let keeper = place.spool().map(SpoolKeeper::new);
+        let keeper = place.spool().map(SpoolKeeper::new).map(notes);
         let recorder = keeper.map(|keeper| Recorder::new(facts, Box::new(SystemClock::new()), Box::new(keeper)));
         Self {
             recorder,
@@ -71,6 +81,12 @@ fn known_by(place: &crate::store::open::Place) -> Option<(String, Option<String>
 impl Record {
     /// Keeps nothing.
     pub fn of_main(_: &StateSettings) -> Self {
+        Self {}
+    }
+
+    /// Keeps nothing.
+    #[cfg(feature = "schedule")]
+    pub fn of_now(_: &StateSettings) -> Self {
         Self {}
     }
 }

@@ -25,11 +25,12 @@ use crate::zone;
 /// The state cannot be read; no run, or more than one, is meant; the result cannot be written.
 pub fn show(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
     let zone = zone::local(own_variable("TZ").as_deref());
-    let (reading, told) = Reading::open_with_going(settings, &zone)?;
+    let (mut reading, told) = Reading::open_with_going(settings, &zone)?;
     let config = reading.config.clone();
     let run = match word {
         None => reading.last(None)?,
-        Some(word) if is_chain(&reading.config, word) => reading.last(Some(word))?,
+        // One that is configured, or was when it ran: the configuration may just now be one that cannot be read.
+        Some(word) if is_chain(&reading.config, word) || reading.knows(word)? => reading.last(Some(word))?,
         Some(id) => reading.find(id)?,
     };
     let told = told.into_iter().find(|going| going.run.id == run.run_id && run.outcome.is_none()).map(|going| going.run);

@@ -21,8 +21,11 @@ use crate::config::{Config, Finding, Severity};
 use crate::mark::Room;
 use crate::status::Going;
 #[cfg(feature = "schedule")]
+use crate::store::WaitingSlot;
+#[cfg(feature = "schedule")]
 use crate::store::job::{JobRecord, QueueCount};
 use crate::store::open::Place;
+use crate::store::past::{self, as_it_is};
 use crate::store::record::RunRecord;
 use crate::store::spool::DIR_NAME;
 use crate::store::{HistoryQuery, Owner, Store, StoreError, spool};
@@ -151,10 +154,7 @@ impl Reading {
     /// The database does not answer.
     #[cfg(feature = "schedule")]
     pub fn of_chain(&mut self, chain: &str, most: u32) -> Result<Vec<RunRecord>, Failure> {
-        let query = |limit| HistoryQuery { chain: Some(chain.to_owned()), failed: false, limit };
-        let runs = self.history(&query(most))?;
-        let is_told = runs.len() < most as usize || runs.iter().any(|run| run.outcome.is_some() && run.has_begun());
-        if is_told { Ok(runs) } else { self.history(&query(u32::MAX)) }
+        past::newest(most, &mut |limit| self.history(&HistoryQuery { chain: Some(chain.to_owned()), failed: false, limit }))
     }
 
     /// Up to where the slots of each chain are decided, by this name of a machine; nothing where there is no database.
@@ -164,6 +164,17 @@ impl Reading {
     #[cfg(feature = "schedule")]
     pub fn watermarks(&mut self, machine: &str) -> Result<Vec<(String, Timestamp)>, Failure> {
         self.store.as_mut().map_or_else(|| Ok(Vec::new()), |store| store.watermarks(machine)).map_err(failure)
+    }
+
+    /// The slots that a process of this machine has claimed for runs that have not begun, as long as it lives.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    #[cfg(feature = "schedule")]
+    pub fn waiting_slots(&mut self) -> Result<Vec<WaitingSlot>, Failure> {
+        let Self { store: Some(store), here, .. } = self else { return Ok(Vec::new()) };
+        let waiting = store.waiting_slots(&here.host).map_err(failure)?;
+        Ok(waiting.into_iter().filter(|slot| slot.owner.is_alive(here) == Some(true)).collect())
     }
 
     /// How many jobs there are by queue and state, and those that run; nothing where there is no database.
@@ -191,6 +202,14 @@ impl Reading {
     fn ending_with(&mut self, end: &str) -> Result<Vec<String>, Failure> {
         let all = self.history(&HistoryQuery { chain: None, failed: false, limit: u32::MAX })?;
         Ok(all.into_iter().map(|run| run.run_id).filter(|id| id.ends_with(end)).collect())
+    }
+
+    /// Whether any run of a chain is known.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub fn knows(&mut self, chain: &str) -> Result<bool, Failure> {
+        Ok(!self.history(&HistoryQuery { chain: Some(chain.to_owned()), failed: false, limit: 1 })?.is_empty())
     }
 
     /// The newest run of a chain that began, or of all chains.
@@ -244,16 +263,15 @@ impl Reading {
             Some(store) => store.run(&named).map_err(failure)?,
             None => None,
         };
-        let found = stored.or_else(|| self.spooled.into_iter().find(|record| record.run_id == named));
+        let spooled = self.spooled.into_iter().find(|record| record.run_id == named);
+        // Where the database has only its beginning, its end may wait beside it.
+        let found = match (stored, spooled) {
+            (Some(stored), Some(spooled)) if stored.outcome.is_none() => Some(spooled),
+            (stored, spooled) => stored.or(spooled),
+        };
         let gone = || Failure::Usage(format!("the run {named} was forgotten in this moment"));
         found.map(|record| as_it_is(record, &self.here)).ok_or_else(gone)
     }
-}
-
-/// A run that has no end although its process is gone has crashed.
-fn as_it_is(record: RunRecord, here: &Owner) -> RunRecord {
-    let gone = record.outcome.is_none() && record.owner().is_alive(here) == Some(false);
-    if gone { RunRecord { ended: None, ..record.crashed(Timestamp::UNIX_EPOCH) } } else { record }
 }
 
 /// The system's state, where somebody who is not root asks by the system's configuration and there is one; else our own.

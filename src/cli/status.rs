@@ -18,7 +18,7 @@ use super::settings::{Loaded, Settings, is_error, without_repeats};
 use super::state::Reading;
 use super::status_text::as_text;
 use super::table;
-use super::{going, print, watchers};
+use super::{going, print, unread, waiting, watchers};
 use crate::clock::{Clock, SystemClock};
 use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::ChainSettings;
@@ -27,17 +27,12 @@ use crate::daemon::book::Booked;
 use crate::mark;
 use crate::names::{MAIN_CHAIN, counted, typed_suggestion};
 use crate::push::target::sign_of_life;
-use crate::status::{
-    self, Chain, Configuration, Date, Ended, GivenUp, Going, Lock, Queue, RefusedConfiguration, Run, Status, Totals, VERSION,
-};
-use crate::store::Owner;
-use crate::store::record::{REFUSED, RunRecord};
+use crate::status::{Chain, Configuration, Date, Going, Lock, Queue, RefusedConfiguration, Run, Status, Totals, VERSION, is_ahead};
+use crate::store::past::{self, Known};
+use crate::store::record::RunRecord;
+use crate::store::{HistoryQuery, Owner};
 use crate::worker::max_attempts;
 
-/// How many of the last runs are told.
-const RUNS: u32 = 10;
-/// How many of those that did not begin.
-const UNBEGUN: u32 = 5;
 /// How many of the next slots are told.
 const SLOTS: usize = 3;
 /// How often `--watch` looks whether something has changed.
@@ -190,27 +185,28 @@ fn add_signs_of_life(settings: &Settings, status: &mut Status) -> Result<(), Fai
     Ok(())
 }
 
-/// Whether a date is from a clock that was wrong, then or now. Those of machines that share a database differ by less.
-fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
-    now.duration_until(at) > SignedDuration::from_secs(60)
-}
-
 // ---- what is known ---------------------------------------------------------------------------------
 
 fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     let Loaded { config, chain: main, mut findings, whole, .. } = settings.load()?;
     let booked = judge_all(&config, &mut findings);
-    if let Some(word) = words.iter().find(|word| *word != MAIN_CHAIN && booked.iter().all(|chain| chain.name() != word.as_str())) {
-        if !whole {
-            refuse_errors(settings, findings)?;
-        }
-        let near = typed_suggestion(word, booked.iter().map(Booked::name).chain([MAIN_CHAIN]));
-        return Err(Failure::Usage(format!("no chain is called `{word}`{near}")));
+    let unknown = |others: &[ChainSettings]| {
+        let names = || booked.iter().map(Booked::name).chain(others.iter().map(|chain| chain.name.as_str())).chain([MAIN_CHAIN]);
+        let word = words.iter().find(|word| names().all(|name| name != word.as_str()))?;
+        Some(Failure::Usage(format!("no chain is called `{word}`{}", typed_suggestion(word, names()))))
+    };
+    if let Some(failure) = unknown(&[]).filter(|_| whole) {
+        return Err(failure);
     }
     let going = going::look();
     let mut reading = Reading::open(settings)?;
     let (now, zone) = (SystemClock::new().wall(), local_zone());
     let going = going::of_state(going, reading.state_dir.as_deref(), reading.database.as_deref(), &zone);
+    let unread = unread::chains(whole, &config, &booked, &going, &mut reading)?;
+    if let Some(failure) = unknown(&unread) {
+        refuse_errors(settings, findings)?;
+        return Err(failure);
+    }
     let time = Date::new(now, &zone);
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| word == name);
     let mut chains = Vec::new();
@@ -223,6 +219,9 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     for chain in booked.iter().filter(|chain| wanted(chain.name())) {
         chains.push(Look { settings: &chain.named.chain, booked: Some(chain), now, zone: &zone, going: &going }.chain(&mut reading)?);
     }
+    for chain in unread.iter().filter(|chain| wanted(&chain.name)) {
+        chains.push(Look { settings: chain, booked: None, now, zone: &zone, going: &going }.chain(&mut reading)?);
+    }
     chains.sort_by(|a, b| a.name.cmp(&b.name));
     let named = booked.iter().map(|chain| &chain.named.chain);
     let locks = needed([&main].into_iter().chain(named).filter(|chain| wanted(&chain.name)));
@@ -230,11 +229,18 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     for chain in &mut chains {
         part_waiting(chain, &locks);
     }
+    let watchers = watchers::Watchers::look(settings, &config, &reading);
+    for chain in &mut chains {
+        let Some(booked) = booked.iter().find(|booked| booked.name() == chain.name && booked.named.idle) else { continue };
+        if let Some(waiting) = waiting::of_chain(booked, &mut reading, now, (watchers.daemon, !chain.running.is_empty()))? {
+            chain.waits_because = Some(format!("{} {}", waiting::SLOT, waiting.text));
+        }
+    }
     let file = settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
     // Whoever asks for chains by their names is told of these.
     let queues = if words.is_empty() { queues(&config, &mut reading, now, &zone)? } else { Vec::new() };
     let watched: Vec<&Booked> = booked.iter().filter(|chain| wanted(chain.name())).collect();
-    let remarks = watchers::Watchers::look(settings, &config, &reading).remarks(&watched, &chains, &queues, &mut reading, time)?;
+    let remarks = watchers.remarks(&watched, &chains, &queues, &mut reading, time)?;
     Ok(Status {
         version: VERSION,
         host: reading.here.host.clone(),
@@ -298,20 +304,12 @@ struct Look<'a> {
 impl Look<'_> {
     fn chain(&self, reading: &mut Reading) -> Result<Chain, Failure> {
         let name = &self.settings.name;
-        let mut records = reading.of_chain(name, RUNS)?;
-        let success = |records: &[RunRecord]| {
-            let all = || records.iter().filter(|run| run.outcome.as_deref() == Some("done")).filter_map(|run| run.ended);
-            all().find(|ended| !is_ahead(*ended, self.now)).or_else(|| all().next())
-        };
-        let mut last_success = success(&records);
-        if last_success.is_none() && records.len() >= RUNS as usize {
-            last_success = success(&reading.of_chain(name, u32::MAX)?);
-        }
-        let (ended, going): (Vec<_>, Vec<_>) = std::mem::take(&mut records).into_iter().partition(|run| run.outcome.is_some());
-        let mut running: Vec<Run> = going.iter().map(|run| self.run(run)).collect();
+        let query = |limit| HistoryQuery { chain: Some(name.clone()), failed: false, limit };
+        let known = Known::read(self.now, |limit| reading.history(&query(limit)))?;
+        let mut running: Vec<Run> = known.going.iter().map(|run| self.run(run)).collect();
         running.extend(self.marked(reading).filter(|run| running.iter().all(|known| known.id != run.id)));
-        self.add_told(&mut running, &ended);
-        let given_up = self.given_up(&ended, &running);
+        self.add_told(&mut running, &known.ended);
+        let given_up = known.given_up(running.iter().map(|run| run.started_at.at).max(), self.zone);
         let schedule = self.booked.and_then(|chain| chain.schedule.as_ref());
         Ok(Chain {
             name: name.clone(),
@@ -321,25 +319,11 @@ impl Look<'_> {
             next: self.next(&reading.here),
             waits_because: self.booked.filter(|chain| !chain.named.enabled).map(|_| "not enabled".to_owned()),
             running,
-            runs: some_of(&ended).map(|run| self.run(run)).collect(),
-            last_success: last_success.map(|at| Date::new(at, self.zone)),
+            runs: known.told().map(|run| self.run(run)).collect(),
+            last_success: known.last_success.map(|at| Date::new(at, self.zone)),
             totals: Totals::default(),
             given_up,
         })
-    }
-
-    /// What came to nothing since a run last began. `ended` are its runs that have ended, the newest first.
-    fn given_up(&self, ended: &[RunRecord], running: &[Run]) -> Option<GivenUp> {
-        let begun = running.iter().map(|run| run.started_at.at).max();
-        let since = || ended.iter().take_while(|run| !run.has_begun() && begun.is_none_or(|begun| run.began > begun));
-        let last = since().next()?;
-        let reason = match last.outcome.as_deref() {
-            Some(REFUSED) => "lock",
-            Some(word) => word,
-            None => status::SKIPPED,
-        };
-        let (reason, last_at, why) = (reason.to_owned(), Date::new(last.began, self.zone), last.message.clone());
-        Some(GivenUp { count: since().count() as u64, last_at, reason, why })
     }
 
     /// What runs tell of themselves is more than what is written of them; one that ended meanwhile has its record.
@@ -394,28 +378,6 @@ impl Look<'_> {
     }
 
     fn run(&self, record: &RunRecord) -> Run {
-        let date = |at: Timestamp| Date::new(at, self.zone);
-        let why: Vec<&str> = [record.failed_task.as_deref(), record.message.as_deref()].into_iter().flatten().collect();
-        Run {
-            scheduled_at: record.scheduled_at.map(date),
-            started_at: date(record.began),
-            ended_at: record.ended.map(date),
-            outcome: record.outcome.as_deref().map(Ended::of_record),
-            why: (!why.is_empty()).then(|| why.join(", ")),
-            exit_code: record.exit_code,
-            said: record.said.clone(),
-            ..self.blank(record.run_id.clone(), &record.trigger)
-        }
+        past::shown(record, self.settings.task.max_tries.count(), self.zone)
     }
-}
-
-/// As many of these as are told: the last that began, and a few that did not.
-fn some_of(ended: &[RunRecord]) -> impl Iterator<Item = &RunRecord> {
-    let (mut begun, mut others) = (RUNS, UNBEGUN);
-    ended.iter().filter(move |run| {
-        let left = if run.has_begun() { &mut begun } else { &mut others };
-        let is_told = *left > 0;
-        *left = left.saturating_sub(1);
-        is_told
-    })
 }

@@ -1,8 +1,8 @@
 //! `runner status` for people: the tables, and what is to be said below them.
 
-use super::doing;
 use super::settings::Settings;
 use super::table::{self, Table};
+use super::{doing, waiting};
 use crate::status::{Chain, Date, Ended, GivenUp, Holder, Run, Status};
 
 /// All that is known, as tables that fit the terminal.
@@ -110,6 +110,7 @@ fn state(chain: &Chain, now: Date) -> String {
     let last = chain.last_run().and_then(|run| run.outcome);
     let words = match last {
         _ if !chain.enabled => "not enabled",
+        _ if chain.waits_because.as_ref().is_some_and(|why| why.starts_with(waiting::SLOT)) => "waits",
         _ if chain.waits_because.is_some() => "waits for its lock",
         _ if chain.refused().is_some() => Ended::NotStarted.words(),
         Some(Ended::Done) => return chain.last_run().and_then(Run::doubt).map_or("ok".to_owned(), |said| format!("ok ({said})")),

@@ -80,7 +80,7 @@ pub fn stop(settings: &Settings, words: &[String], no_wait: bool) -> Result<Exit
     if settings.json {
         let runs: Vec<_> = fates
             .iter()
-            .map(|fate| json!({ "chain": fate.chain, "run_id": fate.run, "outcome": fate.outcome, "text": fate.text }))
+            .map(|fate| json!({ "chain": fate.chain, "run_id": Some(&fate.run).filter(|run| !run.is_empty()), "outcome": fate.outcome, "text": fate.text }))
             .collect();
         print::json(&json!({ "version": 1, "runs": runs }))?;
     } else {

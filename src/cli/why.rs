@@ -15,7 +15,7 @@ use super::settings::{Loaded, Settings, find_chain, find_task_dir, is_error, par
 use super::state::Reading;
 use super::table;
 use super::watchers::{Watchers, are_ticks, overdue};
-use super::{crowded, doing, going, print};
+use super::{crowded, doing, going, print, unread, waiting};
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::{self, Overlap};
 use crate::config::sections::Sections;
@@ -90,21 +90,28 @@ impl Fact {
 /// The chain is not known; the state cannot be read; the result cannot be written.
 pub fn why(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
     let loaded = settings.load()?;
-    let find = |word: &str| find_chain(&loaded.config, word, &mut Vec::new()).map_err(|failure| loaded.cause_of(failure));
-    let named = word.filter(|word| *word != MAIN_CHAIN).map(find).transpose()?;
-    let Loaded { config, chain: main, mut findings, .. } = loaded;
-    let booked = judge_all(&config, &mut findings);
-    let asked: Vec<(ChainSettings, Option<&Booked>)> = match (word, named) {
-        (Some(word), Some(named)) => vec![(named.chain, booked.iter().find(|booked| booked.name() == word))],
-        (Some(_), None) => vec![(main, None)],
-        (None, _) => {
-            let named = booked.iter().map(|booked| (booked.named.chain.clone(), Some(booked)));
-            named.chain(Some((main, None)).filter(|(main, _)| main.task_dir.is_some())).collect()
-        }
-    };
+    if let Some(word) = word.filter(|word| loaded.whole && *word != MAIN_CHAIN) {
+        find_chain(&loaded.config, word, &mut Vec::new())?;
+    }
     let (told, zone) = (going::look(), local_zone());
     let mut reading = Reading::open(settings)?;
     let told = going::of_state(told, reading.state_dir.as_deref(), reading.database.as_deref(), &zone);
+    let mut judged = loaded.findings.clone();
+    let booked = judge_all(&loaded.config, &mut judged);
+    let unread = unread::chains(loaded.whole, &loaded.config, &booked, &told, &mut reading)?;
+    let mut asked: Vec<(ChainSettings, Option<&Booked>)> = booked.iter().map(|chain| (chain.named.chain.clone(), Some(chain))).collect();
+    asked.extend(unread.iter().map(|chain| (chain.clone(), None)));
+    if word == Some(MAIN_CHAIN) || loaded.chain.task_dir.is_some() {
+        asked.push((loaded.chain.clone(), None));
+    }
+    if let Some(word) = word {
+        asked.retain(|(chain, _)| chain.name == word);
+        if asked.is_empty() {
+            return Err(loaded.cause_of(Failure::Usage(format!("no chain is called `{word}`"))));
+        }
+    }
+    let Loaded { config, whole, .. } = loaded;
+    let findings = judged;
     let watchers = Watchers::look(settings, &config, &reading);
     let now = SystemClock::new().wall();
     let locks = look(&needed(asked.iter().map(|(chain, _)| chain)), Date::new(now, &zone));
@@ -113,17 +120,23 @@ pub fn why(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
         let told = told.iter().find(|going| going.chain == chain.name);
         let lock = locks.iter().find(|lock| lock.chains.contains(&chain.name));
         let (config, watchers, zone) = (&config, &watchers, zone.clone());
-        let case = Case { settings, config, chain, booked: *booked, told, lock, watchers, now, zone };
+        let case = Case { settings, config, whole, chain, booked: *booked, told, lock, watchers, now, zone };
         all.push((chain.name.clone(), case.facts(findings.clone(), &mut reading)?));
     }
+    // With an error that hides chains nobody knows of which of them it is to be said.
+    let unreadable = if whole { Vec::new() } else { of_errors(settings, findings).1 };
     match (word, settings.json) {
         (Some(word), true) => print::json(&json!({ "version": 1, "chain": word, "facts": facts_as_json(&all[0].1) }))?,
         (Some(word), false) => print::text(&as_text(word, &all[0].1))?,
         (None, true) => {
             let chains: Vec<Value> = all.iter().map(|(name, facts)| json!({ "chain": name, "facts": facts_as_json(facts) })).collect();
-            print::json(&json!({ "version": 1, "chains": chains }))?;
+            print::json(&json!({ "version": 1, "chains": chains, "configuration": facts_as_json(&unreadable) }))?;
         }
-        (None, false) => print::text(&all_as_text(settings, &all))?,
+        (None, false) => {
+            let count = all.len();
+            all.insert(0, ("the configuration".to_owned(), unreadable));
+            print::text(&all_as_text(settings, &all, count))?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -145,7 +158,7 @@ fn as_text(chain: &str, facts: &[Fact]) -> String {
 }
 
 /// What is not well, in a line each; what is said of several chains in the same words only once.
-fn all_as_text(settings: &Settings, all: &[(String, Vec<Fact>)]) -> String {
+fn all_as_text(settings: &Settings, all: &[(String, Vec<Fact>)], count: usize) -> String {
     let width = table::width().unwrap_or(usize::MAX);
     let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
     for (name, facts) in all {
@@ -158,7 +171,7 @@ fn all_as_text(settings: &Settings, all: &[(String, Vec<Fact>)]) -> String {
         }
     }
     if lines.is_empty() {
-        return format!("{}: nothing is known to be wrong\n", counted(all.len(), "chain"));
+        return format!("{}: nothing is known to be wrong\n", counted(count, "chain"));
     }
     let mut text: String =
         lines.iter().map(|(line, names)| table::wrapped(&format!("{}: {line}", names.join(", ")), 0, 4, width)).collect();
@@ -166,10 +179,27 @@ fn all_as_text(settings: &Settings, all: &[(String, Vec<Fact>)]) -> String {
     text
 }
 
+/// What is wrong in the configuration, and the facts that say so.
+fn of_errors(settings: &Settings, findings: Vec<Finding>) -> (Vec<Finding>, Vec<Fact>) {
+    let (errors, others) = part_findings(without_repeats(findings), settings.strict);
+    let check = settings.command("check");
+    let suspects = others.iter().filter(|other| is_error(other, true));
+    let suspects = suspects.map(|one| Fact::new("suspect", one.to_string()).advice(format!("nothing comes of it; {check}")));
+    let wrong = errors.iter().map(|error| Fact::new("wrong", error.to_string()).advice(advice_of(settings)));
+    let facts = suspects.chain(wrong).collect();
+    (errors, facts)
+}
+
+fn advice_of(settings: &Settings) -> String {
+    format!("put it right; {} shows all there is", settings.command("check"))
+}
+
 /// The chain that is asked about, and all that is known without the state.
 struct Case<'a> {
     settings: &'a Settings,
     config: &'a Config,
+    /// Whether it could be read to its end.
+    whole: bool,
     chain: &'a ChainSettings,
     booked: Option<&'a Booked>,
     /// A run of it that tells of itself.
@@ -189,6 +219,7 @@ impl Case<'_> {
         facts.extend(self.told.filter(|_| run.is_some()).map(|told| self.of_told(&told.run)).unwrap_or_default());
         facts.extend(self.lock.and_then(|lock| self.of_lock(lock, run.as_deref())));
         facts.extend(self.of_configuration(findings));
+        facts.extend(self.of_waiting(reading, run.is_some())?);
         facts.extend(self.of_clock(reading)?);
         facts.extend(self.of_firing(&runs, reading)?);
         facts.extend(self.of_crashed(&runs));
@@ -256,13 +287,10 @@ impl Case<'_> {
     }
 
     fn of_configuration(&self, findings: Vec<Finding>) -> Vec<Fact> {
-        let mut facts = Vec::new();
-        let (errors, others) = part_findings(without_repeats(findings), self.settings.strict);
-        let suspects = others.iter().filter(|other| is_error(other, true));
-        let check = self.settings.command("check");
-        facts.extend(suspects.map(|one| Fact::new("suspect", one.to_string()).advice(format!("nothing comes of it; {check}"))));
-        facts.extend(errors.iter().map(|error| Fact::new("wrong", error.to_string()).advice(self.check())));
+        let (errors, mut facts) = of_errors(self.settings, findings);
         match self.booked {
+            // What it has may stand in what could not be read.
+            None if !self.whole => {}
             None => facts
                 .push(Fact::new("no_schedule", "it has no schedule: it runs when runner is called").advice(self.settings.command("run"))),
             Some(chain) if !chain.named.enabled => {
@@ -285,6 +313,13 @@ impl Case<'_> {
         facts
     }
 
+    /// The slot that is ours and has not begun.
+    fn of_waiting(&self, reading: &mut Reading, runs_now: bool) -> Result<Option<Fact>, Failure> {
+        let Some(chain) = self.booked else { return Ok(None) };
+        let waiting = waiting::of_chain(chain, reading, self.now, (self.watchers.daemon, runs_now))?;
+        Ok(waiting.map(|waiting| Fact::new("slot_waits", format!("its slot {}", waiting.text)).at(self.date(waiting.slot))))
+    }
+
     fn of_clock(&self, reading: &mut Reading) -> Result<Option<Fact>, Failure> {
         let Some(built) = BUILT.parse::<Timestamp>().ok().filter(|_| self.booked.is_some()) else { return Ok(None) };
         let newest = reading.newest_time()?;
@@ -297,7 +332,7 @@ impl Case<'_> {
     }
 
     fn check(&self) -> String {
-        format!("put it right; {} shows all there is", self.settings.command("check"))
+        advice_of(self.settings)
     }
 
     /// Whether somebody looks at its schedule.

@@ -2,28 +2,27 @@
 
 use std::time::Duration;
 
+use super::asked::Asked;
 use crate::clock::Moment;
 use crate::store::job::QueueCount;
 
 /// What was counted is new for so long.
 const FRESH: Duration = Duration::from_secs(1);
-/// Counting takes one part in so many of the time of the database at most.
-const SHARE: u32 = 20;
 /// So long somebody who looks waits for the count; then he is shown the last one.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A question without an answer for so long has none. A table of a million jobs takes a second.
-const LOST: Duration = Duration::from_secs(5);
-
 /// What is known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Depths {
     counts: Vec<QueueCount>,
-    /// When they were counted last, and how long that took.
-    counted: Option<(Moment, Duration)>,
-    /// When they were asked for, if there is no answer yet.
-    asked_at: Option<Moment>,
+    asked: Asked,
     failed: Option<String>,
+}
+
+impl Default for Depths {
+    fn default() -> Self {
+        Self { counts: Vec::new(), asked: Asked::new(FRESH, PATIENCE), failed: None }
+    }
 }
 
 impl Depths {
@@ -34,30 +33,28 @@ impl Depths {
 
     /// Why the last count is none, or old.
     pub fn failed(&self) -> Option<&str> {
-        let never = self.counted.is_none().then_some("the database has not answered yet");
+        let never = (!self.asked.is_answered()).then_some("the database has not answered yet");
         self.failed.as_deref().or(never)
     }
 
     /// Whether somebody who looks now makes it worth while to count.
     pub fn is_old(&self, now: Moment) -> bool {
-        let fresh = |(at, took): (Moment, Duration)| now < at + FRESH.max(took * SHARE);
-        self.asked_at.is_none() && !self.counted.is_some_and(fresh)
+        self.asked.is_old(now)
     }
 
     /// It was asked for.
     pub fn ask(&mut self, now: Moment) {
-        self.asked_at = Some(now);
+        self.asked.ask(now);
     }
 
     /// Until when somebody who looks waits for the answer.
     pub fn held_until(&self, now: Moment) -> Option<Moment> {
-        self.asked_at.map(|at| at + PATIENCE).filter(|until| now < *until)
+        self.asked.held_until(now)
     }
 
     /// The answer.
     pub fn hear(&mut self, answer: Result<Vec<QueueCount>, String>, now: Moment) {
-        let took = self.asked_at.take().map_or(Duration::ZERO, |at| now.since(at));
-        self.counted = Some((now, took));
+        self.asked.hear(now);
         match answer {
             Ok(counts) => (self.counts, self.failed) = (counts, None),
             Err(why) => self.failed = Some(why),
@@ -66,12 +63,13 @@ impl Depths {
 
     /// The database is away: nobody waits for it, and it is asked as soon as it is back.
     pub fn give_up(&mut self, why: String) {
-        (self.failed, self.counted) = (Some(why), None);
+        self.failed = Some(why);
+        self.asked.forget();
     }
 
     /// Whether the answer has not come for so long that the last one is not worth showing any more.
     pub fn is_lost(&self, now: Moment) -> bool {
-        self.asked_at.is_some_and(|at| now >= at + LOST)
+        self.asked.is_lost(now)
     }
 }
 
@@ -87,7 +85,7 @@ mod tests {
         assert!(!depths.is_old(now), "one question at a time");
         assert_eq!(depths.held_until(now), Some(now + PATIENCE));
         assert_eq!(depths.held_until(now + PATIENCE), None, "nobody waits longer");
-        assert!(!depths.is_lost(now + PATIENCE) && depths.is_lost(now + LOST));
+        assert!(!depths.is_lost(now + PATIENCE) && depths.is_lost(now + Duration::from_secs(5)));
         let later = now + Duration::from_millis(200);
         depths.hear(Ok(Vec::new()), later);
         assert_eq!((depths.held_until(later), depths.failed()), (None, None));

@@ -5,6 +5,8 @@
 //! it is held until it is due; `overlap` says what becomes of it when its chain still runs; a run begins, `rounds` lets idle
 //! chains follow. The store has its own thread (`store::desk`): a slow database holds nobody up who must be ended in time.
 
+mod asked;
+mod attend;
 pub mod book;
 pub mod crew;
 pub mod depths;
@@ -28,22 +30,23 @@ use crate::chain::fleet::{Fleet, Ready};
 use crate::chain::run::Run;
 use crate::clock::Moment;
 use crate::config::queues::QueueSettings;
-use crate::event::RunRef;
+use crate::event::{RunRef, StoppedBy};
 use crate::hook::HookRun;
 use crate::mark::{Mark, Place};
 use crate::names::{RunId, RunIds, counted};
 use crate::outcome::RunOutcome;
-use crate::store::desk::Health;
+use crate::store::past::Known;
 use crate::store::wake;
 use crate::store::{Slot, SlotClaim};
 use crate::trigger::Trigger;
 use crate::worker::{self, Orders};
+use asked::Asked;
 use book::{Book, Booked};
 use crew::Crew;
 use depths::Depths;
 use lead::Lead;
 use rounds::Rounds;
-pub use state::{Outbox, State};
+pub use state::{Outbox, State, tell_unfinished};
 use trouble::Troubles;
 
 pub use lead::LEAD;
@@ -122,6 +125,14 @@ pub trait Outside {
     fn shows_queues(&self) -> bool {
         false
     }
+
+    /// Whether anybody can look at runs.
+    fn shows_runs(&self) -> bool {
+        false
+    }
+
+    /// This is what the history knows of these chains.
+    fn remember(&mut self, _: &[(String, Known)]) {}
 }
 
 /// Why a run does not begin.
@@ -253,6 +264,8 @@ pub struct Daemon<'a> {
     waits_since: Option<Moment>,
     crew: Crew,
     depths: Depths,
+    /// When the history was asked how chains stand.
+    history: Asked,
     /// Something has changed since it was last told how things stand.
     untold: bool,
 }
@@ -309,6 +322,7 @@ impl<'a> Daemon<'a> {
             waits_since: None,
             crew: Crew::default(),
             depths: Depths::default(),
+            history: Asked::new(attend::FRESH, attend::PATIENCE),
             untold: true,
         }
     }
@@ -427,7 +441,7 @@ impl<'a> Daemon<'a> {
         let Parts { fleet, state, alarm, outside, .. } = &mut self.parts;
         let now = fleet.now();
         // Those who look wait for a moment while jobs are counted.
-        let held_until = self.depths.held_until(now);
+        let held_until = self.depths.held_until(now).max(self.history.held_until(now));
         let ears = if held_until.is_none() { outside.ears() } else { None };
         let asked = ears.is_some().then_some(2);
         let mut also: Vec<BorrowedFd<'_>> = [alarm.fd(), state.fd()].into_iter().chain(ears).collect();
@@ -444,7 +458,7 @@ impl<'a> Daemon<'a> {
         let now = self.parts.fleet.now();
         if stop_at.is_some_and(|at| now >= at) {
             self.mode = Mode::Stopping(None);
-            self.parts.fleet.stop(None, SIGTERM);
+            self.parts.fleet.stop(None, SIGTERM, &StoppedBy::Daemon);
         }
         let ended = self.parts.fleet.advance(&news);
         for run in ended {
@@ -490,15 +504,16 @@ impl<'a> Daemon<'a> {
                 self.crew.stop(stop_time, &self.parts.fleet.driver().world);
                 if stop_time.is_zero() {
                     self.mode = Mode::Stopping(None);
-                    self.parts.fleet.stop(None, signal);
+                    self.parts.fleet.stop(None, signal, &StoppedBy::Daemon);
                 } else {
                     self.mode = Mode::Stopping(Some(self.parts.fleet.now() + stop_time));
                 }
             }
             Mode::Tick | Mode::Stopping(_) => {
+                let by = if self.mode == Mode::Tick { StoppedBy::Signal } else { StoppedBy::Daemon };
                 self.leave_the_rest();
                 self.mode = Mode::Stopping(None);
-                self.parts.fleet.stop(None, signal);
+                self.parts.fleet.stop(None, signal, &by);
                 self.crew.hurry(&self.parts.fleet.driver().world);
             }
         }
@@ -516,29 +531,6 @@ impl<'a> Daemon<'a> {
         self.rounds = Rounds::default();
         self.starting.clear();
         self.kept.clear();
-    }
-
-    /// Somebody outside asks for something. Jobs are counted first, if that was not done just now: the answer, or its
-    /// absence, brings us here again.
-    fn attend(&mut self) {
-        let now = self.parts.fleet.now();
-        if self.parts.outside.shows_queues() {
-            match self.parts.state.health() {
-                Health::Away(why) => self.depths.give_up(why),
-                Health::Opening | Health::Good if self.depths.is_lost(now) => self.depths.give_up(self.parts.state.why_slow()),
-                Health::Opening | Health::Good if self.depths.is_old(now) => {
-                    self.parts.state.count(self.parts.fleet.wall());
-                    return self.depths.ask(now);
-                }
-                Health::Opening | Health::Good => {}
-            }
-        }
-        let empty = Book::default();
-        let book = self.book.as_ref().unwrap_or(&empty);
-        let view = view(book, &self.parts.fleet, (&self.crew, &self.depths), &self.trouble, self.mode);
-        for answer in self.parts.outside.asked(&view) {
-            self.tick_now(answer);
-        }
     }
 
     /// Tells how things stand, once for all that has changed: fifty runs that begin together are one change.

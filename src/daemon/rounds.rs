@@ -56,17 +56,34 @@ impl<T: HasRun> Rounds<T> {
         self.rounds.retain(|round| !round.idle.is_empty() || !round.going.is_empty());
     }
 
-    /// The next one whose turn it is, if there is one.
+    /// When the first window of those that wait is over.
+    pub fn next_end(&self) -> Option<Timestamp> {
+        let end = |(_, begins, window): &(T, Timestamp, Duration)| begins.checked_add(SignedDuration::try_from(*window).ok()?).ok();
+        self.rounds.iter().flat_map(|round| &round.idle).filter_map(end).min()
+    }
+
+    /// One whose window is over, whomever it waits for.
+    fn take_late(&mut self, now: Timestamp) -> Option<Step<T>> {
+        for round in &mut self.rounds {
+            let is_late = |(_, begins, window): &(T, Timestamp, Duration)| !time_left(*begins, *window, now).is_positive();
+            if let Some(at) = round.idle.iter().position(is_late) {
+                let (chain, begins, window) = round.idle.remove(at)?;
+                return Some(Step::NoTime(chain, time_left(begins, window, now)));
+            }
+        }
+        None
+    }
+
+    /// The next one whose turn it is, or whose window is over, if there is one.
     pub fn next(&mut self, now: Timestamp) -> Option<Step<T>> {
+        if let Some(late) = self.take_late(now) {
+            self.rounds.retain(|round| !round.idle.is_empty() || !round.going.is_empty());
+            return Some(late);
+        }
         let round = self.rounds.iter_mut().find(|round| round.going.is_empty() && !round.idle.is_empty())?;
-        let (chain, minute, window) = round.idle.pop_front()?;
-        let left = time_left(minute, window, now);
-        let step = if left.is_positive() {
-            round.going.insert(chain.run().clone());
-            Step::Start(chain)
-        } else {
-            Step::NoTime(chain, left)
-        };
+        let (chain, ..) = round.idle.pop_front()?;
+        round.going.insert(chain.run().clone());
+        let step = Step::Start(chain);
         self.rounds.retain(|round| !round.idle.is_empty() || !round.going.is_empty());
         Some(step)
     }
@@ -89,6 +106,19 @@ mod tests {
 
     fn run(number: u32) -> RunId {
         RunId::new("", number, 0)
+    }
+
+    #[test]
+    fn whose_window_is_over_waits_for_nobody() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let window = Duration::from_secs;
+        let mut rounds = Rounds::default();
+        rounds.add(vec![(run(3), at(0), window(60)), (run(4), at(0), window(30))], HashSet::from([run(1)]));
+        assert_eq!((rounds.next_end(), rounds.next(at(29))), (Some(at(30)), None));
+        assert_eq!(rounds.next(at(30)), Some(Step::NoTime(run(4), SignedDuration::ZERO)));
+        assert_eq!((rounds.next_end(), rounds.next(at(31))), (Some(at(60)), None));
+        rounds.ended(&run(1));
+        assert_eq!((rounds.next(at(40)), rounds.next_end()), (Some(Step::Start(run(3))), None));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::chain::fleet::Ready;
 use crate::chain::locks::{Answer, Unavailable};
 use crate::chain::run::Run;
 use crate::config::keys::{Overlap, SlotScope};
+use crate::event::StoppedBy;
 use crate::names::RunId;
 use crate::outcome::RunOutcome;
 use crate::store::record::{REFUSED, SKIPPED};
@@ -48,7 +49,11 @@ impl Daemon<'_> {
         let running = self.is_running(&offer.chain);
         match fate(chain.named.overlap, running, waiting, offer.follows) {
             Fate::Begin => self.write_down(offer),
-            Fate::Wait => self.backlog.entry(offer.chain.clone()).or_default().push_back(offer),
+            Fate::Wait => {
+                let why = if offer.follows { "missed = all" } else { "overlap = queue" };
+                log::info!("chain {}: the slot {} waits for the end of the run before it ({why})", offer.chain, offer.slot);
+                self.backlog.entry(offer.chain.clone()).or_default().push_back(offer);
+            }
             Fate::Replace => {
                 self.stop_for(&offer);
                 let offer_chain = offer.chain.clone();
@@ -84,8 +89,7 @@ impl Daemon<'_> {
         if let Some(run) = going
             && self.replaced.insert(run)
         {
-            log::warn!("chain {}: its run is stopped for the slot {} (overlap = replace)", offer.chain, offer.slot);
-            self.parts.fleet.stop(Some(&offer.chain), SIGTERM);
+            self.parts.fleet.stop(Some(&offer.chain), SIGTERM, &StoppedBy::Slot(offer.slot.to_string()));
         }
     }
 

@@ -19,13 +19,21 @@ use crate::trigger::{Trigger, TriggerKind};
 impl Daemon<'_> {
     /// Lets begin what is due, asks for the slots of what will be in a moment, and arms the alarm for what comes next.
     pub(super) fn fire(&mut self) {
-        if self.mode != Mode::Daemon {
+        if self.is_stopping() {
             return;
+        }
+        if !self.rounds.is_empty() {
+            // Whose window is over is given up then, and not only when the others have ended.
+            self.go_round();
+        }
+        if self.mode == Mode::Tick {
+            return self.parts.alarm.arm(self.rounds.next_end());
         }
         let now = self.parts.fleet.wall();
         self.release(now);
         let ask_at = self.ask_ahead(now);
-        let wakes = [ask_at, self.parts.state.claims_due().filter(|due| *due > now), self.held.keys().next().copied()];
+        let wakes =
+            [ask_at, self.rounds.next_end(), self.parts.state.claims_due().filter(|due| *due > now), self.held.keys().next().copied()];
         self.parts.alarm.arm(wakes.into_iter().flatten().min());
     }
 
@@ -255,7 +263,8 @@ impl Daemon<'_> {
                 if let Some(offer) = offer
                     && !self.is_stopping()
                 {
-                    log::warn!("chain {}: its slot {} was claimed by a process that is gone", offer.chain, offer.slot);
+                    let (chain, slot) = (&offer.chain, &offer.slot);
+                    log::info!("chain {chain}: the slot {slot} is taken over: whoever had claimed it ended before its run began");
                     if offer.due > self.parts.fleet.wall() { self.hold(offer) } else { self.offer(offer) }
                 }
             }
@@ -266,6 +275,7 @@ impl Daemon<'_> {
                 self.begin_if_newest(offer);
             }
             Answer::Counted(counts) => self.depths.hear(counts, self.parts.fleet.now()),
+            Answer::Remembered(known, rest) => self.heard_history(&known, rest),
             Answer::Done => {}
             Answer::Failed(offers, why) => self.failed(&offers, why),
             // Told by whoever has called us: this is our end.
@@ -324,6 +334,7 @@ impl Daemon<'_> {
             }
             Mode::Daemon => {
                 self.save_marks(now);
+                self.ask_history();
                 self.give_orders();
             }
             Mode::Stopping(_) => return,

@@ -16,13 +16,17 @@ use crate::names::RunId;
 use crate::process::leftovers::{in_words, still_running};
 use crate::store::desk::{Desk, Health, Ticket};
 use crate::store::job::QueueCount;
+use crate::store::past::Known;
 use crate::store::record::{Keeper, Occasion, RunRecord};
+use crate::store::spool::Spool;
 use crate::store::{CLUSTER, Owner, Retention, SlotClaim, SlotKey, Store, StoreError, end_crashed, lost_slots};
 
 /// After so many runs a few old ones are forgotten.
 const PRUNE_EVERY: u32 = 50;
 /// How many are forgotten at a time.
 const PRUNED_AT_ONCE: u32 = 200;
+/// So many chains are asked for in one go: what comes meanwhile waits for a few milliseconds.
+const ASKED_AT_ONCE: usize = 64;
 /// Slots are remembered so long; older ones count as used.
 const SLOTS_KEPT: SignedDuration = SignedDuration::from_hours(24 * 30);
 
@@ -39,6 +43,8 @@ pub struct State {
     kept: u32,
     /// Where runs leave their marks.
     marks: Option<Room>,
+    /// Where programs without the database leave what they ran.
+    spool: Option<Spool>,
 }
 
 /// What the store's thread sends back.
@@ -48,6 +54,7 @@ pub(super) enum Reply {
     Ours(Vec<bool>),
     TakenOver(bool),
     Counted(Vec<QueueCount>),
+    Remembered(Vec<(String, Known)>),
     Done,
 }
 
@@ -57,6 +64,8 @@ enum Pending {
     Records,
     Load,
     Count,
+    /// How chains stand by the history, and the chains to be asked for next.
+    Remember(Vec<String>),
     Claim(Vec<Offer>, Option<TickAnswer>),
     TakeOver(Offer),
     Begin(Offer),
@@ -74,6 +83,8 @@ pub(super) enum Answer {
     Begun(Offer),
     /// How many jobs there are, or why nobody can tell.
     Counted(Result<Vec<QueueCount>, String>),
+    /// How chains stand by the history, and of how many chains that is still to come.
+    Remembered(Vec<(String, Known)>, Vec<String>),
     /// Something was written down.
     Done,
     /// It cannot be done, and that will not pass by itself: what these were asked for is lost.
@@ -123,7 +134,7 @@ impl State {
         keep: Retention,
         outbox: Outbox,
     ) -> io::Result<Self> {
-        Ok(Self { desk: Desk::new(open)?, owner, keep, pending: HashMap::new(), outbox, kept: 0, marks: None })
+        Ok(Self { desk: Desk::new(open)?, owner, keep, pending: HashMap::new(), outbox, kept: 0, marks: None, spool: None })
     }
 
     /// Where runs on this machine leave their marks: by them it is known of a run whose process was killed whether anything
@@ -131,6 +142,12 @@ impl State {
     #[must_use]
     pub fn with_marks(self, marks: Option<Room>) -> Self {
         Self { marks, ..self }
+    }
+
+    /// Where programs without the database leave what they ran.
+    #[must_use]
+    pub fn with_spool(self, spool: Option<Spool>) -> Self {
+        Self { spool, ..self }
     }
 
     /// The name of this machine among those that share the database.
@@ -170,7 +187,13 @@ impl State {
     pub(super) fn beginning(&self) -> impl Iterator<Item = &Offer> {
         self.pending.values().filter_map(|pending| match pending {
             Pending::Begin(offer) => Some(offer),
-            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Claim(..) | Pending::TakeOver(_) => None,
+            Pending::Nothing
+            | Pending::Records
+            | Pending::Load
+            | Pending::Count
+            | Pending::Remember(_)
+            | Pending::Claim(..)
+            | Pending::TakeOver(_) => None,
         })
     }
 
@@ -178,7 +201,7 @@ impl State {
     pub(super) fn is_claiming(&self) -> bool {
         self.pending.values().any(|pending| match pending {
             Pending::Claim(..) | Pending::TakeOver(_) => true,
-            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Begin(_) => false,
+            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Remember(_) | Pending::Begin(_) => false,
         })
     }
 
@@ -186,7 +209,8 @@ impl State {
     pub(super) fn claims_due(&self) -> Option<Timestamp> {
         let due = self.pending.values().filter_map(|pending| match pending {
             Pending::Claim(offers, _) => offers.iter().map(|offer| offer.due).max(),
-            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::TakeOver(_) | Pending::Begin(_) => None,
+            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Remember(_) => None,
+            Pending::TakeOver(_) | Pending::Begin(_) => None,
         });
         due.max()
     }
@@ -195,7 +219,8 @@ impl State {
     pub(super) fn taking_over(&self) -> impl Iterator<Item = &str> {
         self.pending.values().filter_map(|pending| match pending {
             Pending::TakeOver(offer) => Some(offer.chain.as_str()),
-            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Claim(..) | Pending::Begin(_) => None,
+            Pending::Nothing | Pending::Records | Pending::Load | Pending::Count | Pending::Remember(_) => None,
+            Pending::Claim(..) | Pending::Begin(_) => None,
         })
     }
 
@@ -206,13 +231,27 @@ impl State {
 
     /// Asks for everything that is known; runs whose process is gone are written down as crashed.
     pub(super) fn load(&mut self, now: Timestamp) {
-        let (owner, marks) = (self.owner.clone(), self.marks.clone());
-        self.ask(Pending::Load, move |store| load(store, &owner, now, marks.as_ref()).map(Reply::Loaded));
+        let (owner, marks, spool) = (self.owner.clone(), self.marks.clone(), self.spool.clone());
+        self.ask(Pending::Load, move |store| load(store, &owner, now, (marks.as_ref(), spool.as_ref())).map(Reply::Loaded));
     }
 
     /// Asks how many jobs there are.
     pub(super) fn count(&mut self, now: Timestamp) {
         self.ask(Pending::Count, move |store| store.count_jobs(now).map(Reply::Counted));
+    }
+
+    /// Asks how these chains stand by the history, which takes in what other programs have left beside it before: some of
+    /// them, and the others with the answer, so that nobody who asks for a slot waits for long.
+    pub(super) fn remember(&mut self, mut chains: Vec<String>, now: Timestamp) {
+        let rest = chains.split_off(chains.len().min(ASKED_AT_ONCE));
+        let (owner, spool) = (self.owner.clone(), self.spool.clone());
+        self.ask(Pending::Remember(rest), move |store| {
+            if let Some(Err(error)) = spool.as_ref().map(|spool| spool.take_in(store)) {
+                log::debug!("what other programs have left is not taken in: {error}");
+            }
+            let of_chain = |chain: &String| Ok((chain.clone(), Known::of_others(store, chain, &owner, now)?));
+            chains.iter().map(of_chain).collect::<Result<_, StoreError>>().map(Reply::Remembered)
+        });
     }
 
     /// Asks for slots; runs that can begin at once are written down with them.
@@ -307,8 +346,13 @@ impl State {
             (Pending::Begin(offer), Ok(Reply::Done)) => Answer::Begun(offer),
             (_, Ok(Reply::Loaded(loaded))) => Answer::Loaded(loaded),
             (_, Ok(Reply::Counted(counts))) => Answer::Counted(Ok(counts)),
+            (Pending::Remember(rest), Ok(Reply::Remembered(known))) => Answer::Remembered(known, rest),
+            (Pending::Remember(_), Err(why)) => {
+                log::warn!("what ran before, and in other programs, is not known: {why}");
+                Answer::Remembered(Vec::new(), Vec::new())
+            }
             (Pending::Count, Err(why)) => Answer::Counted(Err(why)),
-            (_, Ok(Reply::Ours(_) | Reply::TakenOver(_) | Reply::Done)) => Answer::Done,
+            (_, Ok(Reply::Ours(_) | Reply::TakenOver(_) | Reply::Remembered(_) | Reply::Done)) => Answer::Done,
             (Pending::Load, Err(why)) => Answer::Unusable(why),
             (Pending::Claim(offers, _), Err(why)) => Answer::Failed(offers, why),
             (Pending::TakeOver(offer) | Pending::Begin(offer), Err(why)) => Answer::Failed(vec![offer], why),
@@ -319,7 +363,7 @@ impl State {
     /// Whether something is to be written that is not yet. What was only asked for is missed by nobody.
     fn owes(&self) -> bool {
         let writes = |pending: &Pending| match pending {
-            Pending::Load | Pending::Count => false,
+            Pending::Load | Pending::Count | Pending::Remember(_) => false,
             Pending::Nothing | Pending::Records | Pending::Claim(..) | Pending::TakeOver(_) | Pending::Begin(_) => true,
         };
         !self.outbox.0.borrow().is_empty() || self.pending.values().any(writes)
@@ -341,7 +385,7 @@ impl State {
                     Answer::Claimed(offers, _) => unused.extend(begun_for_nothing(&offers)),
                     Answer::Begun(offer) => unused.push(offer.run.as_str().to_owned()),
                     Answer::Failed(_, why) | Answer::Unusable(why) => log::error!("{why}"),
-                    Answer::Loaded(_) | Answer::TakenOver(_) | Answer::Counted(_) | Answer::Done => {}
+                    Answer::Loaded(_) | Answer::TakenOver(_) | Answer::Counted(_) | Answer::Remembered(..) | Answer::Done => {}
                 }
             }
             let is_late = self.desk.open_requests() > 0;
@@ -359,22 +403,35 @@ pub(super) fn begun_for_nothing(offers: &[(Offer, bool)]) -> Vec<String> {
     offers.iter().filter(|(offer, ours)| *ours && offer.begun).map(|(offer, _)| offer.run.as_str().to_owned()).collect()
 }
 
-fn load(store: &mut dyn Store, owner: &Owner, now: Timestamp, marks_in: Option<&Room>) -> Result<Loaded, StoreError> {
+fn load(
+    store: &mut dyn Store,
+    owner: &Owner,
+    now: Timestamp,
+    (marks_in, spool): (Option<&Room>, Option<&Spool>),
+) -> Result<Loaded, StoreError> {
     let mut marks: HashMap<String, Timestamp> = store.watermarks(CLUSTER)?.into_iter().collect();
     marks.extend(store.watermarks(&owner.machine)?);
     let newest = store.newest_time(owner)?;
     // Only of this boot: what was in the memory of an earlier one may not have reached the disk.
     let never_began = |run: &RunRecord| run.boot_id == owner.boot_id && mark::never_had(marks_in, &run.chain, &run.run_id);
-    let crashed = end_crashed(store, owner, now, &never_began)?;
-    let left = if crashed.is_empty() { HashMap::new() } else { still_running() };
-    for run in crashed {
+    let crashed = end_crashed(store, owner, now, &never_began, spool)?;
+    tell_unfinished(&crashed, false);
+    let waiting = lost_slots(store, owner)?.into_iter().map(|slot| slot.claim).collect();
+    Ok(Loaded { marks, newest, waiting })
+}
+
+/// Tells of runs whose process is gone, and what of them still runs; `only_left`: only of those of which something does.
+pub fn tell_unfinished(gone: &[RunRecord], only_left: bool) {
+    let left = if gone.is_empty() { HashMap::new() } else { still_running() };
+    for run in gone {
         let words = left.get(&run.run_id).map(|pids| in_words(pids));
+        if words.is_none() && only_left {
+            continue;
+        }
         let words = words.map(|(words, end)| format!("; {words}: the next run ends that only if the chain has a `lock`; else: {end}"));
         let words = words.unwrap_or_default();
         log::warn!("chain {}: its run {} was not finished: the process that ran it is gone{words}", run.chain, run.run_id);
     }
-    let waiting = lost_slots(store, owner)?.into_iter().map(|slot| slot.claim).collect();
-    Ok(Loaded { marks, newest, waiting })
 }
 
 /// Where the records of runs that have ended lie until the loop hands them over.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::html::{Html, plain};
 use crate::clock::Seconds;
 use crate::names::counted;
-use crate::status::{Chain, Date, Ended, Run, Status, Task, TaskState, Try};
+use crate::status::{Chain, Date, Ended, HISTORY_UNKNOWN, Run, Status, Task, TaskState, Try};
 
 /// How many of a chain's last runs are drawn.
 const STRIP: usize = 20;
@@ -176,8 +176,16 @@ fn title(status: &Status) -> String {
     if running > 0 {
         words.push(format!("{running} running"));
     }
-    let words = if words.is_empty() { "well".to_owned() } else { words.join(", ") };
+    if words.is_empty() {
+        words.push(if is_unknown(status) { "not known yet" } else { "well" }.to_owned());
+    }
+    let words = words.join(", ");
     format!("{words} · runner on {}", status.host)
+}
+
+/// Whether nobody knows yet what ran before.
+fn is_unknown(status: &Status) -> bool {
+    status.remarks.iter().any(|remark| remark.kind == HISTORY_UNKNOWN)
 }
 
 // ---- the overview ------------------------------------------------------------------------------
@@ -189,6 +197,7 @@ fn verdict(html: &mut Html, status: &Status) {
     let class = if failing.is_empty() && refused.is_empty() && stuck == 0 { "verdict" } else { "verdict failing" };
     html.raw("<section").attribute("class", class).raw(" aria-label=\"Summary\"><p>");
     match failing.as_slice() {
+        [] if is_unknown(status) => html.raw("<strong>Not known yet</strong> whether a chain failed when it last ran."),
         [] => html.raw("<strong>No chain failed</strong> when it last ran."),
         [..] => {
             html.raw("<strong>").text(&counted(failing.len(), "chain")).raw(" failed</strong> when last run: ");

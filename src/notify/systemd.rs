@@ -5,7 +5,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 use crate::clock::{Moment, Seconds};
-use crate::event::{Event, Reader, RunRef};
+use crate::event::{Event, Reader, RunRef, StoppedBy};
 use crate::names::counted;
 
 /// The watchdog's side: signs of life, at half the interval it wants (sd_watchdog_enabled(3)).
@@ -118,11 +118,11 @@ impl Reader for Status {
             }
             Event::HaltStarted { reason, .. } => send(&[NotifyState::Status(&format!("chain {chain}: halt task, {}", reason.word()))]),
             Event::RunEnded { outcome, .. } => send(&[NotifyState::Status(&format!("chain {chain}: {}", outcome.word()))]),
-            Event::Stopping { asked: false, .. } => {
+            Event::Stopping { by: StoppedBy::Signal | StoppedBy::Daemon, .. } => {
                 stopping_within(self.connected, self.longest_stop);
             }
             // Only this run: whoever says that it stops is ended when that takes too long.
-            Event::Stopping { asked: true, .. } => {}
+            Event::Stopping { by: StoppedBy::Asked | StoppedBy::Slot(_), .. } => {}
             Event::TaskProgress { percent: None, .. }
             | Event::TaskEnding { .. }
             | Event::TaskEnded(_)

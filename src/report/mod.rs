@@ -14,7 +14,7 @@ use std::time::Duration;
 use ::log::{error, info, warn};
 
 use crate::clock::Seconds;
-use crate::event::{Event, Reader, RunRef, TaskEnd};
+use crate::event::{Event, Reader, RunRef, StoppedBy, TaskEnd};
 use crate::names::{MAIN_CHAIN, counted, digit, printable};
 use crate::opinion::{Gravest, Opinion};
 use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
@@ -160,23 +160,29 @@ impl Reader for Reporter {
                 let of = if chain == MAIN_CHAIN { String::new() } else { format!("chain {chain}: ") };
                 warn!(event = "hook_failed", chain, run_id, key = *key; "{of}{key}: {why}; the result stays as it is")
             }
-            Event::Stopping { signal, again: true, .. } => {
+            Event::Stopping { signal, by, again } => {
                 let name = signal_name(*signal);
-                warn!(event = "stopping", chain, run_id, signal = name.as_str(); "chain {chain}: told to stop by {name} again: what still runs is killed at once");
-            }
-            Event::Stopping { signal, asked: true, .. } => {
-                let name = signal_name(*signal);
-                warn!(event = "stopping", chain, run_id, signal = name.as_str(); "chain {chain}: its run is told to stop (runner stop); a second time kills at once");
-            }
-            Event::Stopping { signal, asked: false, .. } => {
-                let name = signal_name(*signal);
-                warn!(event = "stopping", chain, run_id, signal = name.as_str(); "told to stop by {name}; a second signal kills at once");
+                let told = stopping(chain, &name, by, *again);
+                warn!(event = "stopping", chain, run_id, signal = name.as_str(); "{told}");
             }
             // Whoever refused it says so, with the way out.
             Event::RunRefused { .. } => {}
             Event::RunEnded { outcome, duration, started, said } => run_ended(run, outcome, Seconds(*duration), *started, *said),
         }
     }
+}
+
+/// The line of a run that is told to stop: whether the whole program is, or only this run and why.
+fn stopping(chain: &str, signal: &str, by: &StoppedBy, again: bool) -> String {
+    let what = match by {
+        StoppedBy::Signal if again => return format!("chain {chain}: told to stop by {signal} again; what runs is killed"),
+        StoppedBy::Signal => return format!("told to stop by {signal}; a second signal kills at once"),
+        StoppedBy::Asked => "runner stop".to_owned(),
+        StoppedBy::Slot(slot) => return format!("chain {chain}: its run is stopped for the slot {slot} (overlap = replace)"),
+        StoppedBy::Daemon => "the daemon stops".to_owned(),
+    };
+    let then = if again { "again; what runs is killed" } else { "a second time kills at once" };
+    format!("chain {chain}: its run is told to stop ({what}); {then}")
 }
 
 /// The line of what a task says of itself.

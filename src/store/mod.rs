@@ -1,8 +1,9 @@
 //! What outlives the process: slots that are used once, and the history of runs. One contract, two engines.
 //!
 //! [`Store`] is the contract. `slots` and `runs` fulfil it for every [`engine::Engine`]; `sqlite` and `postgres` are the
-//! engines; `schema` has the tables and their versions. `record` is what is kept of a run, `spool` where the main chain
-//! leaves it without a database, `desk` a thread that keeps a slow database away from whoever supervises processes.
+//! engines; `schema` has the tables and their versions. `record` is what is kept of a run, `past` how a chain stands by
+//! that, `spool` where the main chain leaves it without a database, `desk` a thread that keeps a slow database away from
+//! whoever supervises processes.
 
 pub mod alive;
 pub mod desk;
@@ -13,6 +14,7 @@ pub mod job;
 mod jobs;
 pub mod open;
 pub mod owner;
+pub mod past;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod record;
@@ -35,6 +37,7 @@ pub use error::StoreError;
 use job::{Finish, JobQuery, JobRecord, Kept, NewJob, QueueCount, Turn, Turned, Want};
 pub use owner::Owner;
 use record::RunRecord;
+use spool::Spool;
 
 /// The newest version of the tables.
 pub const VERSION: i64 = schema::VERSION;
@@ -478,7 +481,7 @@ impl<E: Engine> Store for E {
 }
 
 /// Ends the runs on this host whose process is gone: nobody else will. Tells which they were. Of some it is known that
-/// nothing was started (`never_began`): their slots wait again.
+/// nothing was started (`never_began`): their slots wait again. What has left its end in the `spool` is none of them.
 ///
 /// # Errors
 /// The database does not answer.
@@ -487,9 +490,16 @@ pub fn end_crashed(
     here: &Owner,
     now: Timestamp,
     never_began: &dyn Fn(&RunRecord) -> bool,
+    spool: Option<&Spool>,
 ) -> Result<Vec<RunRecord>, StoreError> {
     let open = store.open_runs(&here.host)?;
-    let gone: Vec<RunRecord> = open.into_iter().filter(|run| run.owner().is_alive(here) == Some(false)).collect();
+    let mut gone: Vec<RunRecord> = open.into_iter().filter(|run| run.owner().is_alive(here) == Some(false)).collect();
+    if let Some(spool) = spool.filter(|_| !gone.is_empty()) {
+        // Whoever is gone has left the end of its run before, or never will.
+        spool.take_in(store)?;
+        let still: HashSet<String> = store.open_runs(&here.host)?.into_iter().map(|run| run.run_id).collect();
+        gone.retain(|run| still.contains(&run.run_id));
+    }
     let (unused, began): (Vec<_>, Vec<_>) = gone.into_iter().partition(|run| never_began(run));
     if !unused.is_empty() {
         store.give_back(&unused.into_iter().map(|run| run.run_id).collect::<Vec<_>>())?;

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::event::{Event, Reader, RunRef, TaskEnd};
+use crate::event::{Event, Reader, RunRef, StoppedBy, TaskEnd};
 use crate::names::TaskName;
 use crate::opinion::{Gravest, Opinion};
-use crate::outcome::{ExitKind, RunOutcome, Verdict, signal_name};
+use crate::outcome::{ExitKind, RunOutcome, Verdict};
 
 /// The version of the record. Fields are only ever added; a change of meaning raises it.
 pub const VERSION: u32 = 1;
@@ -210,7 +210,7 @@ impl RunRecord {
         self.failed_task = outcome.task().map(|task| task.text().to_owned());
         (self.exit_code, self.signal, self.message) = match outcome {
             RunOutcome::GaveUp { why, .. } => (Some(exit_code(outcome)), None, Some(why.reason().to_owned())),
-            RunOutcome::Signalled(signal) => (None, Some(*signal), Some(format!("told to stop by {}", signal_name(*signal)))),
+            RunOutcome::Signalled(signal) => (None, Some(*signal), Some(StoppedBy::Signal.words(*signal))),
             RunOutcome::LockLost => (Some(exit_code(outcome)), None, Some("its lock was lost".to_owned())),
             RunOutcome::Done => {
                 let doubt = said.filter(|said| said.is_doubt());
@@ -243,6 +243,8 @@ pub(super) struct Gathered {
     pub(super) running: Vec<Running>,
     pub(super) tries: VecDeque<TryRecord>,
     pub(super) waits: Waits,
+    /// Who wants it to stop, in words.
+    stopped: Option<String>,
     /// The length of all tails, and how many tries from the front have none any more.
     tails: usize,
     without_tail: usize,
@@ -287,7 +289,7 @@ impl Recorder {
         let record = self.record_of(run);
         self.keeper.begun(&record);
         let tries = VecDeque::with_capacity(tasks.min(MOST_TRIES));
-        self.runs.push(Gathered { record, running: Vec::new(), tries, waits: Waits::default(), tails: 0, without_tail: 0 });
+        self.runs.push(Gathered { record, running: Vec::new(), tries, waits: Waits::default(), stopped: None, tails: 0, without_tail: 0 });
     }
 }
 
@@ -321,16 +323,21 @@ impl Reader for Recorder {
                 gathered.record.ended = Some(whole_millis(self.clock.wall()));
                 gathered.record.duration_ms = Some(millis(*duration));
                 gathered.record.end(outcome, self.facts.exit_code, *said);
+                if let (RunOutcome::Signalled(_), Some(words)) = (outcome, gathered.stopped.take()) {
+                    gathered.record.message = Some(words);
+                }
                 let gathered = self.runs.swap_remove(at);
                 self.keeper.ended(gathered.into_record());
+            }
+            Event::Stopping { signal, by, .. } => {
+                gathered.stopped.get_or_insert_with(|| by.words(*signal));
             }
             Event::RunStarted { .. }
             | Event::RunRefused { .. }
             | Event::TaskEnding { .. }
             | Event::HaltStarted { .. }
             | Event::HaltEnded { .. }
-            | Event::HookFailed { .. }
-            | Event::Stopping { .. } => {}
+            | Event::HookFailed { .. } => {}
         }
     }
 }

@@ -21,6 +21,8 @@ pub const DIR_NAME: &str = "runs";
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How many files are taken away at once where there are too many.
 const BITE: usize = 32;
+/// What stands in the name of a record that has no end yet.
+const BEGUN: &str = ".begun";
 /// How many records go into one transaction.
 const BATCH: usize = 100;
 /// How much of a record is written at once, in bytes.
@@ -72,6 +74,8 @@ struct Left<'a> {
 #[derive(Debug)]
 pub struct SpoolKeeper {
     spool: Spool,
+    /// Whether it is left, too, that a run has begun.
+    notes_begun: bool,
     /// A record that the disk has not taken in time; as long as it hangs there is no use in another.
     hanging: Option<mpsc::Receiver<io::Result<()>>>,
 }
@@ -91,8 +95,9 @@ impl Durable {
     fn of(record: &RunRecord) -> Self {
         match record.outcome.as_deref() {
             Some("done") if record.tries.is_empty() => Self::Nothing,
-            Some("done") => Self::Text,
-            Some(_) | None => Self::Name,
+            // That a run has begun is of use only as long as the machine is up.
+            Some("done") | None => Self::Text,
+            Some(_) => Self::Name,
         }
     }
 }
@@ -119,8 +124,7 @@ impl Spool {
         if !self.dir.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         }
-        // In the order of time, as far as the clock is one; the id makes it unique.
-        let name = format!("{:015}-{}.json", record.began.as_millisecond().max(0), record.run_id);
+        let name = name_of(record);
         let beside = self.dir.join(format!(".{name}"));
         let durable = Durable::of(record);
         let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).and_then(|file| {
@@ -169,7 +173,11 @@ impl Spool {
     /// The directory may not be read.
     pub fn read_all(&self) -> Result<Vec<RunRecord>, StoreError> {
         let names = self.names().map_err(|error| file_error(&self.dir, error))?;
-        Ok(names.iter().filter_map(|name| self.read_ours(&self.dir.join(name)).ok()).collect())
+        let mut records: Vec<RunRecord> = names.iter().filter_map(|name| self.read_ours(&self.dir.join(name)).ok()).collect();
+        // One that was killed between the two has left both.
+        let ended: HashSet<String> = records.iter().filter(|record| record.outcome.is_some()).map(|record| record.run_id.clone()).collect();
+        records.retain(|record| record.outcome.is_some() || !ended.contains(&record.run_id));
+        Ok(records)
     }
 
     fn read_ours(&self, path: &Path) -> Result<RunRecord, Broken> {
@@ -270,8 +278,17 @@ fn file_error(path: &Path, error: io::Error) -> StoreError {
     StoreError::File { path: path.display().to_string(), error }
 }
 
-/// Records of the spool and of the database as one history, the newest first, each once.
-pub fn merged(stored: Vec<RunRecord>, spooled: Vec<RunRecord>, query: &super::HistoryQuery) -> Vec<RunRecord> {
+/// The name of a record's file: in the order of time, as far as the clock is one; the id makes it unique. That a run has begun is a
+/// file of its own, before that of its end: whoever takes the one in does not take the other away.
+fn name_of(record: &RunRecord) -> String {
+    let begun = if record.outcome.is_none() { BEGUN } else { "" };
+    format!("{:015}-{}{begun}.json", record.began.as_millisecond().max(0), record.run_id)
+}
+
+/// Records of the spool and of the database as one history, the newest first, each once: with its end, where one has it.
+pub fn merged(mut stored: Vec<RunRecord>, spooled: Vec<RunRecord>, query: &super::HistoryQuery) -> Vec<RunRecord> {
+    let ended: HashSet<&str> = spooled.iter().filter(|record| record.ended.is_some()).map(|record| record.run_id.as_str()).collect();
+    stored.retain(|record| record.ended.is_some() || !ended.contains(record.run_id.as_str()));
     let known: HashSet<String> = stored.iter().map(|record| record.run_id.clone()).collect();
     let asked = |record: &RunRecord| {
         let of_chain = query.chain.as_ref().is_none_or(|chain| *chain == record.chain);
@@ -287,11 +304,17 @@ pub fn merged(stored: Vec<RunRecord>, spooled: Vec<RunRecord>, query: &super::Hi
 impl SpoolKeeper {
     /// Leaves records there.
     pub fn new(spool: Spool) -> Self {
-        Self { spool, hanging: None }
+        Self { spool, notes_begun: false, hanging: None }
+    }
+
+    /// Leaves them also when a run begins: whoever comes after a crash sees that it has.
+    #[must_use]
+    pub fn noting_begun(self) -> Self {
+        Self { notes_begun: true, ..self }
     }
 
     /// A thread of its own for each record: nothing else can end a wait for a disk that does not answer.
-    #[expect(clippy::disallowed_methods, reason = "the tasks are done, and a disk that hangs must not keep the halt task")]
+    #[expect(clippy::disallowed_methods, reason = "no task runs, and a disk that hangs must not keep the next one, nor the halt task")]
     fn leave_in_time(&mut self, record: RunRecord) -> Result<(), String> {
         if let Some(hanging) = self.hanging.take()
             && let Err(mpsc::TryRecvError::Empty) = hanging.try_recv()
@@ -301,9 +324,15 @@ impl SpoolKeeper {
         }
         let (tell, told) = mpsc::channel();
         let spool = self.spool.clone();
+        let before = (self.notes_begun && record.outcome.is_some()).then(|| name_of(&RunRecord { outcome: None, ..record.clone() }));
         let leave = move || {
+            let left = spool.leave(&record);
+            if let (Ok(()), Some(before)) = (&left, before) {
+                // Whoever has opened the database since has taken it in.
+                let _ = fs::remove_file(spool.dir.join(before));
+            }
             // Nobody listens any more when it took too long.
-            let _ = tell.send(spool.leave(&record));
+            let _ = tell.send(left);
         };
         std::thread::Builder::new().name("record".to_owned()).spawn(leave).map_err(|error| error.to_string())?;
         match told.recv_timeout(PATIENCE) {
@@ -329,7 +358,13 @@ fn is_closed(error: &io::Error) -> bool {
 }
 
 impl Keeper for SpoolKeeper {
-    fn begun(&mut self, _: &RunRecord) {}
+    fn begun(&mut self, record: &RunRecord) {
+        if self.notes_begun
+            && let Err(why) = self.leave_in_time(record.clone())
+        {
+            log::warn!("that run {} has begun is not kept in {}: {why}", record.run_id, self.spool.dir.display());
+        }
+    }
 
     fn ended(&mut self, record: RunRecord) {
         let run_id = record.run_id.clone();

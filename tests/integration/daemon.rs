@@ -115,13 +115,28 @@ fn a_slot_whose_chain_still_runs(#[case] overlap: &str, #[case] told: &str) {
 #[test]
 fn a_slot_may_replace_the_run_before_it() {
     let keys = format!("{EVERY_SECOND}\noverlap = replace");
-    let mut running = chains(&[("a", &keys)])
-        .task_at("a/1-a.sh", &format!("{SAY_SLOT}; exec \"$PROBE\" setsid-child {{ pause }} pause"))
-        .start(&["daemon"]);
+    let scene = chains(&[("a", &keys)]).task_at("a/1-a.sh", &format!("{SAY_SLOT}; exec \"$PROBE\" setsid-child {{ pause }} pause"));
+    let mut running = scene.start(&["daemon"]);
     wait_for_slots(&mut running, "a", 3);
     running.wait_for_message("overlap = replace", "its run is stopped");
     running.signal(Signal::TERM);
-    running.finish().exits(0).nothing_alive();
+    let ended = running.finish().exits(0).nothing_alive();
+    // Nobody reads of a run that makes room that the daemon was told to stop, and the history tells the two apart.
+    ended.never_says("told to stop by").says("chain a: its run is stopped for the slot 2");
+    let history = scene.run(&["history", "a"]).exits(0).stdout_text();
+    assert!(history.contains("told to stop by SIGTERM (replaced by the slot 2"), "{history}");
+}
+
+#[test]
+fn the_stop_of_a_daemon_names_its_chains_and_its_last_word_is_that_it_has_ended() {
+    let scene = chains(&[("a", EVERY_SECOND)]).task_at("a/1-a.sh", "play touch begun pause");
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_file("begun").signal(Signal::TERM);
+    let ended = running.finish().exits(0).nothing_alive();
+    let ended =
+        ended.never_says("told to stop by").says("chain a: its run is told to stop (the daemon stops); a second time kills at once");
+    assert!(ended.stderr_text().lines().last().is_some_and(|line| line.ends_with("the daemon has ended")), "{ended}");
+    scene.run(&["history", "a"]).exits(0).prints("told to stop by SIGTERM (the daemon stops)");
 }
 
 #[test]
@@ -294,6 +309,39 @@ fn an_idle_chain_without_time_is_left_out() {
 }
 
 #[test]
+fn an_idle_slot_says_for_whom_it_waits_and_is_given_up_at_the_end_of_its_window() {
+    let idle = format!("{EVERY_SECOND}\nidle = yes\nwindow = 6");
+    let scene = chains(&[("a", EVERY_SECOND), ("i", &idle)]).task_at("a/1-a.sh", "play touch begun wait-file go").tasks_at("i", ["1-i.sh"]);
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_file("begun");
+    let says = |command: &str, fragment: &str| scene.run(&[command, "i"]).exits(0).stdout_text().contains(fragment);
+    crate::scene::until("why says so", || says("why", "its slot waits for a: it is idle; its window ends in"));
+    crate::scene::until("status says so", || says("status", "its slot waits for a: it is idle"));
+    // What it waits for still runs.
+    running.wait_for_message("chain i: the slot", "no time is left in its window");
+    std::fs::write(running.path("go"), "").unwrap();
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}
+
+#[test]
+fn a_slot_that_waits_for_its_own_run_says_so() {
+    let keys = format!("{EVERY_SECOND}\noverlap = queue");
+    let scene = chains(&[("a", &keys)]).task_at("a/1-a.sh", "play touch begun wait-file go");
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_message("chain a: the slot", "waits for the end of the run before it (overlap = queue)");
+    scene.run(&["why", "a"]).exits(0).prints("its slot waits for the end of the run before it");
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+    // That it was left is no crash.
+    let mut next = scene.start(&["daemon"]);
+    next.wait_for_message("chain a: the slot", "is taken over: whoever had claimed it ended before its run began");
+    std::fs::write(next.path("go"), "").unwrap();
+    next.signal(Signal::TERM);
+    next.finish().exits(0).never_says("is gone");
+}
+
+#[test]
 fn a_failing_chain_stops_no_other_and_the_gravest_is_the_exit_code() {
     let due = "schedule = * * * * *";
     chains(&[("a", due), ("b", due), ("c", due)])
@@ -369,6 +417,37 @@ fn what_a_killed_tick_left_running_is_named_with_the_way_to_end_it() {
     let pid: u32 = pid.parse().unwrap();
     crate::running::until("it is gone", || !crate::alive::is_alive(pid));
     scene.run(&["why", "a"]).exits(0).never_prints("still run");
+}
+
+#[test]
+fn what_a_killed_now_left_running_is_named_by_whoever_comes_next() {
+    let task = "[ -e \"$SCENE/begun\" ] && exit 0; play pid-file pid touch begun wait-file go";
+    for taken_in in [false, true] {
+        let scene = chains(&[("a", "schedule = 0 0 29 2 *")]).task_at("a/1-a.sh", task);
+        let mut first = scene.start(&["now", "a"]);
+        first.wait_for_file("begun");
+        if taken_in {
+            // A tick in between takes the beginning into the database.
+            scene.run(&["tick"]).exits(0);
+        }
+        assert_eq!(scene.run(&["status", "--json", "a"]).exits(0).json()["chains"][0]["running"].as_array().unwrap().len(), 1);
+        first.signal(Signal::KILL);
+        let pid = std::fs::read_to_string(first.path("pid")).unwrap();
+        first.finish().dies_of(Signal::KILL);
+        let named = |text: &str| text.lines().any(|line| line.contains("kill ") && line.split([' ', ';']).any(|word| word == pid));
+        let why = scene.run(&["why", "a"]).exits(0);
+        assert!(named(&why.stdout_text()), "{why}");
+        scene.run(&["status", "a"]).exits(0).prints("crashed");
+        let next = scene.run(&["now", "a"]).exits(0).says("the process that ran it is gone; process");
+        assert!(named(&next.stderr_text()), "{next}");
+        assert!(named(&scene.run(&["tick"]).exits(0).stderr_text()));
+        std::fs::write(scene.path("go"), "").unwrap();
+        let pid: u32 = pid.parse().unwrap();
+        crate::running::until("it is gone", || !crate::alive::is_alive(pid));
+        scene.run(&["now", "a"]).exits(0).never_says("is gone");
+        let history = scene.run(&["history", "a"]).exits(0).stdout_text();
+        assert_eq!((history.matches("  done").count(), history.matches("  crashed").count()), (2, 1), "{history}");
+    }
 }
 
 #[test]

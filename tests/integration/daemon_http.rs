@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
-use crate::scene::{Running, Scene, is_root_or_skipped};
+use crate::scene::{Running, Scene, is_root_or_skipped, until};
 
 /// A daemon with these sections, which answers on a socket file of the scene.
 fn daemon(sections: &str) -> Scene {
@@ -160,4 +160,66 @@ fn a_port_that_is_taken_is_no_way_to_start() {
         .run(&["daemon"])
         .exits(74)
         .says("another program or another daemon has it");
+}
+
+/// The chain of this name, once it is as wanted: what others ran is asked for when somebody looks.
+fn chain_when(running: &Running, name: &str, is_wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    let of = || {
+        let status = json(running, "/status.json");
+        status["chains"].as_array().unwrap().iter().find(|chain| chain["name"] == name).cloned().unwrap_or_default()
+    };
+    until("a chain as it is wanted", || is_wanted(&of()));
+    of()
+}
+
+#[test]
+fn after_a_restart_it_shows_what_ran_before_and_then_what_others_run() {
+    let rules = "schedule = 0 0 29 2 *\nmax_tries = 1\n";
+    let scene = daemon(&format!("[chain:a]\ntask_dir = a\n{rules}[chain:bad]\ntask_dir = bad\n{rules}"))
+        .task_at("a/1-a.sh", "exit 0")
+        .task_at("bad/1-a.sh", "[ -e \"$SCENE/healed\" ]")
+        .task("1-main.sh", "exit 0");
+    scene.run(&["now"]).exits(1);
+    let good = scene.run(&["status", "--json"]).exits(0).json()["chains"][0]["last_success"].clone();
+    assert!(good.is_string(), "{good}");
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_message("answers on", "");
+    let bad = chain_when(&running, "bad", |bad| bad["runs"][0]["outcome"] == "gave_up");
+    assert!(bad["last_success"].is_null(), "{bad}");
+    let a = chain_when(&running, "a", |a| a["runs"][0]["outcome"] == "done");
+    assert_eq!((&a["last_success"], a["runs"].as_array().unwrap().len()), (&good, 1));
+    let (_, page) = ask(&running, "GET", "/");
+    assert!(page.contains("1 chain</strong>") || page.contains("1 chain failed"), "{page}");
+    let (_, metrics) = ask(&running, "GET", "/metrics");
+    for line in ["runner_last_run_outcome{chain=\"bad\",outcome=\"gave_up\"} 1", "runner_last_success_timestamp_seconds{chain=\"a\"} 1"] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    assert!(
+        !metrics.contains("runner_last_success_timestamp_seconds{chain=\"bad\"}") && !metrics.contains("runner_runs_total{"),
+        "{metrics}"
+    );
+    // Somebody heals it by hand, and the main chain runs.
+    std::fs::write(running.path("healed"), "").unwrap();
+    scene.run(&["now", "bad"]).exits(0);
+    scene.run(&[]).exits(0);
+    let bad = chain_when(&running, "bad", |bad| bad["runs"][0]["outcome"] == "done");
+    assert!(bad["last_success"].is_string() && bad["runs"][0]["trigger"] == "now", "{bad}");
+    chain_when(&running, "main", |main| main["runs"][0]["outcome"] == "done");
+    let (_, page) = ask(&running, "GET", "/");
+    assert!(page.contains("No chain failed"), "{page}");
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}
+
+#[test]
+fn a_history_that_cannot_be_asked_is_no_good_news() {
+    let scene = daemon("[chain:a]\ntask_dir = a\nschedule = 0 0 29 2 *\n").file("state", "a file is in the way");
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_message("state", "").wait_for_message("answers on", "");
+    let status = json(&running, "/status.json");
+    assert_eq!(status["remarks"][0]["kind"], "history_unknown", "{status}");
+    let (_, page) = ask(&running, "GET", "/");
+    assert!(page.contains("Not known yet") && !page.contains("No chain failed"), "{page}");
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
 }

@@ -44,7 +44,9 @@ fn a_run_of_the_daemon_ends_and_the_daemon_goes_on() {
     assert_eq!(running(&scene), ["b"]);
     crate::scene::until("it is written down", || scene.run(&["show", id, "--json"]).json()["run"]["outcome"] == "signalled");
     scene.run(&["stop", "a"]).exits(0).prints("nothing of the chain a runs\n");
+    assert!(scene.run(&["stop", "a", "--json"]).exits(0).json()["runs"][0]["run_id"].is_null());
     scene.run(&["stop", id]).exits(0).prints("is over already: stopped");
+    scene.run(&["show", id]).exits(0).prints("told to stop by SIGTERM (runner stop)");
     finish(daemon);
 }
 

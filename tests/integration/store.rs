@@ -186,11 +186,11 @@ fn what_a_dead_process_left_open_is_ended_and_its_slots_are_found() {
     store.claim_slots(&[claim("m", "c", 0, "dead"), claim("m", "c", 1, "never began")], &dead, at(0)).unwrap();
     store.put_runs(&[of("dead", &dead)]).unwrap();
     store.claim_slots(&[claim("m", "c", 2, "begins at once")], &here, at(0)).unwrap();
-    let crashed = end_crashed(store.as_mut(), &here, at(9), &|_| false).unwrap();
+    let crashed = end_crashed(store.as_mut(), &here, at(9), &|_| false, None).unwrap();
     assert_eq!(crashed.iter().map(|run| run.run_id.as_str()).collect::<Vec<_>>(), ["dead"]);
     assert_eq!(store.run("dead").unwrap().unwrap().outcome.as_deref(), Some("crashed"));
     assert_eq!(
-        (end_crashed(store.as_mut(), &here, at(9), &|_| false).unwrap().len(), store.run("lives").unwrap().unwrap().outcome),
+        (end_crashed(store.as_mut(), &here, at(9), &|_| false, None).unwrap().len(), store.run("lives").unwrap().unwrap().outcome),
         (0, None)
     );
     let lost = lost_slots(store.as_mut(), &here).unwrap();

@@ -165,3 +165,32 @@ fn a_clock_that_is_none() {
 fn an_unknown_chain() {
     scene("").run(&["why", "aa"]).exits(64).says("no chain is called `aa`; did you mean `a`?");
 }
+
+#[test]
+fn a_line_that_cannot_be_read_hides_no_chain() {
+    let good = "[chain:x]\ntask_dir = a\nschedule = every 1h\n";
+    let scene = Scene::new().raw_config(good).task_at("a/1-a.sh", "play touch begun wait-file go");
+    store(&scene).put_runs(&[run("r-old", "y", "gave_up", 60)]).unwrap();
+    let mut running = scene.start(&["now", "x"]);
+    running.wait_for_file("begun");
+    let scene = scene.raw_config(format!("{good}garbage\n"));
+    let why =
+        scene.run(&["why"]).exits(0).prints("the configuration, x, y: ").prints("runner.cfg:4: `garbage`").never_prints("nothing is known");
+    assert!(why.stdout_text().contains("y: ") && why.stdout_text().contains("its last run: gave up"), "{why}");
+    let all = scene.run(&["why", "--json"]).exits(0).json();
+    assert_eq!((&all["configuration"][0]["fact"], &all["chains"][0]["chain"]), (&"wrong".into(), &"x".into()), "{all:#}");
+    scene.run(&["why", "x"]).exits(0).prints("it runs: run ").prints("`garbage`").never_prints("no schedule");
+    scene.run(&["why", "nothere"]).exits(78);
+    let status = scene.run(&["status", "--json"]).exits(0).json();
+    let names: Vec<&str> = status["chains"].as_array().unwrap().iter().map(|chain| chain["name"].as_str().unwrap()).collect();
+    assert_eq!((names, status["chains"][0]["running"].as_array().unwrap().len()), (vec!["x", "y"], 1), "{status:#}");
+    assert_eq!(status["configuration"]["refused"]["line"], 4);
+    scene.run(&["status", "x"]).exits(0).says("would not take it over").prints("x  ");
+    scene.run(&["show", "x"]).exits(0);
+    scene.run(&["show", "y"]).exits(0).prints("r-old");
+    std::fs::write(running.path("go"), "").unwrap();
+    running.finish().exits(0);
+    // Without any chain that is known it is told all the same.
+    let alone = Scene::new().raw_config("garbage\n");
+    alone.run(&["why"]).exits(0).prints("the configuration: ").prints("`garbage`");
+}

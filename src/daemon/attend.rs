@@ -1,0 +1,81 @@
+//! Those who look at the daemon, and what the state is asked for them: how many jobs there are, and what the history knows of runs
+//! before us and in other programs. Nobody else makes us ask, so a daemon at rest stays asleep; and nobody waits for long.
+
+use std::time::Duration;
+
+use super::Daemon;
+use super::book::Book;
+use super::view;
+use crate::clock::Moment;
+use crate::names::MAIN_CHAIN;
+use crate::store::desk::Health;
+use crate::store::past::Known;
+
+/// What the history was asked is new for so long.
+pub(super) const FRESH: Duration = Duration::from_secs(2);
+/// So long somebody who looks waits for it; then he is shown what was known before.
+pub(super) const PATIENCE: Duration = Duration::from_millis(250);
+
+impl Daemon<'_> {
+    /// Somebody outside asks for something. Jobs are counted first, and the history is asked what others ran, if that was not done
+    /// just now: the answer, or its absence, brings us here again.
+    pub(super) fn attend(&mut self) {
+        let now = self.parts.fleet.now();
+        let (asks_history, counts) = (self.asks_history(now), self.counts_jobs(now));
+        if asks_history || counts {
+            return;
+        }
+        let empty = Book::default();
+        let book = self.book.as_ref().unwrap_or(&empty);
+        let view = view(book, &self.parts.fleet, (&self.crew, &self.depths), &self.trouble, self.mode);
+        for answer in self.parts.outside.asked(&view) {
+            self.tick_now(answer);
+        }
+    }
+
+    /// Asks how many jobs there are, if that is worth while. Tells whether the answer is worth waiting for.
+    fn counts_jobs(&mut self, now: Moment) -> bool {
+        if !self.parts.outside.shows_queues() {
+            return false;
+        }
+        match self.parts.state.health() {
+            Health::Away(why) => self.depths.give_up(why),
+            Health::Opening | Health::Good if self.depths.is_lost(now) => self.depths.give_up(self.parts.state.why_slow()),
+            Health::Opening | Health::Good if self.depths.is_old(now) => {
+                self.parts.state.count(self.parts.fleet.wall());
+                self.depths.ask(now);
+                return true;
+            }
+            Health::Opening | Health::Good => {}
+        }
+        false
+    }
+
+    /// The same of what other programs ran, and what ran before us.
+    fn asks_history(&mut self, now: Moment) -> bool {
+        if !self.parts.outside.shows_runs() || !self.history.is_old(now) || self.parts.state.health() != Health::Good {
+            return false;
+        }
+        self.ask_history();
+        true
+    }
+
+    pub(super) fn ask_history(&mut self) {
+        let Some(book) = self.book.as_ref().filter(|_| self.parts.outside.shows_runs()) else { return };
+        let chains = book.chains().iter().map(|chain| chain.name().to_owned()).chain([MAIN_CHAIN.to_owned()]).collect();
+        self.history.ask(self.parts.fleet.now());
+        self.parts.state.remember(chains, self.parts.fleet.wall());
+    }
+
+    /// The history has told how some chains stand; the others are asked for.
+    pub(super) fn heard_history(&mut self, known: &[(String, Known)], rest: Vec<String>) {
+        if !known.is_empty() {
+            self.parts.outside.remember(known);
+        }
+        if rest.is_empty() {
+            self.history.hear(self.parts.fleet.now());
+        } else {
+            self.parts.state.remember(rest, self.parts.fleet.wall());
+        }
+    }
+}
