@@ -115,7 +115,7 @@ fn what_failed_is_on_the_disk_before_the_run_goes_on() {
         (Some("done"), 1, Durable::Text),
         (Some("failed"), 1, Durable::Name),
         (Some("refused"), 0, Durable::Name),
-        (None, 0, Durable::Name),
+        (None, 0, Durable::Text),
     ] {
         assert_eq!(Durable::of(&tried(outcome, tries)), durable, "{outcome:?} {tries}");
     }

@@ -286,7 +286,7 @@ fn a_second_term_ends_a_hanging_hook() {
         .start(&[]);
     running.wait_for_file("hooked").insist(Signal::TERM);
     let run = running.finish().dies_of(Signal::TERM).nothing_alive().quicker_than(9);
-    run.says("told to stop by SIGTERM again: what still runs is killed at once")
+    run.says("told to stop by SIGTERM again; what runs is killed")
         .says("task_hook: it was killed, because runner was told to stop twice")
         .never_says("hook_max_time is");
 }
