@@ -167,7 +167,11 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::List { chain }) => {
             let settings = Settings::resolve(&global, !names_task_dir(&global)).map_err(|failure| meant_directory(failure, &chain))?;
             report_log::start(settings.log.clone());
-            list::list(&settings, &chain).map_err(|failure| meant_directory(failure, &chain))
+            list::list(&settings, &chain).map_err(|failure| match failure {
+                // No chain is called so. What else may be wrong is said as it is.
+                Failure::Usage(_) => meant_directory(failure, &chain),
+                other => other,
+            })
         }
         #[cfg(feature = "schedule")]
         Some(Command::Now { chains, no_lock }) => {
@@ -269,12 +273,12 @@ fn names_task_dir(global: &args::GlobalArgs) -> bool {
 
 /// Why a word that was to be a chain is none: it may be a directory.
 fn meant_directory(failure: Failure, word: &str) -> Failure {
-    match failure {
-        Failure::Usage(_) | Failure::Config(_) if word != MAIN_CHAIN && Path::new(word).is_dir() => Failure::Usage(format!(
-            "`{word}` is a directory, and what stands here is the name of a chain; write -s runner.task_dir={word} in its place"
-        )),
-        other => other,
+    if word == MAIN_CHAIN || !Path::new(word).is_dir() {
+        return failure;
     }
+    Failure::Usage(format!(
+        "`{word}` is a directory, and what stands here is the name of a chain; write -s runner.task_dir={word} in its place"
+    ))
 }
 
 /// A lone word that is no directory was meant as a command, mostly.

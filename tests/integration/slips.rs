@@ -141,6 +141,9 @@ fn a_directory_where_a_chain_is_meant_is_told_how_it_is_listed() {
     scene.run(&["tasks.d", "check"]).exits(64).says("check and list take it by -s runner.task_dir=tasks.d");
     scene.run(&["-s", "runner.task_dir=tasks.d", "list"]).exits(0).prints("90-final.py");
     scene.run(&["-s", "runner.task_dir=tasks.d", "check"]).exits(0);
+    // A chain may be called as its directory is, and then what is wrong with it is told.
+    let scene = one().working_directory("").config("[chain:tasks.d]\ntask_dir = tasks.d\nmax_tries = x\n");
+    scene.run(&["list", "tasks.d"]).exits(78).says("runner.cfg:3: max_tries = x").never_says("is a directory");
 }
 
 #[test]
