@@ -118,13 +118,22 @@ fn an_error_of_the_command_line_is_one_json_document_as_well(#[case] args: &[&st
     let error = &run.json()["error"];
     assert_eq!((error["code"].as_u64(), error["line"].as_u64()), (Some(64), None), "{run}");
     let message = error["message"].as_str().unwrap();
-    assert!(message.starts_with(said) && !message.contains("Usage"), "{run}");
+    assert!(message.starts_with(said) && !message.contains("Usage") && !message.contains("--help"), "{run}");
     assert_eq!(one().run(args).exits(64).says(said).stdout_text(), "");
     let config = one().runner_config(&["--json", "--bogus"]).exits(64);
     assert_eq!(config.json()["error"]["code"], 64, "{config}");
     // What stands behind `--` is a word of somebody else's.
     assert_eq!(one().run(&[args, &["--", "--json"]].concat()).exits(64).stdout_text(), "");
     one().run(&["--json", "--help"]).exits(0).prints("Usage");
+}
+
+#[test]
+fn a_directory_where_none_can_stand_is_told() {
+    let scene = one().working_directory("").no_config().dir("statu");
+    for args in [["tasks.d", "tasks.d"], ["check", "tasks.d"], ["tasks.d", "statu"]] {
+        let run = scene.run(&args).exits(64).ran_nothing();
+        run.says(&format!("`{0}` is a directory: `runner {0}` runs one, and check and list", args[1])).never_says("similar");
+    }
 }
 
 #[test]
