@@ -176,7 +176,11 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::List { chain }) => {
             let settings = Settings::resolve(&global, !names_task_dir(&global)).map_err(|failure| meant_directory(failure, &chain))?;
             report_log::start(settings.log.clone());
-            list::list(&settings, &chain).map_err(|failure| meant_directory(failure, &chain))
+            list::list(&settings, &chain).map_err(|failure| match failure {
+                // No chain is called so. What else may be wrong is said as it is.
+                Failure::Usage(_) => meant_directory(failure, &chain),
+                other => other,
+            })
         }
         #[cfg(feature = "schedule")]
         Some(Command::Now { chains, no_lock }) => {
@@ -278,12 +282,12 @@ fn names_task_dir(global: &args::GlobalArgs) -> bool {
 
 /// Why a word that was to be a chain is none: it may be a directory.
 fn meant_directory(failure: Failure, word: &str) -> Failure {
-    match failure {
-        Failure::Usage(_) | Failure::Config(_) if word != MAIN_CHAIN && Path::new(word).is_dir() => Failure::Usage(format!(
-            "`{word}` is a directory, and what stands here is the name of a chain; write -s runner.task_dir={word} in its place"
-        )),
-        other => other,
+    if word == MAIN_CHAIN || !Path::new(word).is_dir() {
+        return failure;
     }
+    Failure::Usage(format!(
+        "`{word}` is a directory, and what stands here is the name of a chain; write -s runner.task_dir={word} in its place"
+    ))
 }
 
 /// A lone word that is no directory was meant as a command, mostly.
@@ -315,7 +319,8 @@ fn asks_for_json(arguments: &[OsString]) -> bool {
 /// What clap says, without what it says of the usage in general.
 fn parse_error_json(error: &clap::Error) -> serde_json::Value {
     let text = error.to_string();
-    let message = text.split("\n\nUsage:").next().unwrap_or_default().trim();
+    let message = text.split("\n\nUsage:").next().unwrap_or_default();
+    let message = message.split("\n\nFor more information").next().unwrap_or_default().trim();
     Failure::Usage(message.strip_prefix("error: ").unwrap_or(message).to_owned()).json()
 }
 
@@ -329,7 +334,20 @@ fn tell_parse_error(mut error: clap::Error, json: bool) -> Exit {
         // It says how to pass the word on as a value, which nobody means who types an option.
         error.remove(ContextKind::Suggested);
     }
+    // Where no directory can stand.
+    let second_dir = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) => Some(word.clone()),
+        Some(_) | None => unknown.clone(),
+    };
+    let second_dir = second_dir.filter(|word| Path::new(word).is_dir());
+    if second_dir.is_some() {
+        error.remove(ContextKind::Suggested);
+        error.remove(ContextKind::SuggestedSubcommand);
+    }
     let printed = error.print();
+    if let Some(word) = second_dir {
+        tell(&format!("`{word}` is a directory: `runner {word}` runs one, and check and list take it by -s runner.task_dir={word}"));
+    }
     if json && error.use_stderr() {
         // Nobody may be there to read it; the exit code says the same.
         let _ = print::json(&parse_error_json(&error));

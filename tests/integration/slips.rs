@@ -118,13 +118,22 @@ fn an_error_of_the_command_line_is_one_json_document_as_well(#[case] args: &[&st
     let error = &run.json()["error"];
     assert_eq!((error["code"].as_u64(), error["line"].as_u64()), (Some(64), None), "{run}");
     let message = error["message"].as_str().unwrap();
-    assert!(message.starts_with(said) && !message.contains("Usage"), "{run}");
+    assert!(message.starts_with(said) && !message.contains("Usage") && !message.contains("--help"), "{run}");
     assert_eq!(one().run(args).exits(64).says(said).stdout_text(), "");
     let config = one().runner_config(&["--json", "--bogus"]).exits(64);
     assert_eq!(config.json()["error"]["code"], 64, "{config}");
     // What stands behind `--` is a word of somebody else's.
     assert_eq!(one().run(&[args, &["--", "--json"]].concat()).exits(64).stdout_text(), "");
     one().run(&["--json", "--help"]).exits(0).prints("Usage");
+}
+
+#[test]
+fn a_directory_where_none_can_stand_is_told() {
+    let scene = one().working_directory("").no_config().dir("statu");
+    for args in [["tasks.d", "tasks.d"], ["check", "tasks.d"], ["tasks.d", "statu"]] {
+        let run = scene.run(&args).exits(64).ran_nothing();
+        run.says(&format!("`{0}` is a directory: `runner {0}` runs one, and check and list", args[1])).never_says("similar");
+    }
 }
 
 #[test]
@@ -141,6 +150,9 @@ fn a_directory_where_a_chain_is_meant_is_told_how_it_is_listed() {
     scene.run(&["tasks.d", "check"]).exits(64).says("check and list take it by -s runner.task_dir=tasks.d");
     scene.run(&["-s", "runner.task_dir=tasks.d", "list"]).exits(0).prints("90-final.py");
     scene.run(&["-s", "runner.task_dir=tasks.d", "check"]).exits(0);
+    // A chain may be called as its directory is, and then what is wrong with it is told.
+    let scene = one().working_directory("").config("[chain:tasks.d]\ntask_dir = tasks.d\nmax_tries = x\n");
+    scene.run(&["list", "tasks.d"]).exits(78).says("runner.cfg:3: max_tries = x").never_says("is a directory");
 }
 
 #[test]
