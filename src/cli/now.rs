@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde_json::json;
 
 use super::exit::{Exit, Failure};
@@ -20,10 +21,11 @@ use crate::chain::fleet::{Fleet, Opened, Ready};
 use crate::chain::hold::LockPlan;
 use crate::chain::locks::{Answer, Unavailable};
 use crate::chain::run::Run;
+use crate::config::chains::NamedChain;
 use crate::config::database::state_dir;
 use crate::config::keys::{CHAIN_HOOK, Output};
 use crate::config::push::PushSettings;
-use crate::config::settings::StateSettings;
+use crate::config::settings::{ChainSettings, StateSettings};
 use crate::config::{Config, chains};
 use crate::event::{Event, RunRef, StoppedBy};
 use crate::mark::{self, Mark};
@@ -41,18 +43,18 @@ use crate::trigger::{Trigger, TriggerKind};
 pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit, Failure> {
     let (mut chains, config, state, told_others) = select(settings, words)?;
     if no_lock {
-        chains.iter_mut().for_each(|chain| chain.lock = None);
+        chains.iter_mut().for_each(|(chain, _)| chain.lock = None);
     }
     if chains.is_empty() {
         log::warn!("there is no chain to run: no [chain:NAME] is enabled");
         return Ok(Exit::Done);
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
-    let longest_stop = chains.iter().map(|chain| chain.setup.longest_stop()).max().unwrap_or(Duration::ZERO);
+    let longest_stop = chains.iter().map(|(chain, _)| chain.setup.longest_stop()).max().unwrap_or(Duration::ZERO);
     let state_dir = state_dir(own_variable, rustix::process::geteuid().is_root());
     let mut stage = Stage::new(managed, bars(&chains, settings.progress), longest_stop, Record::of_now(&state))?;
     #[cfg(feature = "store")]
-    super::left::tell(&state, chains.iter().map(|chain| chain.setup.chain.name.as_str()));
+    super::left::tell(&state, chains.iter().map(|(chain, _)| chain.setup.chain.name.as_str()));
     let others = push(told_others, Waits::TheEnd);
     stage.tell_others(others.clone());
     let (driver, ids) = stage.driver();
@@ -103,7 +105,8 @@ impl Ended {
 }
 
 /// Makes all of them ready before the first begins: a person is there to put right what is wrong with one.
-fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Ready>, Config, StateSettings, PushSettings), Failure> {
+/// Beside each is its window, if it is idle: nobody is waited for, and its tasks may have all of that.
+fn select(settings: &Settings, words: &[String]) -> Result<(Vec<(Ready, Option<Duration>)>, Config, StateSettings, PushSettings), Failure> {
     let Loaded { config, chain: main, findings, state, push, whole } = settings.load()?;
     if !whole {
         refuse_errors(settings, findings.clone())?;
@@ -112,17 +115,17 @@ fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Ready>, Config, 
     let all = chains::read_all(&config, &mut told);
     let mut wanted = Vec::new();
     if words.is_empty() {
-        wanted.extend(all.into_iter().filter(|chain| chain.enabled).map(|chain| chain.chain));
+        wanted.extend(all.into_iter().filter(|chain| chain.enabled).map(with_window));
     }
     for word in words {
-        let chain = if word == MAIN_CHAIN { main.clone() } else { find_chain(&config, word, &mut Vec::new())?.chain };
-        if wanted.iter().all(|known| known.name != chain.name) {
+        let chain = if word == MAIN_CHAIN { (main.clone(), None) } else { with_window(find_chain(&config, word, &mut Vec::new())?) };
+        if wanted.iter().all(|(known, _): &(ChainSettings, _)| known.name != chain.0.name) {
             wanted.push(chain);
         }
     }
     let several = wanted.len() > 1;
     let mut ready = Vec::new();
-    for chain in wanted {
+    for (chain, window) in wanted {
         let dir = find_task_dir(None, &chain)?;
         refuse_nested(settings, &chain.name, &dir)?;
         let prepared = prepare(&config, chain, std::mem::take(&mut told), &dir);
@@ -131,11 +134,16 @@ fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Ready>, Config, 
         setup.beside_others = several;
         // It runs once: there is nothing to keep the lock for.
         let lock = prepared.lock.map(|plan| LockPlan { keep: false, ..plan });
-        ready.push(Ready { setup: Rc::new(setup), variables: program_variables(settings, &dir), lock, opened: Opened::default() });
+        let opened = Opened::default();
+        ready.push((Ready { setup: Rc::new(setup), variables: program_variables(settings, &dir), lock, opened }, window));
     }
     // Where no chain is left, what is wrong with them is told all the same.
     tell_findings(&refuse_errors(settings, told)?);
     Ok((ready, config, state, push))
+}
+
+fn with_window(named: NamedChain) -> (ChainSettings, Option<Duration>) {
+    (named.chain, named.idle.then_some(named.window))
 }
 
 /// The chains on their way.
@@ -151,9 +159,12 @@ struct Play<'a> {
 }
 
 impl Play<'_> {
-    fn drive(&mut self, chains: Vec<Ready>, ids: &mut RunIds) {
-        for ready in chains {
-            let run = RunRef { chain: ready.setup.chain.name.clone(), id: ids.fresh(), trigger: Trigger::of(TriggerKind::Now) };
+    fn drive(&mut self, chains: Vec<(Ready, Option<Duration>)>, ids: &mut RunIds) {
+        let now = self.fleet.wall();
+        for (ready, window) in chains {
+            let window_ends = window.and_then(|window| now.checked_add(SignedDuration::try_from(window).ok()?).ok());
+            let trigger = Trigger { window_ends, ..Trigger::of(TriggerKind::Now) };
+            let run = RunRef { chain: ready.setup.chain.name.clone(), id: ids.fresh(), trigger };
             match ready.lock.clone() {
                 None => self.begin(run, ready),
                 Some(plan) => {
@@ -244,8 +255,8 @@ impl Play<'_> {
 }
 
 /// Bars only where a terminal is ours alone.
-fn bars(chains: &[Ready], progress: Progress) -> Option<Bars> {
-    let shared = chains.iter().any(|chain| chain.setup.writes_to(Output::Inherit));
-    let at_once = chains.iter().map(|chain| at_once(&chain.setup)).sum();
+fn bars(chains: &[(Ready, Option<Duration>)], progress: Progress) -> Option<Bars> {
+    let shared = chains.iter().any(|(chain, _)| chain.setup.writes_to(Output::Inherit));
+    let at_once = chains.iter().map(|(chain, _)| at_once(&chain.setup)).sum();
     if !shared && std::io::stderr().is_terminal() { Bars::new(progress, at_once) } else { None }
 }

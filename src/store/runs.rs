@@ -10,6 +10,9 @@ use super::{HistoryQuery, Retention};
 /// How many tries go into one statement.
 const ROWS: usize = 50;
 
+/// Written down as begun, a run begins a moment later, in milliseconds: when it began is not told anew at its end. One that had to wait
+/// for its lock began when it had it.
+const AT_ONCE: i64 = 999;
 /// The columns of `runs` in the order of [`cells`] and [`record`].
 const COLUMNS: &str = "run_id, chain, run_trigger, scheduled_at, host, boot_id, pid, start_time, began, ended, duration_ms, outcome, \
      exit_code, signal, failed_task, message, tries_left_out, place";
@@ -22,8 +25,8 @@ const TRY_COLUMN_COUNT: usize = 13;
 /// Keeps records; an end that is there stays.
 pub fn put(on: &mut dyn Statements, records: &[RunRecord]) -> Result<(), EngineError> {
     let sql = format!(
-        "INSERT INTO runs ({COLUMNS}, failed) VALUES ({}) ON CONFLICT (run_id) DO UPDATE SET began = excluded.began, \
-         ended = excluded.ended, duration_ms = excluded.duration_ms, outcome = excluded.outcome, exit_code = excluded.exit_code, \
+        "INSERT INTO runs ({COLUMNS}, failed) VALUES ({}) ON CONFLICT (run_id) DO UPDATE SET \
+         began = CASE WHEN excluded.began - runs.began BETWEEN 0 AND {AT_ONCE} THEN runs.began ELSE excluded.began END, ended = excluded.ended, duration_ms = excluded.duration_ms, outcome = excluded.outcome, exit_code = excluded.exit_code, \
          signal = excluded.signal, failed_task = excluded.failed_task, message = excluded.message, \
          tries_left_out = excluded.tries_left_out, failed = excluded.failed WHERE runs.outcome IS NULL",
         places(1, COLUMN_COUNT + 1)
