@@ -70,6 +70,9 @@ pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit,
     Ok(ended.iter().map(Ended::exit).fold(Exit::Done, Exit::graver))
 }
 
+/// A chain that can run, and its window, if it is idle: nobody is waited for, and its tasks may have all of that.
+type Windowed = (Ready, Option<Duration>);
+
 /// What came of a chain.
 enum Ended {
     Run(Box<Run>),
@@ -105,8 +108,7 @@ impl Ended {
 }
 
 /// Makes all of them ready before the first begins: a person is there to put right what is wrong with one.
-/// Beside each is its window, if it is idle: nobody is waited for, and its tasks may have all of that.
-fn select(settings: &Settings, words: &[String]) -> Result<(Vec<(Ready, Option<Duration>)>, Config, StateSettings, PushSettings), Failure> {
+fn select(settings: &Settings, words: &[String]) -> Result<(Vec<Windowed>, Config, StateSettings, PushSettings), Failure> {
     let Loaded { config, chain: main, findings, state, push, whole } = settings.load()?;
     if !whole {
         refuse_errors(settings, findings.clone())?;
@@ -159,7 +161,7 @@ struct Play<'a> {
 }
 
 impl Play<'_> {
-    fn drive(&mut self, chains: Vec<(Ready, Option<Duration>)>, ids: &mut RunIds) {
+    fn drive(&mut self, chains: Vec<Windowed>, ids: &mut RunIds) {
         let now = self.fleet.wall();
         for (ready, window) in chains {
             let window_ends = window.and_then(|window| now.checked_add(SignedDuration::try_from(window).ok()?).ok());
@@ -255,7 +257,7 @@ impl Play<'_> {
 }
 
 /// Bars only where a terminal is ours alone.
-fn bars(chains: &[(Ready, Option<Duration>)], progress: Progress) -> Option<Bars> {
+fn bars(chains: &[Windowed], progress: Progress) -> Option<Bars> {
     let shared = chains.iter().any(|(chain, _)| chain.setup.writes_to(Output::Inherit));
     let at_once = chains.iter().map(|(chain, _)| at_once(&chain.setup)).sum();
     if !shared && std::io::stderr().is_terminal() { Bars::new(progress, at_once) } else { None }
