@@ -17,6 +17,8 @@ const AT_ONCE: i64 = 999;
 const COLUMNS: &str = "run_id, chain, run_trigger, scheduled_at, host, boot_id, pid, start_time, began, ended, duration_ms, outcome, \
      exit_code, signal, failed_task, message, tries_left_out, place";
 const COLUMN_COUNT: usize = 18;
+/// The number of the last try of a run.
+const LAST_TRY: &str = "(SELECT MAX(tries.try_num) FROM tries WHERE tries.run_id = runs.run_id)";
 /// The columns of `tries`.
 const TRY_COLUMNS: &str =
     "run_id, place, task, try_num, began, duration_ms, verdict, exit_code, signal, timed_out, not_started, left_behind, output_tail";
@@ -129,7 +131,17 @@ fn at(millis: i64) -> Timestamp {
 }
 
 fn record(row: Row) -> RunRecord {
+    read_record(&mut Columns::of(row))
+}
+
+/// A record without its tries, and behind its columns the number of the last.
+fn listed(row: Row) -> RunRecord {
     let mut row = Columns::of(row);
+    let record = read_record(&mut row);
+    RunRecord { last_try: row.optional(), ..record }
+}
+
+fn read_record(row: &mut Columns) -> RunRecord {
     RunRecord {
         version: VERSION,
         run_id: row.text(),
@@ -151,6 +163,7 @@ fn record(row: Row) -> RunRecord {
         tries_left_out: row.optional().unwrap_or(0),
         place: row.text(),
         tries: Vec::new(),
+        last_try: None,
     }
 }
 
@@ -182,13 +195,13 @@ pub(super) fn history_sql(query: &HistoryQuery) -> String {
         (true, false) => ("WHERE chain = $1 ", 2),
         (true, true) => ("WHERE chain = $1 AND failed = 1 ", 2),
     };
-    format!("SELECT {COLUMNS} FROM runs {filter}ORDER BY began DESC, run_id DESC LIMIT ${place}")
+    format!("SELECT {COLUMNS}, {LAST_TRY} FROM runs {filter}ORDER BY began DESC, run_id DESC LIMIT ${place}")
 }
 
 /// The newest runs.
 pub fn history(on: &mut dyn Statements, query: &HistoryQuery) -> Result<Vec<RunRecord>, EngineError> {
     let values: Vec<Cell> = query.chain.as_deref().map(Cell::from).into_iter().chain([i64::from(query.limit).into()]).collect();
-    Ok(on.rows(&history_sql(query), &values)?.into_iter().map(record).collect())
+    Ok(on.rows(&history_sql(query), &values)?.into_iter().map(listed).collect())
 }
 
 /// The ids that begin so.
