@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::rc::Rc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde_json::json;
 
 use super::exit::{Exit, Failure};
@@ -42,19 +43,19 @@ use crate::trigger::{Trigger, TriggerKind};
 pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit, Failure> {
     let Selected { mut chains, unfit, config, state, told_others } = select(settings, words)?;
     if no_lock {
-        chains.iter_mut().for_each(|chain| chain.lock = None);
+        chains.iter_mut().for_each(|(chain, _)| chain.lock = None);
     }
     if chains.is_empty() && unfit.is_empty() {
         log::warn!("there is no chain to run: no [chain:NAME] is enabled");
         return Ok(Exit::Done);
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
-    let longest_stop = chains.iter().map(|chain| chain.setup.longest_stop()).max().unwrap_or(Duration::ZERO);
+    let longest_stop = chains.iter().map(|(chain, _)| chain.setup.longest_stop()).max().unwrap_or(Duration::ZERO);
     let state_dir = state_dir(own_variable, rustix::process::geteuid().is_root());
     let room = state_dir.map(|dir| Room::new(&dir, state.database.as_ref()));
     let mut stage = Stage::new(managed, bars(&chains, settings.progress), longest_stop, Record::of_now(&state))?;
     #[cfg(feature = "store")]
-    super::left::tell(&state, chains.iter().map(|chain| chain.setup.chain.name.as_str()));
+    super::left::tell(&state, chains.iter().map(|(chain, _)| chain.setup.chain.name.as_str()));
     let others = push(told_others, Waits::TheEnd);
     stage.tell_others(others.clone());
     let (driver, ids) = stage.driver();
@@ -77,6 +78,9 @@ pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit,
     let begin = if unfit.is_empty() { Exit::Done } else { Exit::Config };
     Ok(ended.iter().map(Ended::exit).fold(begin, Exit::graver))
 }
+
+/// A chain that can run, and its window, if it is idle: nobody is waited for, and its tasks may have all of that.
+type Windowed = (Ready, Option<Duration>);
 
 /// What came of a chain.
 enum Ended {
@@ -114,7 +118,7 @@ impl Ended {
 
 /// What is to run.
 struct Selected {
-    chains: Vec<Ready>,
+    chains: Vec<Windowed>,
     /// Chains that cannot be run: with their tasks something is wrong. The others run, as with a tick.
     unfit: Vec<NotReady>,
     config: Config,
@@ -139,7 +143,7 @@ fn select(settings: &Settings, words: &[String]) -> Result<Selected, Failure> {
     let wanted = choose(&config, all, words, &main)?;
     let several = wanted.len() > 1;
     let (mut chains, mut unfit, mut told) = (Vec::new(), Vec::new(), Vec::new());
-    for chain in wanted {
+    for (chain, window) in wanted {
         let dir = find_task_dir(None, &chain)?;
         refuse_nested(settings, &chain.name, &dir)?;
         let variables = program_variables(settings, &dir);
@@ -149,7 +153,7 @@ fn select(settings: &Settings, words: &[String]) -> Result<Selected, Failure> {
                 setup.beside_others = several;
                 // It runs once: there is nothing to keep the lock for.
                 let lock = lock.map(|plan| LockPlan { keep: false, ..plan });
-                chains.push(Ready { setup: Rc::new(setup), variables, lock, opened: Opened::default() });
+                chains.push((Ready { setup: Rc::new(setup), variables, lock, opened: Opened::default() }, window));
             }
             Err(why) => unfit.push(NotReady { chain, variables, why }),
         }
@@ -159,18 +163,27 @@ fn select(settings: &Settings, words: &[String]) -> Result<Selected, Failure> {
 }
 
 /// The chains that are named, each once, or every enabled one.
-fn choose(config: &Config, all: Vec<NamedChain>, words: &[String], main: &ChainSettings) -> Result<Vec<ChainSettings>, Failure> {
+fn choose(
+    config: &Config,
+    all: Vec<NamedChain>,
+    words: &[String],
+    main: &ChainSettings,
+) -> Result<Vec<(ChainSettings, Option<Duration>)>, Failure> {
     if words.is_empty() {
-        return Ok(all.into_iter().filter(|chain| chain.enabled).map(|chain| chain.chain).collect());
+        return Ok(all.into_iter().filter(|chain| chain.enabled).map(with_window).collect());
     }
-    let mut wanted: Vec<ChainSettings> = Vec::new();
+    let mut wanted: Vec<(ChainSettings, Option<Duration>)> = Vec::new();
     for word in words {
-        let chain = if word == MAIN_CHAIN { main.clone() } else { find_chain(config, word, &mut Vec::new())?.chain };
-        if wanted.iter().all(|known| known.name != chain.name) {
+        let chain = if word == MAIN_CHAIN { (main.clone(), None) } else { with_window(find_chain(config, word, &mut Vec::new())?) };
+        if wanted.iter().all(|(known, _)| known.name != chain.0.name) {
             wanted.push(chain);
         }
     }
     Ok(wanted)
+}
+
+fn with_window(named: NamedChain) -> (ChainSettings, Option<Duration>) {
+    (named.chain, named.idle.then_some(named.window))
 }
 
 /// The chains on their way.
@@ -186,9 +199,12 @@ struct Play<'a> {
 }
 
 impl Play<'_> {
-    fn begin_all(&mut self, chains: Vec<Ready>, ids: &mut RunIds) {
-        for ready in chains {
-            let run = RunRef { chain: ready.setup.chain.name.clone(), id: ids.fresh(), trigger: Trigger::of(TriggerKind::Now) };
+    fn begin_all(&mut self, chains: Vec<Windowed>, ids: &mut RunIds) {
+        let now = self.fleet.wall();
+        for (ready, window) in chains {
+            let window_ends = window.and_then(|window| now.checked_add(SignedDuration::try_from(window).ok()?).ok());
+            let trigger = Trigger { window_ends, ..Trigger::of(TriggerKind::Now) };
+            let run = RunRef { chain: ready.setup.chain.name.clone(), id: ids.fresh(), trigger };
             match ready.lock.clone() {
                 None => self.begin(run, ready),
                 Some(plan) => {
@@ -296,8 +312,8 @@ impl Play<'_> {
 }
 
 /// Bars only where a terminal is ours alone.
-fn bars(chains: &[Ready], progress: Progress) -> Option<Bars> {
-    let shared = chains.iter().any(|chain| chain.setup.writes_to(Output::Inherit));
-    let at_once = chains.iter().map(|chain| at_once(&chain.setup)).sum();
+fn bars(chains: &[Windowed], progress: Progress) -> Option<Bars> {
+    let shared = chains.iter().any(|(chain, _)| chain.setup.writes_to(Output::Inherit));
+    let at_once = chains.iter().map(|(chain, _)| at_once(&chain.setup)).sum();
     if !shared && std::io::stderr().is_terminal() { Bars::new(progress, at_once) } else { None }
 }

@@ -91,16 +91,23 @@ fn as_text(run: &RunRecord, told: Option<&Run>, zone: &TimeZone) -> String {
 /// Why there is no output to be seen, where the configuration says that none is kept.
 fn keeps_nothing(config: &Config, run: &RunRecord) -> Option<String> {
     let chain = ChainSettings::of_chain(config, &run.chain, &mut Vec::new());
+    let silent = !run.tries.is_empty() && run.tries.iter().all(|one| one.output_tail.is_empty());
+    // As `Setup::output_of` has it: beside others each line is marked, and kept.
+    let alone = chain.max_parallel == 1 && (run.chain == MAIN_CHAIN || run.trigger == "now");
     let inherits = match chain.task.output {
         Output::Inherit => true,
-        Output::Auto => chain.max_parallel == 1,
+        Output::Auto => alone,
         Output::Prefix | Output::Capture => false,
     };
-    let silent = !run.tries.is_empty() && run.tries.iter().all(|one| one.output_tail.is_empty());
+    if !inherits || !silent {
+        return None;
+    }
+    if run.trigger == "now" && chain.task.output == Output::Auto {
+        // Whether `now` ran others beside it nobody has written down.
+        return Some("\noutput: none, or not kept: a chain that `now` runs alone writes where that does; set output = prefix\n".to_owned());
+    }
     let unit = if run.chain == MAIN_CHAIN { "runner" } else { "runner-daemon" };
-    (inherits && silent).then(|| {
-        format!("\noutput: not kept (output = inherit): see the journal of its unit (journalctl -u {unit}), or set output = prefix\n")
-    })
+    Some(format!("\noutput: not kept (output = inherit): see the journal of its unit (journalctl -u {unit}), or set output = prefix\n"))
 }
 
 fn tries(run: &RunRecord, zone: &TimeZone) -> String {

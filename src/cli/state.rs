@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
+#[cfg(feature = "schedule")]
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -25,7 +26,9 @@ use crate::store::WaitingSlot;
 #[cfg(feature = "schedule")]
 use crate::store::job::{JobRecord, QueueCount};
 use crate::store::open::Place;
-use crate::store::past::{self, as_it_is};
+#[cfg(feature = "schedule")]
+use crate::store::past;
+use crate::store::past::as_it_is;
 use crate::store::record::RunRecord;
 use crate::store::spool::DIR_NAME;
 use crate::store::{HistoryQuery, Owner, Store, StoreError, spool};

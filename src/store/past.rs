@@ -124,7 +124,7 @@ pub fn shown(record: &RunRecord, max_tries: u32, zone: &TimeZone) -> Run {
         why: (!why.is_empty()).then(|| why.join(", ")),
         exit_code: record.exit_code,
         said: record.said.clone(),
-        try_num: 1,
+        try_num: record.tries.iter().map(|last| last.try_num).max().or(record.last_try).unwrap_or(1),
         max_tries,
         until: None,
         tasks: Vec::new(),

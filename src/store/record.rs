@@ -90,6 +90,9 @@ pub struct RunRecord {
     /// How many tries before these are not kept.
     #[serde(default)]
     pub tries_left_out: u64,
+    /// The number of the last try, where the tries themselves were not read.
+    #[serde(skip)]
+    pub last_try: Option<u32>,
 }
 
 /// One try of a task.
@@ -172,6 +175,7 @@ impl RunRecord {
             said: None,
             tries: Vec::new(),
             tries_left_out: 0,
+            last_try: None,
         }
     }
 

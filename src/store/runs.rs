@@ -10,10 +10,15 @@ use super::{HistoryQuery, Retention};
 /// How many tries go into one statement.
 const ROWS: usize = 50;
 
+/// Written down as begun, a run begins a moment later, in milliseconds: when it began is not told anew at its end. One that had to wait
+/// for its lock began when it had it.
+const AT_ONCE: i64 = 999;
 /// The columns of `runs` in the order of [`cells`] and [`record`].
 const COLUMNS: &str = "run_id, chain, run_trigger, scheduled_at, host, boot_id, pid, start_time, began, ended, duration_ms, outcome, \
      exit_code, signal, failed_task, message, tries_left_out, place, said";
 const COLUMN_COUNT: usize = 19;
+/// The number of the last try of a run.
+const LAST_TRY: &str = "(SELECT MAX(tries.try_num) FROM tries WHERE tries.run_id = runs.run_id)";
 /// The columns of `tries`.
 const TRY_COLUMNS: &str =
     "run_id, place, task, try_num, began, duration_ms, verdict, exit_code, signal, timed_out, not_started, left_behind, output_tail, said";
@@ -22,8 +27,8 @@ const TRY_COLUMN_COUNT: usize = 14;
 /// Keeps records; an end that is there stays.
 pub fn put(on: &mut dyn Statements, records: &[RunRecord]) -> Result<(), EngineError> {
     let sql = format!(
-        "INSERT INTO runs ({COLUMNS}, failed) VALUES ({}) ON CONFLICT (run_id) DO UPDATE SET began = excluded.began, \
-         ended = excluded.ended, duration_ms = excluded.duration_ms, outcome = excluded.outcome, exit_code = excluded.exit_code, \
+        "INSERT INTO runs ({COLUMNS}, failed) VALUES ({}) ON CONFLICT (run_id) DO UPDATE SET \
+         began = CASE WHEN excluded.began - runs.began BETWEEN 0 AND {AT_ONCE} THEN runs.began ELSE excluded.began END, ended = excluded.ended, duration_ms = excluded.duration_ms, outcome = excluded.outcome, exit_code = excluded.exit_code, \
          signal = excluded.signal, failed_task = excluded.failed_task, message = excluded.message, \
          tries_left_out = excluded.tries_left_out, said = excluded.said, failed = excluded.failed WHERE runs.outcome IS NULL",
         places(1, COLUMN_COUNT + 1)
@@ -128,7 +133,17 @@ fn at(millis: i64) -> Timestamp {
 }
 
 fn record(row: Row) -> RunRecord {
+    read_record(&mut Columns::of(row))
+}
+
+/// A record without its tries, and behind its columns the number of the last.
+fn listed(row: Row) -> RunRecord {
     let mut row = Columns::of(row);
+    let record = read_record(&mut row);
+    RunRecord { last_try: row.optional(), ..record }
+}
+
+fn read_record(row: &mut Columns) -> RunRecord {
     RunRecord {
         version: VERSION,
         run_id: row.text(),
@@ -151,6 +166,7 @@ fn record(row: Row) -> RunRecord {
         place: row.text(),
         said: row.optional_text(),
         tries: Vec::new(),
+        last_try: None,
     }
 }
 
@@ -183,13 +199,13 @@ pub(super) fn history_sql(query: &HistoryQuery) -> String {
         (true, false) => ("WHERE chain = $1 ", 2),
         (true, true) => ("WHERE chain = $1 AND failed = 1 ", 2),
     };
-    format!("SELECT {COLUMNS} FROM runs {filter}ORDER BY began DESC, run_id DESC LIMIT ${place}")
+    format!("SELECT {COLUMNS}, {LAST_TRY} FROM runs {filter}ORDER BY began DESC, run_id DESC LIMIT ${place}")
 }
 
 /// The newest runs.
 pub fn history(on: &mut dyn Statements, query: &HistoryQuery) -> Result<Vec<RunRecord>, EngineError> {
     let values: Vec<Cell> = query.chain.as_deref().map(Cell::from).into_iter().chain([i64::from(query.limit).into()]).collect();
-    Ok(on.rows(&history_sql(query), &values)?.into_iter().map(record).collect())
+    Ok(on.rows(&history_sql(query), &values)?.into_iter().map(listed).collect())
 }
 
 /// The ids that begin so.

@@ -175,6 +175,13 @@ fn a_run_is_kept_from_its_beginning_to_its_end(store: &mut dyn Store) {
     store.put_runs(&[odd]).unwrap();
     assert_eq!(store.run("odd").unwrap().unwrap().message.as_deref(), Some("a\u{fffd}b"));
     assert_eq!(store.run("nobody").unwrap(), None);
+    for (id, later, told) in [("at once", 6, 0), ("waited", 5000, 5000)] {
+        store.put_runs(&[begun(id, "kept chain", 12)]).unwrap();
+        let begins = |millis| at(12) + SignedDuration::from_millis(millis);
+        let end = ended(RunRecord { began: begins(later), ..begun(id, "kept chain", 12) }, "done");
+        store.put_runs(&[end]).unwrap();
+        assert_eq!(store.run(id).unwrap().unwrap().began, begins(told), "{id}: when it began is told once, unless it had to wait");
+    }
 }
 
 fn history_is_newest_first(store: &mut dyn Store) {

@@ -113,6 +113,17 @@ fn show_says_why_there_is_no_output() {
     scene.run(&["show", &id, "-s", "runner.output=prefix"]).exits(0).never_prints(why);
 }
 
+#[cfg(feature = "schedule")]
+#[test]
+fn a_task_of_a_tick_that_wrote_nothing_wrote_nothing() {
+    let scene = Scene::new().config("[chain:a]\ntask_dir = tasks.d\nschedule = * * * * *\n").task("1-a.sh", "exit 0");
+    scene.run(&["tick"]).exits(0);
+    scene.run(&["show", "a"]).exits(0).prints("1-a.sh").never_prints("not kept");
+    scene.run(&["show", "a", "-s", "runner.output=inherit"]).exits(0).prints("not kept (output = inherit)");
+    scene.run(&["now", "a"]).exits(0);
+    scene.run(&["show", "a"]).exits(0).prints("output: none, or not kept: a chain that `now` runs alone");
+}
+
 #[test]
 fn an_empty_database_file_is_one_in_which_nothing_is_recorded_yet() {
     let scene = Scene::new().tasks(["1-a.sh"]).config("[chain:nightly]\ntask_dir = tasks.d\n");

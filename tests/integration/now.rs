@@ -257,3 +257,12 @@ fn lines_of_tasks_name_their_chain() {
     let main = Scene::new().tasks(["1-a.sh"]).run(&[]).exits(0);
     assert!(main.stderr_text().lines().any(|line| line.ends_with("1-a.sh: started, try 1 of 5") && !line.contains('/')), "{main}");
 }
+
+#[test]
+fn an_idle_chain_has_its_whole_window() {
+    let scene =
+        Scene::new().raw_config("[runner]\nmax_tries = 1\n[chain:i]\ntask_dir = i\nidle = yes\nwindow = 3600\n[chain:a]\ntask_dir = i\n");
+    let scene = scene.task_at("i/1-i.sh", "set -u\nsay $((RUNNER_TIME_LEFT > 3000 && RUNNER_TIME_LEFT <= 3600))");
+    assert_eq!(scene.run(&["now", "i"]).exits(0).log().last().map(String::as_str), Some("- 1"));
+    assert_eq!(scene.run(&["now", "a"]).exits(0).log().last().map(String::as_str), Some("- 0"), "one that is not idle has none");
+}

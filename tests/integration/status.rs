@@ -53,6 +53,17 @@ fn the_document_is_that_of_the_daemon() {
 }
 
 #[test]
+fn a_run_is_shown_with_the_try_in_which_it_was_done() {
+    let scene = Scene::new().config("[runner]\nmax_tries = 3\n[chain:a]\ntask_dir = tasks.d\nschedule = * * * * *\n");
+    let scene = scene.task("1-a.sh", "[ \"$RUNNER_TRY\" = 2 ]");
+    let tries = |scene: &Scene, name: &str| chain(&scene.run(&["status", "--json"]).exits(0).json(), name)["runs"][0]["try_num"].clone();
+    scene.run(&[]).exits(0);
+    assert_eq!(tries(&scene, "main"), 2, "as it was left");
+    scene.run(&["tick"]).exits(0);
+    assert_eq!((tries(&scene, "main"), tries(&scene, "a")), (2.into(), 2.into()), "from the database");
+}
+
+#[test]
 fn a_table_says_it_in_a_line_each() {
     let scene = scene();
     store(&scene).put_runs(&[run("r1", "a", "done", 7300), run("r2", "a", "gave_up", 3700)]).unwrap();
