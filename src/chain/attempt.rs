@@ -493,7 +493,7 @@ fn try_variables(kit: &Kit<'_>, task: &Task, try_num: u32, max_tries: u32) -> Ow
     variables.add_number("RUNNER_MAX_TRIES", max_tries.into());
     if let Some(ends) = kit.run.trigger.window_ends {
         // May be negative: the window of an idle chain does not end its tasks.
-        variables.add_number("RUNNER_TIME_LEFT", ends.as_second().saturating_sub(kit.clock.wall().as_second()));
+        variables.add_number("RUNNER_TIME_LEFT", ends.duration_since(kit.clock.wall()).as_secs());
     }
     let run_left = kit.run_deadline.map(|end| end.since(kit.now));
     add_limits(&mut variables, task.settings.max_time.duration(), run_left, kit.clock);

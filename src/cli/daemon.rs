@@ -164,6 +164,7 @@ impl Ready {
         }
         let signals = signals.map_or_else(hear_signals, Ok)?;
         let mut stage = Stage::hearing(signals, managed, None, Duration::ZERO, record)?;
+        stage.expect_many();
         // The manager hears of the daemon as a whole; what each run does is in the log.
         stage.be_silent_about_runs();
         stage.tell_others(audience.push.clone());

@@ -54,6 +54,7 @@ pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit,
     let state_dir = state_dir(own_variable, rustix::process::geteuid().is_root());
     let room = state_dir.map(|dir| Room::new(&dir, state.database.as_ref()));
     let mut stage = Stage::new(managed, bars(&chains, settings.progress), longest_stop, Record::of_now(&state))?;
+    stage.expect_many();
     #[cfg(feature = "store")]
     super::left::tell(&state, chains.iter().map(|(chain, _)| chain.setup.chain.name.as_str()));
     let others = push(told_others, Waits::TheEnd);

@@ -140,9 +140,15 @@ enum Once {
     Signal(i32),
 }
 
+/// So many tasks at once need more descriptors than a program usually has.
+const MANY: usize = 100;
+
 impl Play<'_> {
     fn drive(&self, lock: Option<LockPlan>, record: Record, others: Push) -> Result<Exit, Failure> {
         let mut stage = Stage::new(self.managed, bars(&self.setup, self.progress), self.setup.longest_stop(), record)?;
+        if self.setup.chain.max_parallel > MANY {
+            stage.expect_many();
+        }
         stage.tell_others(others);
         let (mut driver, ids) = stage.driver();
         let Some(lock) = lock else { return self.repeat(&mut driver, ids, None) };

@@ -56,6 +56,11 @@ impl Stage {
         Ok(Self { clock, family, ears, readers, rng: SmallRng::seed_from_u64(random()), ids })
     }
 
+    /// Many may run at once.
+    pub fn expect_many(&self) {
+        self.family.expect_many();
+    }
+
     /// Others are told of runs, too.
     pub fn tell_others(&mut self, push: Push) {
         self.readers.push = push;

@@ -99,6 +99,7 @@ fn drive(
     refuse_database(&config, &place)?;
     let longest_stop = queues.iter().map(|queue| queue.chain.task.kill_after).max().unwrap_or_default() + limits.grace;
     let mut stage = Stage::new(managed, None, longest_stop, Record::of_nobody())?;
+    stage.expect_many();
     stage.be_silent_about_runs();
     let opened = place.clone();
     let owner = Owner::look();

@@ -78,6 +78,11 @@ impl Family {
         family
     }
 
+    /// Many may run at once: they are not to fail for want of descriptors.
+    pub fn expect_many(&self) {
+        unix::raise_descriptor_limit();
+    }
+
     /// Reaps adopted processes that have ended, each by its pid; ours are left to who waits for them.
     pub fn reap_strays(&self) -> Children {
         loop {

@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, setrlimit};
 use wait_timeout::ChildExt;
 
 use super::user::Identity;
@@ -267,6 +267,39 @@ fn close_on_exec_from(first: i32) {
     }
 }
 
+/// The limit of descriptors that we were started with, where it was raised.
+static DESCRIPTORS: OnceLock<Rlimit> = OnceLock::new();
+
+/// Lets us have as many descriptors as we may: a run takes five, and the usual soft limit of 1,024 is there for programs that
+/// call select(2), which knows no more (getrlimit(2)). Children are started with the limit that we were started with.
+pub fn raise_descriptor_limit() {
+    let found = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: found.maximum, ..found };
+    if raised != found && setrlimit(Resource::Nofile, raised).is_ok() {
+        let _ = DESCRIPTORS.set(found);
+    }
+}
+
+/// While it is there the limit of descriptors is the one that we were started with: a child inherits what holds in the moment
+/// of its start, and posix_spawn(3) can change nothing of it. What is open stays open.
+struct AsBefore(Option<Rlimit>);
+
+impl AsBefore {
+    fn enter() -> Self {
+        let Some(before) = DESCRIPTORS.get() else { return Self(None) };
+        let raised = getrlimit(Resource::Nofile);
+        Self(setrlimit(Resource::Nofile, *before).is_ok().then_some(raised))
+    }
+}
+
+impl Drop for AsBefore {
+    fn drop(&mut self) {
+        if let Some(raised) = self.0.take() {
+            let _ = setrlimit(Resource::Nofile, raised);
+        }
+    }
+}
+
 /// Ends this program by `signal`, as whoever sent it expects. As PID 1, where that has no effect, returns.
 pub fn die_of(signal: i32) {
     // SAFETY: restoring a default disposition and raising a signal touch only this process.
@@ -372,10 +405,12 @@ fn spawn_posix(spec: &Spec<'_>) -> io::Result<Pid> {
     // The words, a null pointer, the variables, a null pointer.
     let (argv, envp) = pointers.split_at(spec.argv.len() + 1);
     let mut pid: libc::pid_t = 0;
+    let as_before = AsBefore::enter();
     // SAFETY: both arrays end with a null pointer and point to strings that outlive the call; posix_spawn does not
     // write to them, its parameter types only date from before const. The attributes are initialised, and so are the
     // actions unless they are null, which means that there are none.
     let code = unsafe { libc::posix_spawn(&raw mut pid, argv[0], actions, &raw const attributes.0, argv.as_ptr(), envp.as_ptr()) };
+    drop(as_before);
     check(code)?;
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("posix_spawn gave no pid"))
 }
@@ -425,6 +460,9 @@ fn spawn_std(spec: &Spec<'_>) -> io::Result<Child> {
         // SAFETY: these run in the child between fork and exec and are async-signal-safe system calls that touch
         // only the child; the memory they read was allocated before the fork.
         unsafe {
+            if let Some(before) = DESCRIPTORS.get() {
+                setrlimit(Resource::Nofile, *before)?;
+            }
             libc::signal(libc::SIGXFSZ, libc::SIG_DFL);
             for signal in inherited_ignored() {
                 libc::signal(*signal, libc::SIG_DFL);

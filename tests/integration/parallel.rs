@@ -373,3 +373,20 @@ fn who_ends_beside_others_and_leaves_nobody_has_one_file_of_proc_read() {
     assert!(of_proc.iter().any(|path| path.starts_with("/self/task/") && path.contains("/children\"")), "{of_proc:#?}");
     assert!(!of_proc.iter().any(looks_at_all), "{of_proc:#?}");
 }
+
+#[rstest]
+#[case::of_a_main_chain(&[], "")]
+#[case::that_change_their_user(&[], "umask = 027\n")]
+#[case::of_other_chains(&["now"], "")]
+fn many_tasks_have_descriptors_enough_and_begin_with_the_limit_that_runner_had(#[case] args: &[&str], #[case] key: &str) {
+    // Each waits until the last has begun.
+    let names: Vec<_> = (1..=120).map(|n| format!("t{n}")).collect();
+    let last = "ulimit -Sn >\"$SCENE/limit\"; play touch all";
+    let body = |n: usize| if n == 119 { last } else { "play wait-file all" };
+    let tasks = "[runner]\nmax_parallel = 120\nmax_tries = 1\noutput = capture\n";
+    let tasks = format!("{tasks}{key}[chain:a]\ntask_dir = tasks.d\nmax_parallel = 120\n");
+    let scene = Scene::new().config(&tasks).under(&["sh", "-c", "ulimit -Sn 128; exec \"$0\" \"$@\""]);
+    let scene = names.iter().enumerate().fold(scene, |scene, (n, name)| scene.task(name, body(n)));
+    let run = scene.run(args).exits(0);
+    assert_eq!(run.text_of("limit").trim(), "128");
+}
