@@ -71,6 +71,10 @@ impl Board {
             let of_others = |run: &&Run| live.running.keys().all(|id| id.as_str() != run.id) && ended.iter().all(|own| own.id != run.id);
             let runs: Vec<Run> = past.runs.iter().filter(of_others).cloned().collect();
             running.extend(past.running.iter().filter(of_others).cloned());
+            for own in ended.iter_mut().filter(|own| own.exit_code.is_none()) {
+                // Which code an outcome leads to is known to whoever writes it down.
+                own.exit_code = past.runs.iter().find(|known| known.id == own.id).and_then(|known| known.exit_code);
+            }
             ended.extend(runs);
             ended.sort_by_key(|run| std::cmp::Reverse(run.started_at.at));
             thin_out(&mut ended);
@@ -101,10 +105,9 @@ impl Board {
 
     /// A run did not begin: why, in a word and in words.
     pub fn not_begun(&self, run: &RunRef, reason: &str, why: &str) {
+        let count = self.of_chain(&run.chain).given_up.map_or(0, |known| known.count) + 1;
         let mut live = self.0.borrow_mut();
         let mut record = live.begun(run);
-        let past = live.past.as_ref().and_then(|past| past.get(&run.chain)?.given_up.clone());
-        let count = more(live.given_up.get(&run.chain).cloned(), past).map_or(0, |known| known.count) + 1;
         let given_up = GivenUp { count, last_at: record.started_at, reason: reason.to_owned(), why: Some(why.to_owned()) };
         live.given_up.insert(run.chain.clone(), given_up);
         record.ended_at = Some(record.started_at);
@@ -481,9 +484,15 @@ mod tests {
         ears.tell(&run(2), &Event::RunEnded { outcome: &RunOutcome::Done, duration: Duration::ZERO, started: 0, said: None });
         // The history has it by now, too: it is shown once, as it was seen here.
         let own = past_run(run(2).id.as_str(), 0, Ended::Done);
-        let runs = [vec![own], past.runs.clone()].concat();
+        let runs = [vec![Run { exit_code: Some(0), ..own }], past.runs.clone()].concat();
         board.remember(vec![("a".to_owned(), Past { runs, last_success: Some(date(0)), given_up: None, ..past })]);
         let seen = board.of_chain("a");
         assert_eq!((seen.last_success, seen.totals.runs.len(), ids(&seen).len()), (Some(date(0)), 2, 4));
+        assert_eq!(seen.ended[0].exit_code, Some(0), "which is known to the history alone");
+        // What was given up before a run that somebody else began counts no more.
+        board.not_begun(&run(3), "skipped", "the chain still runs");
+        let elsewhere = Run { outcome: None, ended_at: None, ..past_run("elsewhere", -1, Ended::Done) };
+        board.remember(vec![("a".to_owned(), Past { running: vec![elsewhere], ..Past::default() })]);
+        assert_eq!(board.of_chain("a").given_up, None);
     }
 }

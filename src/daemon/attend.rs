@@ -53,18 +53,17 @@ impl Daemon<'_> {
 
     /// The same of what other programs ran, and what ran before us.
     fn asks_history(&mut self, now: Moment) -> bool {
-        if !self.parts.outside.shows_runs() || !self.history.is_old(now) || self.parts.state.health() != Health::Good {
-            return false;
-        }
-        self.ask_history();
-        true
+        self.history.is_old(now) && self.parts.state.health() == Health::Good && self.ask_history()
     }
 
-    pub(super) fn ask_history(&mut self) {
-        let Some(book) = self.book.as_ref().filter(|_| self.parts.outside.shows_runs()) else { return };
+    /// Asks how all chains stand by the history, where somebody can look at that. Tells whether it was asked: not before the state
+    /// is known.
+    pub(super) fn ask_history(&mut self) -> bool {
+        let Some(book) = self.book.as_ref().filter(|_| self.parts.outside.shows_runs()) else { return false };
         let chains = book.chains().iter().map(|chain| chain.name().to_owned()).chain([MAIN_CHAIN.to_owned()]).collect();
         self.history.ask(self.parts.fleet.now());
-        self.parts.state.remember(chains, self.parts.fleet.wall());
+        self.parts.state.look_back(chains, self.parts.fleet.wall());
+        true
     }
 
     /// The history has told how some chains stand; the others are asked for.

@@ -50,8 +50,9 @@ impl Daemon<'_> {
         match fate(chain.named.overlap, running, waiting, offer.follows) {
             Fate::Begin => self.write_down(offer),
             Fate::Wait => {
-                let why = if offer.follows { "missed = all" } else { "overlap = queue" };
-                log::info!("chain {}: the slot {} waits for the end of the run before it ({why})", offer.chain, offer.slot);
+                // Of those that were missed together a hundred may wait.
+                let (level, why) = if offer.follows { (log::Level::Debug, "missed = all") } else { (log::Level::Info, "overlap = queue") };
+                log::log!(level, "chain {}: the slot {} waits for the end of the run before it ({why})", offer.chain, offer.slot);
                 self.backlog.entry(offer.chain.clone()).or_default().push_back(offer);
             }
             Fate::Replace => {

@@ -240,15 +240,26 @@ impl State {
         self.ask(Pending::Count, move |store| store.count_jobs(now).map(Reply::Counted));
     }
 
-    /// Asks how these chains stand by the history, which takes in what other programs have left beside it before: some of
-    /// them, and the others with the answer, so that nobody who asks for a slot waits for long.
-    pub(super) fn remember(&mut self, mut chains: Vec<String>, now: Timestamp) {
-        let rest = chains.split_off(chains.len().min(ASKED_AT_ONCE));
-        let (owner, spool) = (self.owner.clone(), self.spool.clone());
-        self.ask(Pending::Remember(rest), move |store| {
+    /// Takes in what other programs have left beside the history, ends there the runs of those that are gone, and asks how these
+    /// chains stand.
+    pub(super) fn look_back(&mut self, chains: Vec<String>, now: Timestamp) {
+        let (owner, marks, spool) = (self.owner.clone(), self.marks.clone(), self.spool.clone());
+        self.ask(Pending::Nothing, move |store| {
             if let Some(Err(error)) = spool.as_ref().map(|spool| spool.take_in(store)) {
                 log::debug!("what other programs have left is not taken in: {error}");
             }
+            note_crashed(store, &owner, now, (marks.as_deref(), spool.as_ref()))?;
+            Ok(Reply::Done)
+        });
+        self.remember(chains, now);
+    }
+
+    /// Asks how these chains stand by the history: some of them, and the others with the answer, so that nobody who asks for a
+    /// slot waits for long.
+    pub(super) fn remember(&mut self, mut chains: Vec<String>, now: Timestamp) {
+        let rest = chains.split_off(chains.len().min(ASKED_AT_ONCE));
+        let owner = self.owner.clone();
+        self.ask(Pending::Remember(rest), move |store| {
             let of_chain = |chain: &String| Ok((chain.clone(), Known::of_others(store, chain, &owner, now)?));
             chains.iter().map(of_chain).collect::<Result<_, StoreError>>().map(Reply::Remembered)
         });
@@ -412,12 +423,23 @@ fn load(
     let mut marks: HashMap<String, Timestamp> = store.watermarks(CLUSTER)?.into_iter().collect();
     marks.extend(store.watermarks(&owner.machine)?);
     let newest = store.newest_time(owner)?;
+    note_crashed(store, owner, now, (runs, spool))?;
+    let waiting = lost_slots(store, owner)?.into_iter().map(|slot| slot.claim).collect();
+    Ok(Loaded { marks, newest, waiting })
+}
+
+/// Writes down that runs whose process is gone have crashed, and tells of them.
+fn note_crashed(
+    store: &mut dyn Store,
+    owner: &Owner,
+    now: Timestamp,
+    (runs, spool): (Option<&Path>, Option<&Spool>),
+) -> Result<(), StoreError> {
     // Only of this boot: what was in the memory of an earlier one may not have reached the disk.
     let never_began = |run: &RunRecord| run.boot_id == owner.boot_id && mark::never_had(marks_in, &run.chain, &run.run_id);
     let crashed = end_crashed(store, owner, now, &never_began, spool)?;
     tell_unfinished(&crashed, false);
-    let waiting = lost_slots(store, owner)?.into_iter().map(|slot| slot.claim).collect();
-    Ok(Loaded { marks, newest, waiting })
+    Ok(())
 }
 
 /// Tells of runs whose process is gone, and what of them still runs; `only_left`: only of those of which something does.

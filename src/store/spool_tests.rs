@@ -149,3 +149,31 @@ fn a_disk_that_takes_nothing_costs_a_warning_and_no_more() {
     assert!(keeper.leave_in_time(record(0)).is_err());
     keeper.ended(record(0));
 }
+
+#[test]
+fn a_beginning_is_taken_in_before_its_end_and_never_instead_of_it() {
+    let home = tempfile::tempdir().unwrap();
+    let spool = Spool::new(home.path(), 100);
+    let mut store = Sqlite::open(&home.path().join("runner.db")).unwrap();
+    let end = record(1);
+    let begun = RunRecord { outcome: None, ended: None, ..end.clone() };
+    let files = || fs::read_dir(spool.dir()).unwrap().count();
+    let mut silent = SpoolKeeper::new(spool.clone());
+    silent.begun(&begun);
+    assert!(spool.read_all().unwrap().is_empty(), "only who is asked to notes that");
+    let mut keeper = SpoolKeeper::new(spool.clone()).noting_begun();
+    keeper.begun(&begun);
+    assert_eq!((spool.read_all().unwrap(), spool.take_in(&mut store).unwrap(), files()), (vec![begun.clone()], 1, 0));
+    keeper.ended(end.clone());
+    // The database has no end yet, and what lies beside it has.
+    let all = merged(store.runs(&ALL).unwrap(), spool.read_all().unwrap(), &ALL);
+    assert_eq!(all, std::slice::from_ref(&end));
+    assert_eq!((spool.take_in(&mut store).unwrap(), store.runs(&ALL).unwrap().len()), (1, 1));
+    assert_eq!(store.run(&end.run_id).unwrap().unwrap().outcome.as_deref(), Some("done"));
+    keeper.begun(&begun);
+    keeper.ended(end.clone());
+    assert_eq!((files(), spool.read_all().unwrap()), (1, vec![end.clone()]));
+    // Killed between the two: both are there.
+    keeper.begun(&begun);
+    assert_eq!((files(), spool.read_all().unwrap()), (2, vec![end]));
+}

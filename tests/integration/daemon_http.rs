@@ -207,9 +207,21 @@ fn after_a_restart_it_shows_what_ran_before_and_then_what_others_run() {
     scene.run(&[]).exits(0);
     let bad = chain_when(&running, "bad", |bad| bad["runs"][0]["outcome"] == "done");
     assert!(bad["last_success"].is_string() && bad["runs"][0]["trigger"] == "now", "{bad}");
+    let (_, metrics) = ask(&running, "GET", "/metrics");
+    assert!(metrics.contains("runner_last_run_exit_code{chain=\"bad\"} 0\n"), "{metrics}");
     chain_when(&running, "main", |main| main["runs"][0]["outcome"] == "done");
     let (_, page) = ask(&running, "GET", "/");
     assert!(page.contains("No chain failed"), "{page}");
+    // One of `now` that is killed is one that failed.
+    let scene = scene.task_at("bad/1-a.sh", "play touch begun wait-file go");
+    let mut killed = scene.start(&["now", "bad"]);
+    killed.wait_for_file("begun");
+    chain_when(&running, "bad", |bad| bad["running"].as_array().is_some_and(|running| running.len() == 1));
+    killed.signal(Signal::KILL);
+    killed.finish().dies_of(Signal::KILL);
+    let bad = chain_when(&running, "bad", |bad| bad["runs"][0]["outcome"] == "lost");
+    assert!(bad["runs"][0]["ended_at"].is_string() && bad["running"].as_array().unwrap().is_empty(), "{bad}");
+    std::fs::write(running.path("go"), "").unwrap();
     running.signal(Signal::TERM);
     running.finish().exits(0);
 }
