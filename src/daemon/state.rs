@@ -248,7 +248,7 @@ impl State {
             if let Some(Err(error)) = spool.as_ref().map(|spool| spool.take_in(store)) {
                 log::debug!("what other programs have left is not taken in: {error}");
             }
-            note_crashed(store, &owner, now, (marks.as_deref(), spool.as_ref()))?;
+            note_crashed(store, &owner, now, (marks.as_ref(), spool.as_ref()))?;
             Ok(Reply::Done)
         });
         self.remember(chains, now);
@@ -423,7 +423,7 @@ fn load(
     let mut marks: HashMap<String, Timestamp> = store.watermarks(CLUSTER)?.into_iter().collect();
     marks.extend(store.watermarks(&owner.machine)?);
     let newest = store.newest_time(owner)?;
-    note_crashed(store, owner, now, (runs, spool))?;
+    note_crashed(store, owner, now, (marks_in, spool))?;
     let waiting = lost_slots(store, owner)?.into_iter().map(|slot| slot.claim).collect();
     Ok(Loaded { marks, newest, waiting })
 }
@@ -433,7 +433,7 @@ fn note_crashed(
     store: &mut dyn Store,
     owner: &Owner,
     now: Timestamp,
-    (runs, spool): (Option<&Path>, Option<&Spool>),
+    (marks_in, spool): (Option<&Room>, Option<&Spool>),
 ) -> Result<(), StoreError> {
     // Only of this boot: what was in the memory of an earlier one may not have reached the disk.
     let never_began = |run: &RunRecord| run.boot_id == owner.boot_id && mark::never_had(marks_in, &run.chain, &run.run_id);
