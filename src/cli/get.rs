@@ -1,6 +1,7 @@
 //! `runner-config`, and `runner -g`: values of the configuration for tasks and people.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -58,30 +59,35 @@ fn get(config: &Config, name: &str, args: &ConfigCli) -> Result<Exit, Failure> {
     let Some(entry) = config.lookup(name).cloned().or(default) else {
         return Ok(Exit::GaveUp);
     };
-    let text = match args.kind {
+    let value = match args.kind {
         Some(kind) => typed(&entry, kind)
             .map_err(|expected| Failure::config(format!("{}: {name} = {}: {expected}", entry.origin, mask_secrets(&entry.value))))?,
-        None => entry.value.clone(),
+        None => json!(entry.value),
     };
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     match (args.json, args.origin) {
-        (true, _) => print::json(&json!({ "version": 1, "name": name, "value": text, "origin": entry.origin.to_string() }))?,
+        (true, _) => print::json(&json!({ "version": 1, "name": name, "value": value, "origin": entry.origin.to_string() }))?,
         (false, true) => print::text(&format!("{text}\t{}\n", entry.origin))?,
         (false, false) => print::text(&format!("{text}\n"))?,
     }
     Ok(Exit::Done)
 }
 
-fn typed(entry: &Entry, kind: ValueType) -> value::Parsed<String> {
+/// The value as what it has to be. A duration is a number of seconds, whole where it is, or `infinity`.
+fn typed(entry: &Entry, kind: ValueType) -> value::Parsed<Value> {
     let text = entry.value.as_str();
     match kind {
-        ValueType::Str => Ok(text.to_owned()),
-        ValueType::Int => text.parse::<i64>().map(|number| number.to_string()).map_err(|_| "expected a whole number".to_owned()),
-        ValueType::Bool => value::boolean(text).map(|yes| yes.to_string()),
-        ValueType::Duration => value::duration(text)
-            .map(|duration| if duration == std::time::Duration::MAX { "infinity".to_owned() } else { duration.as_secs_f64().to_string() }),
+        ValueType::Str => Ok(json!(text)),
+        ValueType::Int => text.parse::<i64>().map(|number| json!(number)).map_err(|_| "expected a whole number".to_owned()),
+        ValueType::Bool => value::boolean(text).map(|yes| json!(yes)),
+        ValueType::Duration => value::duration(text).map(|duration| match duration {
+            Duration::MAX => json!("infinity"),
+            _ if duration.subsec_nanos() == 0 => json!(duration.as_secs()),
+            _ => json!(duration.as_secs_f64()),
+        }),
         ValueType::Path => {
             let path = value::path(text, entry.origin.base().unwrap_or(Path::new("")))?;
-            std::path::absolute(path).map(|path| path.display().to_string()).map_err(|error| error.to_string())
+            std::path::absolute(path).map(|path| json!(path.display().to_string())).map_err(|error| error.to_string())
         }
     }
 }

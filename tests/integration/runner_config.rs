@@ -1,7 +1,7 @@
 //! `runner-config`, and `runner -g`: what tasks ask the configuration with.
 
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::scene::Scene;
 
@@ -146,6 +146,19 @@ fn a_list_has_all_sections_or_one() {
     all.prints("hg").prints("remote").prints("ssh://hg.example/repo").prints("buildbot").prints("9989");
     scene.runner_config(&["-l", "buildbot"]).exits(0).prints("port").prints("9989").never_prints("remote");
     scene.runner_config(&["-l", "nowhere"]).exits(1);
+}
+
+#[rstest]
+#[case::number("int", "-7", json!(-7))]
+#[case::truth("bool", "on", json!(true))]
+#[case::whole_seconds("duration", "1h 30min", json!(5400))]
+#[case::seconds("duration", "0.5", json!(0.5))]
+#[case::no_end("duration", "infinity", json!("infinity"))]
+#[case::text("str", "7", json!("7"))]
+fn json_has_a_value_as_what_it_has_to_be(#[case] kind: &str, #[case] value: &str, #[case] expected: Value) {
+    let scene = Scene::new().config(&format!("[a]\nk = {value}\n"));
+    let one = scene.runner_config(&["-g", "a.k", "--type", kind, "--json"]).exits(0).json();
+    assert_eq!(one["value"], expected);
 }
 
 #[test]
