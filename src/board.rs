@@ -257,7 +257,7 @@ fn with_task(why: &str, task: Option<&crate::names::TaskName>) -> String {
 /// Takes down what happened to a task of a run.
 fn note(run: &mut Run, event: &Event<'_>, now: Date) {
     match event {
-        Event::TaskStarted { task, try_num, max_tries } => {
+        Event::TaskStarted { task, try_num, max_tries, .. } => {
             run.until = None;
             let task = task_of(run, task.text());
             task.max_tries = Some(*max_tries);
@@ -375,7 +375,7 @@ mod tests {
         let run = RunRef { chain: "a".into(), id: RunId::new("", 0, 1), trigger: Trigger::of(TriggerKind::Now) };
         let task = TaskName::parse("1-a.sh");
         ears.tell(&run, &Event::RunStarted { tasks: 1 });
-        ears.tell(&run, &Event::TaskStarted { task: &task, try_num: 1, max_tries: 2 });
+        ears.tell(&run, &Event::TaskStarted { task: &task, try_num: 1, max_tries: 2, at: jiff::Timestamp::UNIX_EPOCH });
         ears.tell(&run, &Event::TaskProgress { task: &task, percent: Some(40), status: Some("half"), result: None, at: Moment::default() });
         let seen = board.of_chain("a");
         assert_eq!(
@@ -403,7 +403,7 @@ mod tests {
         for number in 0..3 {
             let run = RunRef { chain: "a".into(), id: RunId::new("", number, 1), trigger: Trigger::of(TriggerKind::Now) };
             ears.tell(&run, &Event::RunStarted { tasks: 1 });
-            ears.tell(&run, &Event::TaskStarted { task: &task, try_num: 1, max_tries: 1 });
+            ears.tell(&run, &Event::TaskStarted { task: &task, try_num: 1, max_tries: 1, at: jiff::Timestamp::UNIX_EPOCH });
             let said = (number > 0).then_some(Opinion::Warning);
             ears.tell(&run, &Event::TaskProgress { task: &task, percent: None, status: None, result: said, at: Moment::default() });
             assert_eq!(board.of_chain("a").running[0].tasks[0].said(), said.map(Opinion::word));

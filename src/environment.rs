@@ -137,6 +137,13 @@ impl OwnVariables {
         self.put(name, Decimal::of(number).as_bytes());
     }
 
+    /// Leaves so many of them, the first.
+    pub fn truncate(&mut self, count: usize) {
+        let end = count.checked_sub(1).map_or(0, |last| self.ends.get(last).copied().unwrap_or(self.bytes.len()));
+        self.bytes.truncate(end);
+        self.ends.truncate(count);
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -198,5 +205,12 @@ mod tests {
         own.add("EMPTY", b"");
         assert_eq!(own.iter().collect::<Vec<_>>(), [&b"A=x y\0"[..], b"N=-5\0", b"LEAST=-9223372036854775808\0", b"ZERO=0\0", b"EMPTY=\0"]);
         assert_eq!(own.to_strings().strings()[3..], [c"ZERO=0".to_owned(), c"EMPTY=".to_owned()]);
+        own.truncate(9);
+        assert_eq!(own.len(), 5);
+        own.truncate(1);
+        own.add("B", b"z");
+        assert_eq!(own.iter().collect::<Vec<_>>(), [&b"A=x y\0"[..], b"B=z\0"]);
+        own.truncate(0);
+        assert!(own.is_empty());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::clock::Moment;
 use crate::names::{RunId, TaskName};
 use crate::opinion::{Gravest, Opinion};
@@ -73,6 +75,8 @@ pub enum Event<'a> {
         try_num: u32,
         /// How many there are.
         max_tries: u32,
+        /// When, by the wall clock.
+        at: Timestamp,
     },
     /// A task says how far it is.
     TaskProgress {

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rustix::event::PollFd;
 
 use super::ears::readable;
@@ -128,7 +129,7 @@ impl Attempt {
             try_num,
             max_tries,
             stage: Stage::Over,
-            variables: try_variables(kit, task, try_num, max_tries),
+            variables: try_variables(task, try_num, max_tries),
             capture: None,
             started: now,
             ended: now,
@@ -141,6 +142,9 @@ impl Attempt {
             cancelled: false,
             listened: Cell::new(None),
         };
+        if kit.setup.chain.task_hook.is_some() {
+            attempt.tell_times(kit, kit.clock.wall());
+        }
         let message = || hook::before_task(kit.run, &task.name, try_num, max_tries);
         match attempt.start_hook(kit, &message, reader) {
             Some(hook) => attempt.stage = Stage::Before(hook),
@@ -178,7 +182,9 @@ impl Attempt {
             return;
         }
         let task = kit.setup.task_at(self.place);
-        reader.tell(kit.run, &Event::TaskStarted { task: &task.name, try_num: self.try_num, max_tries: self.max_tries });
+        let at = kit.clock.wall();
+        reader.tell(kit.run, &Event::TaskStarted { task: &task.name, try_num: self.try_num, max_tries: self.max_tries, at });
+        self.tell_times(kit, at);
         (self.started, self.last_sign, self.ended) = (kit.now, kit.now, kit.now);
         self.deadline = kit.now.after(task.settings.max_time);
         match self.spawn(kit, task) {
@@ -188,6 +194,18 @@ impl Attempt {
                 self.stage = Stage::Over;
             }
         }
+    }
+
+    /// Its variables that speak of time, as it is `at` this moment: its limits count from its start, behind the hook.
+    fn tell_times(&mut self, kit: &Kit<'_>, at: Timestamp) {
+        self.variables.truncate(TIMELESS);
+        if let Some(ends) = kit.run.trigger.window_ends {
+            // May be negative: the window of an idle chain does not end its tasks.
+            self.variables.add_number("RUNNER_TIME_LEFT", ends.duration_since(at).as_secs());
+        }
+        let run_left = kit.run_deadline.map(|end| end.since(kit.now));
+        let limit = kit.setup.task_at(self.place).settings.max_time.duration();
+        add_limits(&mut self.variables, limit, run_left, at);
     }
 
     fn spawn(&mut self, kit: &Kit<'_>, task: &Task) -> Result<Supervised, String> {
@@ -486,22 +504,19 @@ fn limit_length(settings: &Rc<crate::config::settings::TaskSettings>, kind: Limi
     limit.duration().unwrap_or_default()
 }
 
-fn try_variables(kit: &Kit<'_>, task: &Task, try_num: u32, max_tries: u32) -> OwnVariables {
+/// How many variables of a try have nothing to do with time; they come first.
+const TIMELESS: usize = 3;
+
+fn try_variables(task: &Task, try_num: u32, max_tries: u32) -> OwnVariables {
     let mut variables = OwnVariables::new();
     variables.add("RUNNER_TASK", task.name.file().as_encoded_bytes());
     variables.add_number("RUNNER_TRY", try_num.into());
     variables.add_number("RUNNER_MAX_TRIES", max_tries.into());
-    if let Some(ends) = kit.run.trigger.window_ends {
-        // May be negative: the window of an idle chain does not end its tasks.
-        variables.add_number("RUNNER_TIME_LEFT", ends.duration_since(kit.clock.wall()).as_secs());
-    }
-    let run_left = kit.run_deadline.map(|end| end.since(kit.now));
-    add_limits(&mut variables, task.settings.max_time.duration(), run_left, kit.clock);
     variables
 }
 
-/// Adds the limit of a task as it sees it, in seconds, and the Unix time at which that or the run is over.
-pub fn add_limits(variables: &mut OwnVariables, limit: Option<Duration>, run_left: Option<Duration>, clock: &dyn Clock) {
+/// Adds the limit of a task as it sees it, in seconds, and the Unix time at which that or the run is over, if it begins at `at`.
+pub fn add_limits(variables: &mut OwnVariables, limit: Option<Duration>, run_left: Option<Duration>, at: Timestamp) {
     let whole = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     match limit {
         Some(limit) if limit.subsec_nanos() == 0 => variables.add_number("RUNNER_TIME_LIMIT", whole(limit)),
@@ -509,7 +524,7 @@ pub fn add_limits(variables: &mut OwnVariables, limit: Option<Duration>, run_lef
         None => {}
     }
     if let Some(left) = limit.into_iter().chain(run_left).min() {
-        variables.add_number("RUNNER_DEADLINE", clock.wall().as_second().saturating_add(whole(left)));
+        variables.add_number("RUNNER_DEADLINE", at.as_second().saturating_add(whole(left)));
     }
 }
 

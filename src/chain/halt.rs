@@ -59,7 +59,7 @@ impl HaltRun {
         if let Some(task) = failed_task {
             own.add("RUNNER_FAILED_TASK", task.as_bytes());
         }
-        add_limits(&mut own, limit, None, clock);
+        add_limits(&mut own, limit, None, clock.wall());
         let spec = Spec {
             argv: &argv,
             env: &[&setup.variables.block, run_variables],

@@ -439,6 +439,10 @@ impl Case<'_> {
         };
         let fact = Fact::new("slot_not_run", text).at(self.date(last.began));
         let advice = match last.outcome.as_deref() {
+            // A tick waits for nothing: what still runs is another's.
+            Some(SKIPPED) if why.contains("still runs") && last.trigger == "tick" => {
+                Some("a longer time between slots, or a max_time, helps; in a daemon, overlap = queue lets it wait".to_owned())
+            }
             Some(SKIPPED) if why.contains("still runs") => {
                 Some("overlap = queue lets it wait; a longer time between slots, or a max_time, helps more".to_owned())
             }

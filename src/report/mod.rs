@@ -115,7 +115,7 @@ impl Reader for Reporter {
             Event::RunStarted { tasks } => {
                 info!(event = "run_started", chain, run_id, tasks; "chain {chain}: {}, run {run_id}", counted(*tasks, "task"))
             }
-            Event::TaskStarted { task, try_num, max_tries } => {
+            Event::TaskStarted { task, try_num, max_tries, .. } => {
                 let (task, name, of) = (task.text(), shown(run, task.text()), tries(*try_num, *max_tries));
                 info!(event = "task_started", chain, run_id, task, try_num, max_tries; "{name}: started, {of}");
             }

@@ -309,12 +309,11 @@ impl Reader for Recorder {
         let Some(at) = self.runs.iter().position(|gathered| gathered.record.run_id == run.id.as_str()) else { return };
         let gathered = &mut self.runs[at];
         match event {
-            Event::TaskStarted { task, try_num, max_tries } => {
+            Event::TaskStarted { task, try_num, max_tries, at } => {
                 gathered.waits.run = None;
                 gathered.waits.tasks.retain(|(waits, ..)| waits != *task);
                 let (task, try_num, max_tries) = ((*task).clone(), *try_num, *max_tries);
-                let began = self.clock.wall();
-                gathered.running.push(Running { task, began, try_num, max_tries, percent: None, status: None, said: None });
+                gathered.running.push(Running { task, began: *at, try_num, max_tries, percent: None, status: None, said: None });
             }
             Event::TaskProgress { task, percent, status, result, .. } => gathered.note_progress(task, *percent, *status, *result),
             Event::TaskSleeping { task, wait } => gathered.waits.tasks.push(((*task).clone(), self.clock.wall(), *wait)),

@@ -77,7 +77,7 @@ fn the_record_of_a_run_is_as_it_was_pinned() {
     let (mut recorder, kept) = recorder();
     let run = run(0x7780_4e1a_e071_6e17);
     recorder.tell(&run, &Event::RunStarted { tasks: 1 });
-    recorder.tell(&run, &Event::TaskStarted { task: &name(), try_num: 1, max_tries: 1 });
+    recorder.tell(&run, &Event::TaskStarted { task: &name(), try_num: 1, max_tries: 1, at: StandingClock.wall() });
     let exit = ExitKind::TimedOut { limit: LimitKind::MaxTime, after: Duration::from_secs(1) };
     let failed = TaskEnd { exit, left_behind: vec![9], ..end(b"no \xffx", Verdict::Retry) };
     recorder.tell(&run, &Event::TaskEnded(&failed));
@@ -125,7 +125,7 @@ fn what_a_task_says_of_itself_is_kept_with_its_try_and_its_run() {
     let (mut recorder, kept) = recorder();
     let run = run(1);
     recorder.tell(&run, &Event::RunStarted { tasks: 1 });
-    recorder.tell(&run, &Event::TaskStarted { task: &name(), try_num: 1, max_tries: 1 });
+    recorder.tell(&run, &Event::TaskStarted { task: &name(), try_num: 1, max_tries: 1, at: StandingClock.wall() });
     let result = Some(Opinion::Warning);
     recorder.tell(&run, &Event::TaskProgress { task: &name(), percent: None, status: None, result, at: crate::clock::Moment::default() });
     assert_eq!(recorder.describe(&run).unwrap().tasks[0].said(), Some("warning"), "while it runs");

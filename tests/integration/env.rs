@@ -34,6 +34,16 @@ fn a_task_is_told_what_it_is() {
 }
 
 #[test]
+fn the_deadline_of_a_task_counts_from_its_start_behind_the_hook() {
+    let hook = "[ \"$RUNNER_DEADLINE\" ] || exit 1; [ -e \"$SCENE/hooked\" ] || { sleep 2; date +%s >\"$SCENE/hooked\"; }";
+    let scene = Scene::new().script("bin/hook.sh", hook).config("[runner]\ntask_hook = bin/hook.sh\nmax_time = 100\n");
+    let run = scene.task("1-a.sh", REPORT).run(&[]).exits(0).never_says("task_hook");
+    let deadline: u64 = environment(&run)["RUNNER_DEADLINE"].as_str().unwrap().parse().unwrap();
+    let hooked: u64 = run.text_of("hooked").trim().parse().unwrap();
+    assert!(deadline >= hooked + 100, "{deadline} {hooked}");
+}
+
+#[test]
 fn the_limit_of_a_run_is_a_deadline_too() {
     let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let run = Scene::new().config("[runner]\nchain_max_time = 100\n").task("1-a.sh", REPORT).run(&[]).exits(0);

@@ -1,6 +1,7 @@
 //! `runner why`: the facts that keep a chain from running, and what to do.
 
 use jiff::{SignedDuration, Timestamp};
+use rstest::rstest;
 use runner::presence::{self, Presence, Work};
 use runner::store::record::RunRecord;
 use runner::store::{Owner, Store};
@@ -106,6 +107,18 @@ fn it_would_be_refused_now() {
     assert!(text_of(&scene, "refused").contains("the task directory"));
     let wrong = scene.raw_config("[chain:a]\ntask_dir = b\nschedule = 61 * * * *\n");
     assert!(text_of(&wrong, "wrong").contains("runner.cfg:3: schedule: minute `61`"));
+}
+
+#[rstest]
+#[case::of_a_tick("tick", "in a daemon, overlap = queue lets it wait")]
+#[case::of_a_daemon("schedule", "overlap = queue lets it wait;")]
+fn what_helps_against_slots_that_find_their_chain_running(#[case] trigger: &str, #[case] advice: &str) {
+    let scene = scene("schedule = every 1h");
+    let message = Some("the chain still runs: run x of process 1".into());
+    let skipped = RunRecord { trigger: trigger.into(), message, ..run("s", "a", "skipped", 30) };
+    store(&scene).put_runs(&[run("f", "a", "done", 90), skipped]).unwrap();
+    let text = text_of(&scene, "slot_not_run");
+    assert!(text.contains(advice), "{text}");
 }
 
 #[test]
