@@ -156,6 +156,14 @@ macro_rules! keys {
         /// Every key, in the order of the documentation.
         pub const ALL: &[&KeyInfo] = &[$(&$ident.info),*];
 
+        /// The key of this name.
+        pub fn find(name: &str) -> Option<&'static KeyInfo> {
+            match name {
+                $($name => Some(&$ident.info),)*
+                _ => None,
+            }
+        }
+
         /// What is expected where the text is no value of the key of this name; nothing where it is one, or there is no such key.
         pub fn judge(name: &str, text: &str, base: &Path) -> Option<String> {
             match name {

@@ -58,7 +58,7 @@ fn read_file(config: &mut Config, file: &Path, findings: &mut Vec<Finding>) -> R
     let file: Arc<Path> = std::path::absolute(file).map_err(failed)?.into();
     let bytes = read_bytes(&file).map_err(failed)?;
     match ini::parse(&bytes) {
-        Ok(document) => config.add_document(&file, &document, findings),
+        Ok(document) => config.add_document(&file, document, findings),
         Err(errors) => findings.extend(errors.into_iter().map(|error| {
             let origin = Origin::File { file: file.clone(), line: error.line };
             Finding::error(&origin, error.problem.to_string())

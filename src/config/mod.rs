@@ -79,9 +79,12 @@ pub struct Section {
     /// Its first header.
     pub origin: Origin,
     entries: Vec<Entry>,
-    /// Where each key is among the entries: a section of a task's own may hold hundreds of thousands.
+    /// Where each key is among the entries, where they are many: a section of a task's own may hold hundreds of thousands.
     index: HashMap<String, usize>,
 }
+
+/// Up to so many entries are gone through faster than a key is hashed.
+const FEW_ENTRIES: usize = 16;
 
 impl Section {
     /// The section's own entries, in order of their first appearance.
@@ -91,19 +94,27 @@ impl Section {
 
     /// The section's own value of `key`; `[DEFAULT]` is not asked.
     pub fn own(&self, key: &str) -> Option<&Entry> {
-        self.index.get(key).map(|at| &self.entries[*at])
+        self.find(key).map(|at| &self.entries[at])
+    }
+
+    fn find(&self, key: &str) -> Option<usize> {
+        if self.entries.len() > FEW_ENTRIES {
+            return self.index.get(key).copied();
+        }
+        self.entries.iter().position(|entry| entry.key == key)
     }
 
     /// Takes in an entry in place of an earlier one of its key, which it gives back.
     fn put(&mut self, entry: Entry) -> Option<Entry> {
-        match self.index.get(&entry.key) {
-            Some(at) => Some(std::mem::replace(&mut self.entries[*at], entry)),
-            None => {
-                self.index.insert(entry.key.clone(), self.entries.len());
-                self.entries.push(entry);
-                None
-            }
+        if let Some(at) = self.find(&entry.key) {
+            return Some(std::mem::replace(&mut self.entries[at], entry));
         }
+        self.entries.push(entry);
+        if self.entries.len() > FEW_ENTRIES {
+            let without_index = self.index.len();
+            self.index.extend(self.entries.iter().enumerate().skip(without_index).map(|(at, entry)| (entry.key.clone(), at)));
+        }
+        None
     }
 }
 
@@ -175,18 +186,18 @@ struct Said {
 
 impl Config {
     /// Takes in one file; what it says wins over what was said before.
-    pub fn add_document(&mut self, file: &Arc<Path>, document: &ini::Document, findings: &mut Vec<Finding>) {
+    pub fn add_document(&mut self, file: &Arc<Path>, document: ini::Document, findings: &mut Vec<Finding>) {
         Arc::make_mut(&mut self.said).files.push(file.clone());
-        for section in &document.sections {
+        for section in document.sections {
             let at = |line| Origin::File { file: file.clone(), line };
             let target = self.section_mut(&section.name, at(section.line));
-            for option in &section.options {
-                let entry = Entry { key: option.key.clone(), value: option.value.clone(), origin: at(option.line) };
+            for option in section.options {
+                let entry = Entry { key: option.key, value: option.value, origin: at(option.line) };
                 if let Some(known) = target.put(entry)
                     && matches!(&known.origin, Origin::File { file: earlier, .. } if earlier == file)
                 {
                     let message =
-                        format!("`{}` in [{}] was said in {} already; the last one counts", option.key, section.name, known.origin);
+                        format!("`{}` in [{}] was said in {} already; the last one counts", known.key, section.name, known.origin);
                     findings.push(Finding::new(Severity::Warning, &at(option.line), message));
                 }
             }
@@ -277,7 +288,7 @@ mod tests {
         let (mut config, mut findings) = (Config::default(), Vec::new());
         for (number, text) in texts.iter().enumerate() {
             let file: Arc<Path> = Path::new(&format!("/etc/{number}.cfg")).into();
-            config.add_document(&file, &ini::parse(text.as_bytes()).unwrap(), &mut findings);
+            config.add_document(&file, ini::parse(text.as_bytes()).unwrap(), &mut findings);
         }
         (config, findings)
     }

@@ -209,7 +209,7 @@ mod tests {
     fn read(text: &str) -> (Vec<QueueSettings>, Vec<String>) {
         let (mut config, mut findings) = (Config::default(), Vec::new());
         let file: Arc<Path> = Path::new("/etc/r.cfg").into();
-        config.add_document(&file, &ini::parse(text.as_bytes()).unwrap(), &mut findings);
+        config.add_document(&file, ini::parse(text.as_bytes()).unwrap(), &mut findings);
         settings::judge_keys(&config, &mut findings);
         let queues = read_all(&config, &mut findings);
         (queues, findings.iter().map(ToString::to_string).collect())
@@ -241,7 +241,7 @@ mod tests {
             let (mut config, mut findings) = (Config::default(), Vec::new());
             let file: Arc<Path> = Path::new("/etc/r.cfg").into();
             let text = format!("[queue:mail]\ntask_dir = a\njobs = 2\n[queue:images]\ntask_dir = b\n[daemon]\n{queues}");
-            config.add_document(&file, &ini::parse(text.as_bytes()).unwrap(), &mut findings);
+            config.add_document(&file, ini::parse(text.as_bytes()).unwrap(), &mut findings);
             settings::judge_keys(&config, &mut findings);
             let queues = of_daemon(&config, &mut findings);
             let names: Vec<String> = queues.iter().map(|queue| format!("{} {}", queue.name, queue.jobs)).collect();

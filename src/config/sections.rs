@@ -279,7 +279,7 @@ mod tests {
 
     fn config(text: &str) -> Config {
         let mut config = Config::default();
-        config.add_document(&std::path::Path::new("/etc/r.cfg").into(), &ini::parse(text.as_bytes()).unwrap(), &mut Vec::new());
+        config.add_document(&std::path::Path::new("/etc/r.cfg").into(), ini::parse(text.as_bytes()).unwrap(), &mut Vec::new());
         config
     }
 

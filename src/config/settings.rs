@@ -363,7 +363,7 @@ pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
             _ => continue,
         };
         for entry in section.entries() {
-            if !keys::names_in(scope).any(|name| name == entry.key) {
+            if !keys::find(&entry.key).is_some_and(|key| key.scope.covers(scope)) {
                 let message = format!("unknown key `{}` in [{}]{}", entry.key, section.name, suggestion(&entry.key, keys::names_in(scope)));
                 findings.push(Finding::new(Severity::Suspect, &entry.origin, message));
             } else if scope == Scope::TASK && !entry.value.is_empty() {
@@ -425,7 +425,7 @@ mod tests {
     fn read(text: &str) -> (Config, ChainSettings, Vec<String>) {
         let (mut config, mut findings) = (Config::default(), Vec::new());
         let file: Arc<Path> = Path::new("/etc/r.cfg").into();
-        config.add_document(&file, &super::super::ini::parse(text.as_bytes()).unwrap(), &mut findings);
+        config.add_document(&file, super::super::ini::parse(text.as_bytes()).unwrap(), &mut findings);
         judge_keys(&config, &mut findings);
         judge_env(&config, &mut findings);
         let chain = ChainSettings::of_chain(&config, MAIN_CHAIN, &mut findings);
