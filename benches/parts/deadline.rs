@@ -30,7 +30,12 @@ pub fn parallel(stage: &Stage) {
     // Where even the C loop is far from the ideal, the machine is, and not the runner.
     let limit = subjects.last().map_or(f64::NAN, |(_, _, ratio)| ratio.median());
     for (name, _, ratio) in subjects {
-        let judged = if name.starts_with("runner") { Aim::at_most(1.02).judge(ratio.median(), "") } else { String::new() };
+        let aim = Aim::at_most(1.02);
+        let judged = match name.starts_with("runner") {
+            true if limit <= aim.at_most => aim.judge(ratio.median(), " of the ideal"),
+            true => aim.judge(ratio.median() / limit, " of the C loop"),
+            false => String::new(),
+        };
         let (median, beside) = (ratio.median(), format!("{:.3}", ratio.median() / limit));
         let cells = [name.to_owned(), ratio.len().to_string(), format!("{:.0}", median * ideal * 1e3), format!("{ratio:.3}"), beside];
         table.row(cells.into_iter().chain([judged]));
