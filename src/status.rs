@@ -263,6 +263,13 @@ pub struct Run {
 }
 
 impl Run {
+    /// The same of a chain with so many tries: not everybody who tells of a run knows how many there are.
+    #[must_use]
+    pub fn with_tries(self, of_chain: u32) -> Self {
+        let max_tries = if self.max_tries == u32::MAX { of_chain } else { self.max_tries };
+        Self { max_tries, ..self }
+    }
+
     /// How long it took, or has taken until `now`, in seconds.
     pub fn seconds(&self, now: Date) -> f64 {
         self.started_at.seconds_until(self.ended_at.unwrap_or(now)).max(0.0)

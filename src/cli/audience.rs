@@ -17,6 +17,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 #[cfg(feature = "http")]
 use crate::config::queues;
+#[cfg(feature = "http")]
+use crate::config::settings::ChainSettings;
 use crate::config::settings::DaemonSettings;
 use crate::daemon::View;
 #[cfg(feature = "http")]
@@ -111,7 +113,7 @@ impl Audience {
             RefusedConfiguration { at: date(*at), message: message.clone(), file, line }
         });
         let mut chains: Vec<status::Chain> = view.book.chains().iter().map(|chain| self.of_chain(chain, view, now)).collect();
-        chains.extend(self.of_main());
+        chains.extend(self.of_main(config));
         chains.sort_by(|one, other| one.name.cmp(&other.name));
         Status {
             version: status::VERSION,
@@ -135,17 +137,19 @@ impl Audience {
 
     /// The main chain, whose runs are those of other programs: where there are any.
     #[cfg(feature = "http")]
-    fn of_main(&self) -> Option<status::Chain> {
+    fn of_main(&self, config: &Config) -> Option<status::Chain> {
         let OfChain { running, ended, last_success, totals, given_up } = self.board.of_chain(MAIN_CHAIN);
-        (!running.is_empty() || !ended.is_empty()).then(|| status::Chain {
+        // What is wrong with its keys is told when they are read to run it.
+        let settings = || ChainSettings::of_chain(config, MAIN_CHAIN, &mut Vec::new());
+        (!running.is_empty() || !ended.is_empty()).then(settings).map(|settings| status::Chain {
             name: MAIN_CHAIN.to_owned(),
             enabled: true,
             schedule: Vec::new(),
             timezone: None,
             next: Vec::new(),
             waits_because: None,
-            running,
-            runs: ended,
+            running: with_tries(running, &settings),
+            runs: with_tries(ended, &settings),
             last_success,
             totals,
             given_up,
@@ -189,13 +193,19 @@ impl Audience {
             timezone: chain.named.timezone.clone(),
             next: next.map(|at| Date::new(at, &zone)).into_iter().collect(),
             waits_because,
-            running: known.running,
-            runs: known.ended,
+            running: with_tries(known.running, &chain.named.chain),
+            runs: with_tries(known.ended, &chain.named.chain),
             last_success: known.last_success,
             totals: known.totals,
             given_up: known.given_up,
         }
     }
+}
+
+/// Runs of a chain with these settings: neither the board nor the history knows how many tries it has.
+#[cfg(feature = "http")]
+fn with_tries(runs: Vec<status::Run>, chain: &ChainSettings) -> Vec<status::Run> {
+    runs.into_iter().map(|run| run.with_tries(chain.task.max_tries.count())).collect()
 }
 
 /// What those who look should know of the token.

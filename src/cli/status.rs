@@ -330,8 +330,7 @@ impl Look<'_> {
     fn add_told(&self, running: &mut Vec<Run>, ended: &[RunRecord]) {
         let ours = self.going.iter().filter(|going| going.chain == self.settings.name).map(|going| &going.run);
         for told in ours.filter(|told| ended.iter().all(|run| run.run_id != told.id)) {
-            let max_tries = if told.max_tries == u32::MAX { self.settings.task.max_tries.count() } else { told.max_tries };
-            let told = Run { max_tries, ..told.clone() };
+            let told = told.clone().with_tries(self.settings.task.max_tries.count());
             match running.iter_mut().find(|known| known.id == told.id) {
                 Some(known) => *known = told,
                 None => running.push(told),

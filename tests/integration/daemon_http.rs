@@ -66,6 +66,7 @@ fn it_shows_what_runs_and_what_is_due() {
     let status = json(&running, "/status.json");
     let chain = &status["chains"][0];
     assert_eq!((&chain["name"], &chain["running"][0]["tasks"][0]["progress"]), (&"a".into(), &50.into()), "{status}");
+    assert_eq!(chain["running"][0]["max_tries"], 5, "as the configuration has it: {status}");
     assert_eq!(status["chains"][1]["waits_because"], "it is not enabled");
     assert!(chain["next"][0].as_str().is_some_and(|next| next.parse::<jiff::Timestamp>().is_ok()), "{status}");
     let (code, page) = ask(&running, "GET", "/");
@@ -188,7 +189,7 @@ fn after_a_restart_it_shows_what_ran_before_and_then_what_others_run() {
     let mut running = scene.start(&["daemon"]);
     running.wait_for_message("answers on", "");
     let bad = chain_when(&running, "bad", |bad| bad["runs"][0]["outcome"] == "gave_up");
-    assert!(bad["last_success"].is_null(), "{bad}");
+    assert!(bad["last_success"].is_null() && bad["runs"][0]["max_tries"] == 1, "{bad}");
     let a = chain_when(&running, "a", |a| a["runs"][0]["outcome"] == "done");
     assert_eq!((&a["last_success"], a["runs"].as_array().unwrap().len()), (&good, 1));
     let (_, page) = ask(&running, "GET", "/");
