@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::exit::Failure;
 use super::state::Reading;
 use crate::daemon::book::Booked;
-use crate::schedule::order::minute_of;
+use crate::schedule::window::minute_of;
 use crate::store::{HistoryQuery, WaitingSlot};
 
 /// How the words begin that say of a chain that its slot waits.

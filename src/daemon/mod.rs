@@ -256,6 +256,8 @@ pub struct Daemon<'a> {
     replaced: HashSet<RunId>,
     /// Slots of processes that are gone, until the clock can be believed.
     lost: Vec<SlotClaim>,
+    /// Slots that were taken over, until it is known which of them are ours.
+    taken: Vec<Offer>,
     /// When the state was known: what was due before it was missed.
     since: Timestamp,
     /// The state cannot be used: why.
@@ -317,6 +319,7 @@ impl<'a> Daemon<'a> {
             no_lock: None,
             replaced: HashSet::new(),
             lost: Vec::new(),
+            taken: Vec::new(),
             since: Timestamp::MIN,
             no_state: None,
             waits_since: None,
@@ -474,6 +477,7 @@ impl<'a> Daemon<'a> {
             for answer in self.parts.state.answers() {
                 self.answered(answer);
             }
+            self.send_taken();
         } else if give_up_at.is_some_and(|at| now >= at) {
             self.no_state = Some(self.parts.state.why_slow());
         }
@@ -529,6 +533,7 @@ impl<'a> Daemon<'a> {
         let begun = waiting.chain(for_locks).filter(|offer| offer.begun).map(|offer| offer.run.as_str().to_owned()).collect();
         self.parts.state.give_back(begun);
         self.rounds = Rounds::default();
+        self.taken.clear();
         self.starting.clear();
         self.kept.clear();
     }

@@ -295,9 +295,9 @@ impl Daemon<'_> {
         while let Some(step) = self.rounds.next(self.parts.fleet.wall()) {
             match step {
                 Step::Start(offer) => self.offer(offer),
-                Step::NoTime(offer, left) => {
+                Step::NoTime(offer, window) => {
                     if let Some(chain) = self.chain_of(&offer) {
-                        self.skip(&chain, &offer, &format!("no time is left in its window ({} s)", left.as_secs()));
+                        self.skip(&chain, &offer, &format!("its window of {} s is over", window.as_secs()));
                     }
                 }
             }

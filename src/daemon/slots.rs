@@ -12,7 +12,7 @@ use super::{Daemon, LEAD, Mode, Offer, TickAnswer};
 use crate::config::keys::Missed;
 use crate::names::{RunId, counted};
 use crate::schedule::agenda::{Decision, GivenUp, MINUTE, Why, believe, why_unwanted};
-use crate::schedule::order::minute_of;
+use crate::schedule::window::minute_of;
 use crate::store::Slot;
 use crate::trigger::{Trigger, TriggerKind};
 
@@ -265,7 +265,7 @@ impl Daemon<'_> {
                 {
                     let (chain, slot) = (&offer.chain, &offer.slot);
                     log::info!("chain {chain}: the slot {slot} is taken over: whoever had claimed it ended before its run began");
-                    if offer.due > self.parts.fleet.wall() { self.hold(offer) } else { self.offer(offer) }
+                    if offer.due > self.parts.fleet.wall() { self.hold(offer) } else { self.taken.push(offer) }
                 }
             }
             Answer::Begun(offer) if self.is_stopping() => self.parts.state.give_back(vec![offer.run.as_str().to_owned()]),
@@ -283,6 +283,14 @@ impl Daemon<'_> {
                 self.no_state = Some(why);
                 self.crew.stop(Duration::ZERO, &self.parts.fleet.driver().world);
             }
+        }
+    }
+
+    /// Slots that were taken over go their way together, as others that are due at one moment: idle ones follow.
+    pub(super) fn send_taken(&mut self) {
+        if !self.taken.is_empty() && self.parts.state.taking_over().next().is_none() {
+            let taken = std::mem::take(&mut self.taken);
+            self.send_off(taken);
         }
     }
 

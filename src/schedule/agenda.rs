@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Schedule;
-use super::order::minute_of;
+use super::window::minute_of;
 use crate::config::keys::Missed;
 use crate::names::stable_hash;
 

@@ -13,12 +13,12 @@ mod error;
 mod every;
 mod lint;
 mod local;
-pub mod order;
 pub mod room;
 #[cfg(test)]
 mod tests;
 mod weekly;
 mod when;
+pub mod window;
 
 use std::collections::VecDeque;
 

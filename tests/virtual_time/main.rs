@@ -481,7 +481,23 @@ fn idle_chains_follow_while_time_is_left() {
     play.until(|play| play.count() == 2);
     play.settle();
     assert_eq!(play.fired(), ["a schedule 2026-05-04T12:10:00+00:00", "i schedule 2026-05-04T12:10:00+00:00"]);
-    assert_eq!(play.refused(), ["j skipped: no time is left in its window (-1 s)"]);
+    assert_eq!(play.refused(), ["j skipped: its window of 60 s is over"]);
+}
+
+#[test]
+fn idle_slots_that_are_taken_over_follow_each_other_in_windows_of_their_own() {
+    let says = "echo \"$RUNNER_CHAIN begins$RUNNER_TIME_LEFT\" >> $SCENE/said\nsleep 0.05\necho \"$RUNNER_CHAIN ends\" >> $SCENE/said";
+    let idle = |name: &str| format!("[chain:{name}]\nschedule = 10 * * * *\nidle = yes\nwindow = 60\n");
+    let config = format!("[chain:a]\nschedule = 10 * * * *\n{}{}", idle("i"), idle("j"));
+    let machine = Machine::new("2026-05-04T12:05:00Z", &config).task("a", says).task("i", says).task("j", says);
+    machine.daemon().stop();
+    ["i", "a", "j"].iter().for_each(|chain| claim_for_a_dead_one(&machine, chain, "2026-05-04T12:10:00Z"));
+    machine.set("2026-05-04T12:30:00Z");
+    let mut play = machine.daemon();
+    play.until(|play| play.count() == 3);
+    play.settle();
+    let said = fs::read_to_string(machine.path("said")).unwrap();
+    assert_eq!(said.lines().collect::<Vec<_>>(), ["a begins", "a ends", "i begins60", "i ends", "j begins60", "j ends"]);
 }
 
 #[test]

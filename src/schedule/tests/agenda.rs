@@ -1,4 +1,4 @@
-//! What is due: skip, last and all, windows, delays, jumps of the clock, first sight, many chains, the order of a tick.
+//! What is due: skip, last and all, windows, delays, jumps of the clock, first sight, many chains, windows of idle ones.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use rstest::rstest;
 
 use super::super::agenda::{Agenda, Entry, NoClock, Policy, believe, decide, stable_delay, tick};
-use super::super::order::{Idle, Member, Order, minute_of, time_left};
+use super::super::window::{minute_of, time_left};
 use super::{PRAGUE, at, schedule};
 use crate::config::keys::Missed;
 
@@ -243,29 +243,15 @@ fn ten_thousand_chains_are_each_due_when_they_would_be_alone() {
     assert!(runs.iter().all(|runs| *runs == 1));
 }
 
-// ---- the order of a tick -------------------------------------------------------------------------
+// ---- the window of an idle chain ---------------------------------------------------------------------
 
 #[test]
-fn idle_chains_come_last_and_only_while_there_is_time() {
+fn a_window_counts_from_its_minute_and_may_have_no_end() {
     let minute = minute_of(at("2026-11-20T10:00:07Z"));
-    let member = |chain: &'static str, idle: bool, window: u64| Member { chain, idle, window: Duration::from_secs(window) };
-    let mut order = Order::new(
-        minute,
-        [
-            member("tidy", true, 60),
-            member("mail", false, 60),
-            member("index", true, 60),
-            member("long", true, 600),
-            member("poll", false, 60),
-        ],
-    );
-    assert_eq!(order.take_first(), ["mail", "poll"]);
-    assert!(order.take_first().is_empty());
-    let left = SignedDuration::from_secs;
-    assert_eq!(order.next_idle(at("2026-11-20T10:00:50Z")), Some(Idle::Start { chain: "tidy", left: left(10) }));
-    assert_eq!(order.next_idle(at("2026-11-20T10:01:00Z")), Some(Idle::NoTime { chain: "index", left: left(0) }));
-    assert_eq!(order.next_idle(at("2026-11-20T10:02:00Z")), Some(Idle::Start { chain: "long", left: left(480) }));
-    assert_eq!(order.next_idle(at("2026-11-20T10:02:00Z")), None);
-    assert_eq!(time_left(minute, Duration::from_secs(60), at("2026-11-20T10:03:00Z")), left(-120));
-    assert!(time_left(minute, Duration::MAX, at("2026-11-20T10:03:00Z")).is_positive());
+    let left = |window, now| time_left(minute, window, at(now));
+    let seconds = SignedDuration::from_secs;
+    assert_eq!(left(Duration::from_secs(60), "2026-11-20T10:00:50Z"), seconds(10));
+    assert_eq!(left(Duration::from_secs(60), "2026-11-20T10:01:00Z"), seconds(0));
+    assert_eq!(left(Duration::from_secs(60), "2026-11-20T10:03:00Z"), seconds(-120));
+    assert!(left(Duration::MAX, "2026-11-20T10:03:00Z").is_positive());
 }
