@@ -72,7 +72,10 @@ pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit,
         return Err(Failure::Config(without_repeats(unfit.into_iter().flat_map(|chain| chain.why.errors).collect())));
     }
     if settings.json {
-        let refused = |of: &NotReady| json!({ "chain": of.chain.name, "run_id": null, "outcome": "refused", "task": null, "exit_code": Exit::Config.code() });
+        let refused = |of: &NotReady| {
+            let (chain, message, code) = (&of.chain.name, of.why.message(), Exit::Config.code());
+            json!({ "chain": chain, "run_id": null, "outcome": "refused", "task": null, "exit_code": code, "message": message })
+        };
         let runs: Vec<_> = ended.iter().filter_map(Ended::json).chain(unfit.iter().map(refused)).collect();
         print::json(&json!({ "version": 1, "runs": runs }))?;
     }
@@ -86,10 +89,8 @@ type Windowed = (Ready, Option<Duration>);
 /// What came of a chain.
 enum Ended {
     Run(Box<Run>),
-    /// Its lock was not to be had.
-    Refused(RunRef, Exit),
-    /// It runs already; the history has that run.
-    Overlap(RunRef),
+    /// It did not begin: its lock was not to be had, or it runs already.
+    Refused(RunRef, Exit, String),
     /// We were told to stop before it began.
     Stopped(i32),
 }
@@ -98,8 +99,7 @@ impl Ended {
     fn exit(&self) -> Exit {
         match self {
             Self::Run(run) => run.outcome().map_or(Exit::Internal, Exit::of_run),
-            Self::Refused(_, exit) => *exit,
-            Self::Overlap(_) => Exit::Refused,
+            Self::Refused(_, exit, _) => *exit,
             Self::Stopped(signal) => Exit::Signal(*signal),
         }
     }
@@ -110,7 +110,11 @@ impl Ended {
                 let outcome = run.outcome();
                 (run.run_ref(), outcome.map(RunOutcome::word), outcome.and_then(RunOutcome::task))
             }
-            Self::Refused(run, _) | Self::Overlap(run) => (run, Some("refused"), None),
+            Self::Refused(run, exit, message) => {
+                let mut result = result_of(run, (Some("refused"), None), *exit);
+                result["message"] = json!(message);
+                return Some(result);
+            }
             Self::Stopped(_) => return None,
         };
         Some(result_of(of, (outcome, task.map(|task| task.text())), self.exit()))
@@ -260,7 +264,7 @@ impl Play<'_> {
                 log::error!(event = "run_refused", chain, reason = "overlap"; "chain {chain} still runs: {holder}");
                 self.others.refused(chain, "overlap");
                 self.tell_hook((&ready.setup.chain, &ready.variables), "overlap", &message);
-                return self.ended.push(Ended::Overlap(run));
+                return self.ended.push(Ended::Refused(run, Exit::Refused, message));
             }
         }
         self.fleet.begin(ready, run);
@@ -292,11 +296,12 @@ impl Play<'_> {
         log::error!(event = "run_refused", chain, reason = "lock"; "chain {chain}: {message}");
         self.fleet.driver().world.reader.tell(&run, &Event::RunRefused { why: message });
         self.tell_hook((&ready.setup.chain, &ready.variables), "lock", message);
+        let message = message.to_owned();
         let exit = match why {
             Unavailable::Held(_) => Exit::Refused,
             Unavailable::Unreachable(_) => Exit::Io,
         };
-        self.ended.push(Ended::Refused(run, exit));
+        self.ended.push(Ended::Refused(run, exit, message));
     }
 
     /// The hook of the chain hears why its run did not begin.

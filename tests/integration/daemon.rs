@@ -368,6 +368,7 @@ fn a_chain_that_runs_is_refused_to_a_person_and_its_hook_hears_it() {
     running.wait_for_file("begun");
     let refused = scene.run(&["now", "a", "--json"]).exits(75).says("chain a still runs").json();
     assert_eq!((&refused["runs"][0]["chain"], &refused["runs"][0]["outcome"]), (&"a".into(), &"refused".into()), "{refused}");
+    assert!(refused["runs"][0]["message"].as_str().is_some_and(|why| why.starts_with("it still runs: ")), "{refused}");
     let heard = std::fs::read_to_string(running.path("heard")).unwrap();
     assert!(heard.lines().any(|line| line.contains("\"event\":\"refused\"") && line.contains("\"reason\":\"overlap\"")), "{heard}");
     std::fs::write(running.path("go"), "").unwrap();
