@@ -476,8 +476,10 @@ impl Case<'_> {
             facts.push(Fact::new("at_boot", "it fires once for each start of the machine (@boot)"));
         }
         if chain.named.idle {
-            let window = chain.named.window.as_secs();
-            facts.push(Fact::new("idle", format!("it is idle: it begins after all others of its minute, and only within {window} s")));
+            // `infinity` is a window that does not end.
+            let ends = SignedDuration::try_from(chain.named.window).ok();
+            let window = ends.map(|window| format!(", and only within {} s", window.as_secs())).unwrap_or_default();
+            facts.push(Fact::new("idle", format!("it is idle: it begins after all others of its minute{window}")));
         }
         facts
     }

@@ -88,6 +88,13 @@ fn a_slot_that_nobody_looked_at() {
     );
 }
 
+#[rstest]
+#[case::by_default("", "it is idle: it begins after all others of its minute, and only within 60 s")]
+#[case::without_an_end("window = infinity", "it is idle: it begins after all others of its minute")]
+fn how_long_an_idle_chain_may_begin(#[case] window: &str, #[case] words: &str) {
+    assert_eq!(text_of(&scene(&format!("schedule = every 1h\nidle = yes\n{window}")), "idle"), format!("{words} -> -"));
+}
+
 #[test]
 fn it_is_not_enabled_or_has_no_schedule() {
     let off = scene("schedule = every 1h\nenabled = no");
