@@ -432,10 +432,23 @@ impl Case<'_> {
     fn of_not_run(&self, why: &str, runs: &[&RunRecord]) -> Option<Fact> {
         let show = |at: Timestamp| self.date(at).show("%Y-%m-%dT%H:%M:%S%:z");
         let last = runs.first()?;
-        let when = last.scheduled_at.map_or_else(|| format!("the run of {}", show(last.began)), |at| format!("the slot {}", show(at)));
-        let text = match runs.len() {
-            1 => format!("{when} was not run: {why}"),
-            count => format!("{count} slots since its last run began were not run, the last one was {when}: {why}"),
+        // A chain without a schedule has no slots, and a run of one that has one may have been asked for by hand.
+        let of_slots = runs.iter().filter(|run| run.scheduled_at.is_some()).count();
+        let text = match (runs.len(), last.scheduled_at) {
+            (1, Some(at)) => format!("the slot {} was not run: {why}", show(at)),
+            (1, None) => format!("the run of {} did not begin: {why}", show(last.began)),
+            (count, at) => {
+                let what = if of_slots == count {
+                    "slots"
+                } else if of_slots == 0 {
+                    "runs"
+                } else {
+                    "slots and runs"
+                };
+                let did_not = if of_slots == 0 { "did not begin" } else { "were not run" };
+                let last = at.map_or_else(|| format!("that of {}", show(last.began)), |at| format!("the slot {}", show(at)));
+                format!("{count} {what} since its last run began {did_not}, the last one was {last}: {why}")
+            }
         };
         let fact = Fact::new("slot_not_run", text).at(self.date(last.began));
         let advice = match last.outcome.as_deref() {

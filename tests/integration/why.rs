@@ -88,6 +88,24 @@ fn a_slot_that_nobody_looked_at() {
     );
 }
 
+#[test]
+fn what_was_refused_of_a_chain_without_a_schedule_were_no_slots() {
+    let scene = Scene::new().tasks(["1-a.sh"]);
+    let refused =
+        |id: &str, ago| RunRecord { scheduled_at: None, message: Some("the lock is held".into()), ..run(id, "main", "refused", ago) };
+    let not_run = || {
+        let facts = scene.run(&["why", "main", "--json"]).exits(0).json();
+        let facts = facts["facts"].as_array().unwrap().clone();
+        facts.iter().find(|fact| fact["fact"] == "slot_not_run").unwrap()["text"].as_str().unwrap().to_owned()
+    };
+    store(&scene).put_runs(&[run("f", "main", "done", 90), refused("s1", 60)]).unwrap();
+    let one = not_run();
+    assert!(one.starts_with("the run of 2") && one.ends_with(" did not begin: the lock is held"), "{one}");
+    store(&scene).put_runs(&[refused("s2", 30)]).unwrap();
+    let two = not_run();
+    assert!(two.starts_with("2 runs since its last run began did not begin, the last one was that of 2"), "{two}");
+}
+
 #[rstest]
 #[case::by_default("", "it is idle: it begins after all others of its minute, and only within 60 s")]
 #[case::without_an_end("window = infinity", "it is idle: it begins after all others of its minute")]
