@@ -1,4 +1,4 @@
-//! Who is there to fire slots and to work queues: each daemon and worker has a file in the state directory, which is locked as
+//! Who is there to fire slots and to work queues: each daemon, worker and tick has a file in the state directory, which is locked as
 //! long as the process lives, however it ends. Written once, at its start. Touches that directory and nothing else.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -21,6 +21,8 @@ pub enum Work {
     Daemon,
     /// It works queues.
     Worker,
+    /// It fires what is due in a minute, and waits for that.
+    Tick,
 }
 
 /// A process that is there.
@@ -56,7 +58,9 @@ pub fn announce(state_dir: Option<&Path>, presence: &Presence) -> Option<Here> {
     match announce_in(&dir, presence) {
         Ok(here) => Some(here),
         Err(error) => {
-            log::info!("`runner status` cannot see that we are there: {}: {error}", dir.display());
+            // One that comes each minute would say it each minute.
+            let level = if presence.work == Work::Tick { log::Level::Debug } else { log::Level::Info };
+            log::log!(level, "`runner status` cannot see that we are there: {}: {error}", dir.display());
             None
         }
     }

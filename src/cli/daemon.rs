@@ -175,9 +175,9 @@ impl Ready {
         let built = BUILT.parse().context("the build date")?;
         let mut surroundings = Surroundings::new(settings, (self.config, self.stamp), place, managed, audience);
         let parts = Parts { fleet: Fleet::new(driver), ids, state, alarm: &mut alarm, outside: &mut surroundings, built };
-        let presence = Presence { work: Work::Daemon, pid: std::process::id(), config: settings.config_file.clone(), queues: Vec::new() };
-        // A tick is gone in a moment.
-        let _here = if listens { presence::announce(state_dir.as_deref(), &presence) } else { None };
+        let work_of = if listens { Work::Daemon } else { Work::Tick };
+        let presence = Presence { work: work_of, pid: std::process::id(), config: settings.config_file.clone(), queues: Vec::new() };
+        let _here = presence::announce(state_dir.as_deref(), &presence);
         systemd::ready(managed);
         let mut daemon = Daemon::new(parts, self.chains);
         let mut ended = work(&mut daemon);

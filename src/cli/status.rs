@@ -229,7 +229,7 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     for chain in &mut chains {
         part_waiting(chain, &locks);
     }
-    let watchers = watchers::Watchers::look(settings, &config, &reading);
+    let watchers = watchers::Watchers::look(settings, &config, &booked, &mut reading)?;
     for chain in &mut chains {
         let Some(booked) = booked.iter().find(|booked| booked.name() == chain.name && booked.named.idle) else { continue };
         if let Some(waiting) = waiting::of_chain(booked, &mut reading, now, (watchers.daemon, !chain.running.is_empty()))? {
@@ -240,7 +240,7 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     // Whoever asks for chains by their names is told of these.
     let queues = if words.is_empty() { queues(&config, &mut reading, now, &zone)? } else { Vec::new() };
     let watched: Vec<&Booked> = booked.iter().filter(|chain| wanted(chain.name())).collect();
-    let remarks = watchers.remarks(&watched, &chains, &queues, &mut reading, time)?;
+    let remarks = watchers.remarks(&watched, &queues, &mut reading, time)?;
     Ok(Status {
         version: VERSION,
         host: reading.here.host.clone(),

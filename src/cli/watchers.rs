@@ -13,15 +13,23 @@ use crate::config::{Config, queues};
 use crate::daemon::book::Booked;
 use crate::names::counted;
 use crate::presence::{self, Presence, Work};
-use crate::status::{Chain, Date, Queue, Remark};
+use crate::status::{Date, Queue, Remark};
+use crate::store::HistoryQuery;
 
 /// A slot that should have fired so long ago was overlooked: a tick comes once a minute.
 pub const OVERLOOKED: SignedDuration = SignedDuration::from_secs(120);
+
+/// How many of the newest runs are asked who began them.
+const LOOKED_AT: u32 = 200;
 
 /// Those who are there.
 pub struct Watchers {
     /// A daemon with our configuration runs on this machine, or nobody may see whether one does.
     pub daemon: bool,
+    /// A tick with our configuration runs now.
+    pub ticking: bool,
+    /// The same, or the newest run that a schedule began was one of a tick.
+    pub ticks: bool,
     /// The queues that somebody works on this machine; none where nobody may see that.
     queues: Option<Vec<String>>,
     /// Other machines may do the same with the same database.
@@ -29,8 +37,14 @@ pub struct Watchers {
 }
 
 impl Watchers {
-    /// Looks who is there.
-    pub fn look(settings: &Settings, config: &Config, reading: &Reading) -> Self {
+    /// Looks who is there, and who was for these chains.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub fn look(settings: &Settings, config: &Config, booked: &[Booked], reading: &mut Reading) -> Result<Self, Failure> {
+        let recent = reading.history(&HistoryQuery { chain: None, failed: false, limit: LOOKED_AT })?;
+        let ours = recent.iter().filter(|run| booked.iter().any(|chain| chain.name() == run.chain));
+        let ticked = are_ticks(ours.map(|run| (run.began, run.trigger.as_str())));
         let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let ours: Option<PathBuf> = settings.config_file.as_deref().map(real);
         let all: Vec<Presence> = match reading.state_dir.as_deref().map(presence::look) {
@@ -38,35 +52,26 @@ impl Watchers {
             None => Vec::new(),
             Some(Err(error)) => {
                 log::debug!("nobody can see whether a daemon is there: {error}");
-                return Self { daemon: true, queues: None, shared: reading.is_shared };
+                return Ok(Self { daemon: true, ticking: false, ticks: ticked, queues: None, shared: reading.is_shared });
             }
         };
-        let is_daemon = |one: &&Presence| one.work == Work::Daemon && one.config.as_deref().map(real) == ours;
-        let daemon = all.iter().any(|one| is_daemon(&one));
+        let is_there = |work: Work| all.iter().any(|one| one.work == work && one.config.as_deref().map(real) == ours);
+        let (daemon, ticking) = (is_there(Work::Daemon), is_there(Work::Tick));
         let mut works: Vec<String> = all.into_iter().filter(|one| one.work == Work::Worker).flat_map(|one| one.queues).collect();
         if daemon {
             works.extend(queues::of_daemon(config, &mut Vec::new()).into_iter().map(|queue| queue.name));
         }
-        Self { daemon, queues: Some(works), shared: reading.is_shared }
+        Ok(Self { daemon, ticking, ticks: ticking || ticked, queues: Some(works), shared: reading.is_shared })
     }
 
     /// What is to be said of these chains and queues.
     ///
     /// # Errors
     /// The database does not answer.
-    pub fn remarks(
-        &self,
-        booked: &[&Booked],
-        chains: &[Chain],
-        queues: &[Queue],
-        reading: &mut Reading,
-        now: Date,
-    ) -> Result<Vec<Remark>, Failure> {
+    pub fn remarks(&self, booked: &[&Booked], queues: &[Queue], reading: &mut Reading, now: Date) -> Result<Vec<Remark>, Failure> {
         let firing: Vec<&&Booked> = booked.iter().filter(|chain| chain.named.enabled && chain.schedule.is_some()).collect();
         let mut remarks: Vec<Remark> = Vec::new();
         if !self.daemon && !firing.is_empty() {
-            let triggers = chains.iter().flat_map(|chain| chain.runs.iter().map(|run| (run.started_at.at, run.trigger.as_str())));
-            let by_ticks = are_ticks(triggers);
             let mut looked: Option<Timestamp> = None;
             let mut overlooked = false;
             for chain in firing {
@@ -74,14 +79,9 @@ impl Watchers {
                 looked = looked.max(mark);
                 overlooked |= mark.and_then(|mark| overdue(chain, mark, &reading.here.machine, now.at)).is_some();
             }
-            if !by_ticks || overlooked {
+            if !self.ticks || overlooked {
                 let since = looked.map(|at| Date { at, ..now });
-                remarks.push(Remark {
-                    kind: "nobody_fires".to_owned(),
-                    since,
-                    queue: None,
-                    text: self.nobody_fires(by_ticks, since.is_some()),
-                });
+                remarks.push(Remark { kind: "nobody_fires".to_owned(), since, queue: None, text: self.nobody_fires(since.is_some()) });
             }
         }
         let unworked = |queue: &&Queue| self.queues.as_ref().is_some_and(|worked| !worked.contains(&queue.name)) && queue.running == 0;
@@ -99,10 +99,14 @@ impl Watchers {
         Ok(remarks)
     }
 
-    /// That no daemon is there, and what that means. `by_ticks`: ticks did it until now. `looked`: a time follows.
-    pub fn nobody_fires(&self, by_ticks: bool, looked: bool) -> String {
+    /// That no daemon is there, and what that means. `looked`: a time follows.
+    fn nobody_fires(&self, looked: bool) -> String {
         let others = if self.shared { ", or another machine with the same database does it" } else { "" };
-        let what = if by_ticks { "no daemon runs on this machine, and no tick comes" } else { "no daemon runs on this machine" };
+        let what = if self.ticks && !self.ticking {
+            "no daemon runs on this machine, and no tick comes"
+        } else {
+            "no daemon runs on this machine"
+        };
         let means = format!("nothing will fire unless `runner tick` is called each minute{others}");
         let looked = if looked { "; no schedule was looked at" } else { "; no schedule was ever looked at" };
         format!("{what}: {means}{looked}")
@@ -133,7 +137,7 @@ fn waits(queue: &Queue) -> String {
 }
 
 /// Whether the newest run that was not begun by hand was begun by a tick.
-pub fn are_ticks<'a>(runs: impl Iterator<Item = (Timestamp, &'a str)>) -> bool {
+fn are_ticks<'a>(runs: impl Iterator<Item = (Timestamp, &'a str)>) -> bool {
     let scheduled = runs.filter(|(_, trigger)| ["schedule", "tick"].contains(trigger));
     scheduled.max_by_key(|(at, _)| *at).is_some_and(|(_, trigger)| trigger == "tick")
 }

@@ -14,7 +14,7 @@ use super::prepare::prepare;
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, is_error, part_findings, without_repeats};
 use super::state::Reading;
 use super::table;
-use super::watchers::{Watchers, are_ticks, overdue};
+use super::watchers::{Watchers, overdue};
 use super::{crowded, doing, going, print, unread, waiting};
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::{self, Overlap};
@@ -112,7 +112,7 @@ pub fn why(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
     }
     let Loaded { config, whole, .. } = loaded;
     let findings = judged;
-    let watchers = Watchers::look(settings, &config, &reading);
+    let watchers = Watchers::look(settings, &config, &booked, &mut reading)?;
     let now = SystemClock::new().wall();
     let locks = look(&needed(asked.iter().map(|(chain, _)| chain)), Date::new(now, &zone));
     let mut all: Vec<(String, Vec<Fact>)> = Vec::new();
@@ -221,7 +221,7 @@ impl Case<'_> {
         facts.extend(self.of_configuration(findings));
         facts.extend(self.of_waiting(reading, run.is_some())?);
         facts.extend(self.of_clock(reading)?);
-        facts.extend(self.of_firing(&runs, reading)?);
+        facts.extend(self.of_firing(reading)?);
         facts.extend(self.of_crashed(&runs));
         facts.extend(self.of_past(&runs, run.is_some()));
         facts.extend(self.of_room(runs, reading)?);
@@ -336,26 +336,33 @@ impl Case<'_> {
     }
 
     /// Whether somebody looks at its schedule.
-    fn of_firing(&self, runs: &[RunRecord], reading: &mut Reading) -> Result<Option<Fact>, Failure> {
+    fn of_firing(&self, reading: &mut Reading) -> Result<Option<Fact>, Failure> {
         let Some(chain) = self.booked.filter(|chain| chain.named.enabled) else { return Ok(None) };
         let Some(schedule) = &chain.schedule else { return Ok(None) };
         let mark = self.watchers.mark(chain, reading)?;
         let slot = mark.and_then(|mark| overdue(chain, mark, &reading.here.machine, self.now));
-        let by_ticks = are_ticks(runs.iter().map(|run| (run.began, run.trigger.as_str())));
         let alone = !self.watchers.daemon && !self.watchers.may_be_elsewhere(chain);
         let text = match (slot, mark) {
             (Some(_), _) if alone => {
                 format!("this slot has passed and nobody has looked at it: no daemon runs on this machine (missed = {})", self.missed())
             }
             (Some(_), _) => format!("this slot has passed and nobody has looked at it (missed = {})", self.missed()),
+            // It may not have come so far.
+            (None, None) if alone && self.watchers.ticking => return Ok(None),
             (None, None) if alone => "nobody has looked at its schedule yet, and no daemon runs on this machine".to_owned(),
             (None, None) => "nobody has looked at its schedule yet".to_owned(),
-            (None, Some(_)) if alone && !by_ticks => {
-                "no daemon runs on this machine: it fires only if `runner tick` is called each minute".to_owned()
+            // A tick leaves no word where nothing was due: nobody knows whether it was one that looked.
+            (None, Some(_)) if alone && !self.watchers.ticks => {
+                "no daemon runs on this machine: it fires if `runner tick` is called each minute".to_owned()
             }
             (None, Some(_)) => return Ok(None),
         };
-        let advice = "is runner daemon running (systemctl status runner-daemon), or runner tick called each minute?";
+        let is_late = slot.is_some() || mark.is_none();
+        let advice = if is_late {
+            "is runner daemon running (systemctl status runner-daemon), or runner tick called each minute?"
+        } else {
+            "where cron or a timer calls runner tick, all is well; else start runner daemon (systemctl status runner-daemon)"
+        };
         let at = slot.map(|slot| Date::new(slot, schedule.zone())).or(mark.map(|mark| self.date(mark)));
         // A tick may have looked a minute ago, and leaves no word where nothing was due.
         let kind = if slot.is_none() && mark.is_some() { "no_daemon" } else { "nobody_looks" };

@@ -79,6 +79,24 @@ fn an_error_of_the_daemon_is_told_by_why_and_by_status() {
 }
 
 #[test]
+fn nobody_misses_a_daemon_where_a_tick_runs_or_ran() {
+    let scene = scene("schedule = * * * * *\n[chain:b]\ntask_dir = b\nschedule = 0 0 29 2 *\n[chain:c]\ntask_dir = b\nschedule = @boot");
+    let scene = scene.tasks_at("b", ["1-b.sh"]).task_at("a/1-a.sh", "play touch begun wait-file go");
+    let mut tick = scene.start(&["tick"]);
+    tick.wait_for_file("begun");
+    let nobody_is_missed = || {
+        scene.run(&["status"]).exits(0).never_prints("no daemon runs");
+        for chain in ["a", "b", "c"] {
+            scene.run(&["why", chain]).exits(0).never_prints("no daemon runs");
+        }
+    };
+    nobody_is_missed();
+    std::fs::write(tick.path("go"), "").unwrap();
+    tick.finish().exits(0);
+    nobody_is_missed();
+}
+
+#[test]
 fn a_slot_that_nobody_looked_at() {
     let scene = scene("schedule = every 1h");
     mark(&scene, 7200);
