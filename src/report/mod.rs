@@ -175,14 +175,19 @@ impl Reader for Reporter {
 /// The line of a run that is told to stop: whether the whole program is, or only this run and why.
 fn stopping(chain: &str, signal: &str, by: &StoppedBy, again: bool) -> String {
     let what = match by {
-        StoppedBy::Signal if again => return format!("chain {chain}: told to stop by {signal} again; what runs is killed"),
+        // Of a daemon and of a tick, which is none: whoever asks for it the second time has no patience, and that is all.
+        StoppedBy::Signal | StoppedBy::Daemon if again => {
+            return format!("chain {chain}: told to stop by {signal} again; what runs is killed");
+        }
         StoppedBy::Signal => return format!("told to stop by {signal}; a second signal kills at once"),
         StoppedBy::Asked => "runner stop".to_owned(),
         StoppedBy::Slot(slot) => return format!("chain {chain}: its run is stopped for the slot {slot} (overlap = replace)"),
         StoppedBy::Daemon => "the daemon stops".to_owned(),
     };
-    let then = if again { "again; what runs is killed" } else { "a second time kills at once" };
-    format!("chain {chain}: its run is told to stop ({what}); {then}")
+    match again {
+        true => format!("chain {chain}: its run is told to stop again ({what}); what runs is killed"),
+        false => format!("chain {chain}: its run is told to stop ({what}); a second time kills at once"),
+    }
 }
 
 /// The line of what a task says of itself.

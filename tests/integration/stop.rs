@@ -143,3 +143,15 @@ fn as_pid_1_it_exits_with_128_and_the_signal() {
     kill_process(Pid::from_raw(child.trim().parse().unwrap()).unwrap(), Signal::TERM).unwrap();
     running.finish().exits(128 + 15).ran(["1-a.sh"]).nothing_alive();
 }
+
+/// A tick is no daemon, and a second signal is told as one all the same.
+#[cfg(feature = "schedule")]
+#[test]
+fn a_second_term_to_a_tick_kills_what_runs() {
+    let config = "[chain:a]\ntask_dir = tasks.d\nschedule = * * * * *\nkill_after = 60\n";
+    let scene = Scene::new().raw_config(config).task("1-a.sh", "play touch begun ignore TERM pause");
+    let mut tick = scene.start(&["tick"]);
+    tick.wait_for_file("begun").insist(Signal::TERM);
+    let run = tick.finish().nothing_alive().says("told to stop by SIGTERM; a second signal kills at once");
+    run.says("chain a: told to stop by SIGTERM again; what runs is killed").never_says("the daemon stops");
+}
