@@ -68,7 +68,7 @@ impl Reporter {
             let pids = end.left_behind.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
             warn!(event = "left_behind", chain, run_id, task, count, pids = pids.as_str(); "{name}: left {} behind: pid {pids}", counted(count, "process"));
         }
-        if end.verdict == Verdict::Retry && end.exit.code() == Some(3) && self.hinted.insert("exit 3") {
+        if end.verdict == Verdict::Retry && !end.last && end.exit.code() == Some(3) && self.hinted.insert("exit 3") {
             warn!("{name}: exit 3 is tried again; write stop_codes = 3 to let it end the chain, as the old runner did");
         }
         self.show_tail(&name, end);

@@ -342,6 +342,8 @@ fn an_exit_3_that_retries_is_explained_once() {
         .logged(["1-a.sh 1", "1-a.sh 2", "1-a.sh 3"]);
     let hints = run.stderr_text().lines().filter(|l| l.contains("stop_codes")).count();
     assert_eq!(hints, 1, "{run}");
+    let last = Scene::new().config("[runner]\nmax_tries = 1\n").task("1-a.sh", "exit 3").run(&[]).exits(1);
+    last.says("failed for good: exit 3").never_says("is tried again");
 }
 
 #[test]
