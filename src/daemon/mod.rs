@@ -501,8 +501,13 @@ impl<'a> Daemon<'a> {
             Mode::Stopping(_) if signal == SIGHUP => log::info!("the configuration is not read again: we are told to stop"),
             Mode::Daemon => {
                 let (going, jobs) = (self.parts.fleet.runs().len(), self.crew.running());
-                let jobs = if jobs > 0 { format!(" and {}", counted(jobs, "job")) } else { String::new() };
-                log::warn!("told to stop; {}{jobs} still", counted(going, "run"));
+                let going: Vec<String> = [(going, "run"), (jobs, "job")]
+                    .iter()
+                    .filter(|(count, _)| *count > 0)
+                    .map(|(count, what)| counted(*count, what))
+                    .collect();
+                let still = if going.is_empty() { "nothing runs".to_owned() } else { format!("{} still", going.join(" and ")) };
+                log::warn!("told to stop; {still}");
                 self.leave_the_rest();
                 let stop_time = self.parts.outside.stop_time();
                 self.crew.stop(stop_time, &self.parts.fleet.driver().world);

@@ -32,7 +32,7 @@ fn a_stop_in_the_first_moment_is_as_clean_as_any() {
             assert!(begun.elapsed() < DEADLINE, "it never hears TERM");
         }
         running.signal(Signal::TERM);
-        running.finish().exits(0).says("told to stop; 0 runs still");
+        running.finish().exits(0).says("told to stop; nothing runs");
     }
 }
 
