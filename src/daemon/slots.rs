@@ -248,9 +248,9 @@ fn tell_given_up(chain: &Booked, given_up: &GivenUp) {
     let GivenUp { first, last, count, why } = given_up;
     let name = chain.name();
     let why = reason(*why);
-    let slots = counted(*count, "slot");
+    let slots = if *count == 1 { format!("the slot {first}") } else { format!("{} from {first} to {last}", counted(*count, "slot")) };
     let level = if chain.named.missed == Missed::Skip { log::Level::Info } else { log::Level::Warn };
-    log::log!(level, event = "slots_given_up", chain = name, count; "chain {name}: {slots} from {first} to {last} given up: {why}");
+    log::log!(level, event = "slots_given_up", chain = name, count; "chain {name}: {slots} given up: {why}");
 }
 
 impl Daemon<'_> {

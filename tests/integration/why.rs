@@ -132,6 +132,16 @@ fn how_long_an_idle_chain_may_begin(#[case] window: &str, #[case] words: &str) {
 }
 
 #[test]
+fn one_slot_that_was_missed_has_one_date() {
+    let passed = Timestamp::now().checked_sub(SignedDuration::from_mins(30)).unwrap();
+    let keys = passed.strftime("schedule = %M %H * * *\ntimezone = UTC\nmissed = skip");
+    let scene = scene(&keys.to_string());
+    mark(&scene, 3600);
+    let slot = passed.strftime("chain a: the slot %Y-%m-%dT%H:%M:00Z given up: missed = skip").to_string();
+    scene.run(&["tick"]).exits(0).says(&slot);
+}
+
+#[test]
 fn it_is_not_enabled_or_has_no_schedule() {
     let off = scene("schedule = every 1h\nenabled = no");
     let fact = text_of(&off, "disabled");
