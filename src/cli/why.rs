@@ -463,6 +463,7 @@ impl Case<'_> {
             Some(SKIPPED) if why.contains("still runs") && last.trigger == "tick" => {
                 Some("a longer time between slots, or a max_time, helps; in a daemon, overlap = queue lets it wait".to_owned())
             }
+            Some(SKIPPED) if why.contains("waits already") => Some("a longer time between slots, or a max_time, helps".to_owned()),
             Some(SKIPPED) if why.contains("still runs") => {
                 Some("overlap = queue lets it wait; a longer time between slots, or a max_time, helps more".to_owned())
             }

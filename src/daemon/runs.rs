@@ -65,7 +65,10 @@ impl Daemon<'_> {
                     self.skip(&chain, &waiting, REPLACED);
                 }
             }
-            Fate::GiveUp if self.parts.fleet.is_running(&offer.chain) => self.skip(&chain, &offer, "the chain still runs"),
+            Fate::GiveUp if self.parts.fleet.is_running(&offer.chain) => {
+                let why = if waiting > 0 { "the chain still runs, and another slot waits already" } else { "the chain still runs" };
+                self.skip(&chain, &offer, why);
+            }
             Fate::GiveUp => self.skip(&chain, &offer, "the run before it has not begun yet"),
         }
     }

@@ -96,7 +96,7 @@ fn after_a_crash_no_slot_is_used_twice_and_none_is_lost() {
 
 #[rstest]
 #[case::skip("skip", "given up: the chain still runs")]
-#[case::queue("queue", "given up: the chain still runs")]
+#[case::queue("queue", "given up: the chain still runs, and another slot waits already")]
 fn a_slot_whose_chain_still_runs(#[case] overlap: &str, #[case] told: &str) {
     let keys = format!("{EVERY_SECOND}\noverlap = {overlap}");
     let mut running = chains(&[("a", &keys)]).task_at("a/1-a.sh", &format!("{SAY_SLOT}; probe wait-file go")).start(&["daemon"]);

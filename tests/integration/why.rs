@@ -163,11 +163,12 @@ fn it_would_be_refused_now() {
 }
 
 #[rstest]
-#[case::of_a_tick("tick", "in a daemon, overlap = queue lets it wait")]
-#[case::of_a_daemon("schedule", "overlap = queue lets it wait;")]
-fn what_helps_against_slots_that_find_their_chain_running(#[case] trigger: &str, #[case] advice: &str) {
+#[case::of_a_tick("tick", "the chain still runs: run x of process 1", "in a daemon, overlap = queue lets it wait")]
+#[case::of_a_daemon("schedule", "the chain still runs: run x of process 1", "overlap = queue lets it wait;")]
+#[case::where_one_waits("schedule", "the chain still runs, and another slot waits already", "already -> a longer time between slots, or")]
+fn what_helps_against_slots_that_find_their_chain_running(#[case] trigger: &str, #[case] why: &str, #[case] advice: &str) {
     let scene = scene("schedule = every 1h");
-    let message = Some("the chain still runs: run x of process 1".into());
+    let message = Some(why.into());
     let skipped = RunRecord { trigger: trigger.into(), message, ..run("s", "a", "skipped", 30) };
     store(&scene).put_runs(&[run("f", "a", "done", 90), skipped]).unwrap();
     let text = text_of(&scene, "slot_not_run");
