@@ -15,8 +15,9 @@ use crate::chain::hold::{Hold, LockPlan, Recording, tell_doubt, tell_given_back}
 use crate::chain::run::Run;
 use crate::chain::setup::Setup;
 use crate::clock::Moment;
+use crate::config::sections::Sections;
 use crate::config::settings::LockKeys;
-use crate::config::{Finding, Origin};
+use crate::config::{Config, Finding, Origin, keys};
 use crate::event::{Reader, RunRef, StoppedBy};
 use crate::lock::address::{LockSettings, LockTexts, SettingError};
 use crate::lock::{LockEvent, Refusal};
@@ -24,7 +25,7 @@ use crate::names::MAIN_CHAIN;
 use crate::notify::systemd::waiting;
 
 /// What the keys of a lock mean together, for these tasks. What is wrong goes to `findings`.
-pub fn plan(setup: &Setup, findings: &mut Vec<Finding>) -> Option<LockPlan> {
+pub fn plan(config: &Config, setup: &Setup, findings: &mut Vec<Finding>) -> Option<LockPlan> {
     let keys = setup.chain.lock.as_ref()?;
     let has_interval = setup.chain.run_interval.or(setup.chain.sleep_interval).is_some();
     // A chain with a name has a schedule instead: `chains` has looked at that.
@@ -35,15 +36,16 @@ pub fn plan(setup: &Setup, findings: &mut Vec<Finding>) -> Option<LockPlan> {
     let graces = setup.tasks.iter().map(|task| task.settings.kill_after);
     let kill_after = graces.max().unwrap_or_default().max(setup.chain.task.kill_after);
     let settings = read(keys, kill_after).inspect_err(|error| {
-        let origin = match error.key {
-            "lock_ttl" => &keys.ttl.1,
-            "lock_delay" => &keys.delay.1,
-            "wait_lock" => &keys.wait.1,
-            _ => &keys.lock.1,
+        let (origin, key) = match error.key {
+            "lock_ttl" => (&keys.ttl.1, &keys::LOCK_TTL.info),
+            "lock_delay" => (&keys.delay.1, &keys::LOCK_DELAY.info),
+            "wait_lock" => (&keys.wait.1, &keys::WAIT_LOCK.info),
+            _ => (&keys.lock.1, &keys::LOCK.info),
         };
         // A default that does not fit is told where the lock stands.
         let origin = if *origin == Origin::Default { &keys.lock.1 } else { origin };
-        findings.push(Finding::error(origin, error.to_string()));
+        let name = Sections::for_chain(config, &setup.chain.name).of_chain().naming(key);
+        findings.push(Finding::error(origin, format!("{name} = {}: {}", error.value, error.expected)));
     });
     Some(LockPlan { settings: settings.ok()?, keep: keys.keep, release_on_error: keys.release_on_error.is_some() })
 }

@@ -74,7 +74,7 @@ pub struct Prepared {
 pub fn prepare(config: &Config, chain: ChainSettings, mut findings: Vec<Finding>, dir: &Path) -> Prepared {
     let judged = chain.clone();
     let setup = Setup::new(config, chain, dir, own_environment(), &mut findings);
-    let lock = setup.as_ref().and_then(|setup| guarded::plan(setup, &mut findings));
+    let lock = setup.as_ref().and_then(|setup| guarded::plan(config, setup, &mut findings));
     let wrong = judge_chain(config, &judged, dir, setup.as_ref());
     let untrusted = wrong.iter().any(|finding| finding.severity == Severity::Error);
     findings.extend(wrong);

@@ -254,13 +254,11 @@ impl LockSettings {
     pub fn parse(texts: LockTexts<'_>, kill_after: Duration, base: &Path) -> Result<Self, SettingError> {
         let wrong = |key, text: &str, expected| SettingError { key, value: mask(text), expected };
         let address = Address::parse(texts.lock, base).map_err(|expected| wrong("lock", texts.lock, expected))?;
-        let time = |key, text: Option<&str>, default| match text {
-            None => Ok(default),
-            Some(text) => value::duration(text).map_err(|expected| wrong(key, text, expected)),
-        };
-        let ttl = time("lock_ttl", texts.ttl, DEFAULT_TTL)?;
-        let delay = time("lock_delay", texts.delay, DEFAULT_DELAY)?;
-        let wait = time("wait_lock", texts.wait, Duration::ZERO)?;
+        // As the table of keys reads them: what is wrong is told in the same words, and so only once.
+        let read = |key, text: &str, read: fn(&str) -> Result<Duration, String>| read(text).map_err(|expected| wrong(key, text, expected));
+        let ttl = texts.ttl.map_or(Ok(DEFAULT_TTL), |text| read("lock_ttl", text, value::finite))?;
+        let delay = texts.delay.map_or(Ok(DEFAULT_DELAY), |text| read("lock_delay", text, value::finite))?;
+        let wait = texts.wait.map_or(Ok(Duration::ZERO), |text| read("wait_lock", text, value::duration))?;
         let ttl_text = texts.ttl.unwrap_or("60");
         if delay > Duration::from_secs(60) {
             return Err(wrong("lock_delay", texts.delay.unwrap_or_default(), "expected 0 to 60 s".to_owned()));

@@ -373,6 +373,16 @@ fn what_is_wrong_is_told_with_its_line() {
     wrong("[runner]\nlock = etcd://h/k\n[task:a]\nkill_after = 30\n", "at least 96 s");
     wrong("[runner]\nlock = file:k\nlock_delay = 70\n", "expected 0 to 60 s");
     wrong("[runner]\nlock = file:k\nrelease_on_error = yes\n", "release_on_error needs run_interval or sleep_interval");
+    for (text, name) in [("wait_lock = -1", "wait_lock"), ("lock_delay = -1", "lock_delay"), ("lock_ttl = infinity", "lock_ttl")] {
+        let scene = lock_scene().config(&format!("[runner]\nlock = file:k\n{text}\n")).tasks(["1-a.sh"]);
+        scene.run(&["check"]).exits(78).prints(&format!("runner.cfg:3: error: {name} = ")).prints("1 error, ");
+    }
+    let scene = lock_scene().config("[runner]\nlock = file:k\n").tasks(["1-a.sh"]);
+    for text in ["wait_lock=-1", "lock_delay=61"] {
+        let typed = format!("runner.{text}");
+        let named = format!("command line: error: --set runner.{}: expected ", text.replace('=', " = "));
+        scene.run(&["check", "--set", &typed]).exits(78).prints(&named).prints("1 error, ");
+    }
     let scene = lock_scene().tasks(["1-a.sh"]);
     scene.run(&["--keep-lock"]).exits(64).says("--keep-lock: there is no lock");
     scene.run(&["--wait-lock", "soon"]).exits(64).says("--wait-lock soon: expected a duration");
