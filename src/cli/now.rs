@@ -227,6 +227,10 @@ impl Play<'_> {
             if !all_of_it {
                 log::error!(event = "run_refused", chain = chain.name.as_str(), reason = TASK_DIR; "chain {} does not run: {}", chain.name, why.message());
             }
+            // What the configuration says of its lock is wrong, and not its tasks.
+            if !why.of_tasks {
+                continue;
+            }
             self.others.refused(&chain.name, TASK_DIR);
             if !why.untrusted {
                 self.tell_hook((chain, variables), TASK_DIR, &why.message());

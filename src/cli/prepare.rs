@@ -45,8 +45,9 @@ impl Unfit {
 /// # Errors
 /// It cannot be run.
 pub fn make_fit(settings: &Settings, config: &Config, chain: ChainSettings, findings: Vec<Finding>, dir: &Path) -> Result<Fit, Unfit> {
-    let of_tasks = !findings.iter().any(|finding| is_error(finding, settings.strict));
-    let Prepared { setup, findings, untrusted, lock } = prepare(config, chain, findings, dir);
+    let config_is_wrong = findings.iter().any(|finding| is_error(finding, settings.strict));
+    let Prepared { setup, findings, untrusted, lock, wrong_lock } = prepare(config, chain, findings, dir);
+    let of_tasks = !config_is_wrong && !wrong_lock;
     let (mut errors, told) = part_findings(without_repeats(findings), settings.strict);
     match setup {
         Some(setup) if errors.is_empty() => return Ok(Fit { setup, lock, told }),
@@ -68,17 +69,21 @@ pub struct Prepared {
     pub untrusted: bool,
     /// The lock that a run needs.
     pub lock: Option<LockPlan>,
+    /// What the configuration says of it is wrong.
+    pub wrong_lock: bool,
 }
 
 /// Makes a chain ready. `findings` are those there are already.
 pub fn prepare(config: &Config, chain: ChainSettings, mut findings: Vec<Finding>, dir: &Path) -> Prepared {
     let judged = chain.clone();
     let setup = Setup::new(config, chain, dir, own_environment(), &mut findings);
+    let before = findings.len();
     let lock = setup.as_ref().and_then(|setup| guarded::plan(config, setup, &mut findings));
+    let wrong_lock = findings.len() > before;
     let wrong = judge_chain(config, &judged, dir, setup.as_ref());
     let untrusted = wrong.iter().any(|finding| finding.severity == Severity::Error);
     findings.extend(wrong);
-    Prepared { setup, findings, untrusted, lock }
+    Prepared { setup, findings, untrusted, lock, wrong_lock }
 }
 
 /// Refuses to go on with a configuration that could not even be read as a whole.

@@ -383,6 +383,13 @@ fn what_is_wrong_is_told_with_its_line() {
         let named = format!("command line: error: --set runner.{}: expected ", text.replace('=', " = "));
         scene.run(&["check", "--set", &typed]).exits(78).prints(&named).prints("1 error, ");
     }
+    // Its tasks are right, and nothing of a wrong configuration is executed.
+    let hooked = "chain_hook = sh -c 'touch hooked' hook\n";
+    let scene = lock_scene().config(&format!("[runner]\nlock = file:k\n{hooked}")).tasks(["1-a.sh"]);
+    scene.run(&["--release-on-error"]).exits(78).says("release_on_error needs run_interval or sleep_interval");
+    let scene = scene.raw_config(format!("[chain:c]\ntask_dir = tasks.d\nlock = file:k\nlock_delay = 70\n{hooked}"));
+    scene.run(&["now", "c"]).exits(78).says("expected 0 to 60 s");
+    assert!(!scene.path("hooked").exists());
     let scene = lock_scene().tasks(["1-a.sh"]);
     scene.run(&["--keep-lock"]).exits(64).says("--keep-lock: there is no lock");
     scene.run(&["--wait-lock", "soon"]).exits(64).says("--wait-lock soon: expected a duration");
