@@ -149,6 +149,7 @@ impl<'a> Fleet<'a> {
             let own = self.hooks.iter().filter_map(|(_, hook)| hook.wake_at()).chain(self.locks.wake_at());
             self.driver.listen(&self.runs, &all, own.chain(deadline).min())
         };
+        self.locks.look(&self.runs, &news);
         // The locks first: whoever was frozen must not go on with anything before that is known.
         self.locks.hear(&mut self.runs, &mut self.driver);
         news

@@ -6,8 +6,8 @@ use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::World;
 use super::run::Run;
+use super::{News, World};
 use crate::clock::{BootTime, Moment, Seconds};
 use crate::environment::variable;
 use crate::event::{Event, Reader, RunRef};
@@ -72,6 +72,14 @@ impl Hold {
         self.lock.begin_run(run.id.as_str(), BootTime::now());
         self.tell_guard(true);
         true
+    }
+
+    /// A task may have ended: looks whether the lock was ours until then. Before it is judged, and not when the run is over: what ran
+    /// while somebody else could is not done.
+    pub fn look(&mut self, run: &Run, news: &News) {
+        if run.has_news(news) {
+            self.lock.look();
+        }
     }
 
     /// What has happened to it. What it says is to be done before anything else.
@@ -164,6 +172,10 @@ impl Hold {
     /// Does to a run what is said of its lock.
     pub fn obey(lock: &str, event: LockEvent, run: &mut Run, world: &mut World<'_>) {
         match event {
+            // Its outcome stands, and has been told.
+            LockEvent::Stop(why) | LockEvent::Kill(why) if run.is_decided() => {
+                log::error!("{lock} was lost, which is seen only now that its run is over; somebody else may have run beside it: {why}");
+            }
             LockEvent::Stop(why) => {
                 log::error!("{lock} is lost, its tasks are ended: {why}");
                 run.lose_lock(false, world);

@@ -14,7 +14,7 @@ use std::ffi::CString;
 
 use super::hold::{Hold, LockPlan, Recording, tell_doubt, tell_given_back};
 use super::run::Run;
-use super::{Driver, World};
+use super::{Driver, News, World};
 use crate::clock::Moment;
 use crate::event::RunRef;
 use crate::lock::{LockEvent, Refusal};
@@ -211,6 +211,15 @@ impl Locks {
                     let (plan, run) = *next;
                     self.open(plan, run);
                 }
+            }
+        }
+    }
+
+    /// Looks at the locks of runs of which something was heard.
+    pub fn look(&self, runs: &[Run], news: &News) {
+        for run in runs.iter().filter(|run| run.has_news(news)) {
+            if let Some(hold) = self.of_run(&run.run_ref().id) {
+                hold.borrow_mut().look(run, news);
             }
         }
     }

@@ -145,6 +145,19 @@ impl Run {
         self.outcome.as_ref()
     }
 
+    /// Whether it is certain how it ends: only hooks and the halt task may still run.
+    pub fn is_decided(&self) -> bool {
+        match self.chain.phase() {
+            Phase::Halting(_) | Phase::Ended(_) => true,
+            Phase::Open | Phase::Draining(_) | Phase::Cancelling(_) | Phase::Pause(_) => false,
+        }
+    }
+
+    /// Whether something was heard of one of its tasks.
+    pub fn has_news(&self, news: &News) -> bool {
+        self.attempts.iter().any(|attempt| attempt.has_news(&news.ready))
+    }
+
     /// Whether it was told to stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping

@@ -158,6 +158,7 @@ impl Guarded {
                 let fds: Vec<BorrowedFd<'_>> = hold.fds().collect();
                 driver.listen(&runs, &fds, None)
             };
+            self.hold.borrow_mut().look(&runs[0], &news);
             // The lock first: whoever was frozen must not go on with anything before that is known.
             self.hear(&mut runs[0], driver);
             for signal in &news.stops {

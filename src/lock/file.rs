@@ -173,6 +173,13 @@ impl Engine for FileEngine {
         }
     }
 
+    fn is_lost(&self) -> bool {
+        // What cannot be looked at is not known to be lost.
+        let looked = fs::metadata(&self.path);
+        let is_there = looked.as_ref().map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |_| true);
+        self.held.as_ref().is_some_and(|file| !is_there || looked.is_ok() && !self.is_named(file))
+    }
+
     fn release(&mut self) -> Result<(), LockError> {
         let Some(file) = self.held.take() else { return Ok(()) };
         // The record first: as soon as the lock is free it is the next owner's.

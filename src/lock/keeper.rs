@@ -166,6 +166,16 @@ impl Core {
         std::mem::take(&mut self.pending)
     }
 
+    /// Looks whether it is still ours, where that can be seen.
+    pub fn look(&mut self) {
+        if let Phase::Holding { clearing: None, .. } = self.phase
+            && self.engine.is_lost()
+        {
+            self.phase = Phase::Idle;
+            self.pending.push(Report::Gone);
+        }
+    }
+
     fn bid(&mut self, over: Option<Token>, tries: u32, now: &impl Fn() -> BootTime) {
         let begun = now();
         let wall = self.clock.wall();

@@ -160,6 +160,12 @@ pub trait Engine: Send {
     /// There was no answer.
     fn renew(&mut self, owner: &Owner) -> Result<Renewal, LockError>;
 
+    /// Whether it can be seen, without asking anybody, that a lock which was ours is not any more: an engine whose lock has to be
+    /// renewed says so then, one whose lock is kept by the kernel has no other occasion.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
     /// Lets the lock go, if it is ours.
     ///
     /// # Errors
@@ -291,6 +297,16 @@ impl Lock {
             Driver::Thread(keeper) => Some(keeper.fd()),
         };
         [self.timer.as_fd()].into_iter().chain(other)
+    }
+
+    /// Something under it may have come to its end: where that can be seen, looks whether it was ours until now. What comes of
+    /// it is heard.
+    pub fn look(&mut self) {
+        match &mut self.driver {
+            Driver::Inline(core) => core.look(),
+            // It renews.
+            Driver::Thread(_) => {}
+        }
     }
 
     /// What has happened. What it says is to be done before anything else; nothing begins unless [`Self::may_start`].
