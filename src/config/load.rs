@@ -88,7 +88,8 @@ pub fn include_dir(config: &Config) -> Option<(PathBuf, Origin)> {
     Some((dir, entry.origin.clone()))
 }
 
-/// The drop-ins of a directory: `*.cfg` by the bytes of their names, without left-overs of editors and packages.
+/// The drop-ins of a directory: `*.cfg` by the bytes of their names, without left-overs of editors and packages. What else somebody may
+/// take for one is told.
 fn drop_ins(dir: &Path, origin: &Origin, findings: &mut Vec<Finding>) -> Result<Vec<PathBuf>, LoadError> {
     let failed = |source| LoadError { what: "include_dir =", origin: origin.clone(), file: dir.to_owned(), source };
     let entries = match fs::read_dir(dir) {
@@ -103,8 +104,14 @@ fn drop_ins(dir: &Path, origin: &Origin, findings: &mut Vec<Finding>) -> Result<
     for entry in entries {
         let name = entry.map_err(failed)?.file_name();
         let text = name.to_string_lossy();
-        if text.ends_with(".cfg") && !text.starts_with('.') && left_over(&text).is_none() {
+        if text.starts_with('.') || left_over(&text).is_some() {
+            continue;
+        }
+        if text.ends_with(".cfg") {
             files.push(dir.join(&name));
+        } else if !text.starts_with("README") {
+            let message = format!("include_dir: {} is left out: its name does not end in .cfg", dir.join(&name).display());
+            findings.push(Finding::new(Severity::Note, origin, message));
         }
     }
     files.sort();
@@ -160,9 +167,16 @@ mod tests {
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
         write("main.cfg", "[runner]\ninclude_dir = d\nmax_tries = 1\n");
         fs::create_dir(dir.path().join("d")).unwrap();
-        for (name, tries) in
-            [("d/10.cfg", 10), ("d/9.cfg", 9), ("d/B.cfg", 2), ("d/.x.cfg", 7), ("d/z.cfg~", 7), ("d/z.cfg.dpkg-old", 7), ("d/z.txt", 7)]
-        {
+        for (name, tries) in [
+            ("d/10.cfg", 10),
+            ("d/9.cfg", 9),
+            ("d/B.cfg", 2),
+            ("d/.x.cfg", 7),
+            ("d/z.cfg~", 7),
+            ("d/z.cfg.dpkg-old", 7),
+            ("d/z.conf", 7),
+            ("d/README", 7),
+        ] {
             write(name, &format!("[runner]\nmax_tries = {tries}\n"));
         }
         let mut findings = Vec::new();
@@ -170,7 +184,9 @@ mod tests {
         let names: Vec<_> = config.files().iter().map(|file| file.file_name().unwrap().to_string_lossy().into_owned()).collect();
         assert_eq!(names, ["main.cfg", "10.cfg", "9.cfg", "B.cfg"]);
         assert_eq!(config.get("runner", "max_tries").map(|entry| entry.value.as_str()), Some("2"));
-        assert!(findings.is_empty(), "{findings:?}");
+        let told: Vec<_> = findings.iter().map(|finding| (finding.severity, finding.to_string())).collect();
+        let line = format!("{0}/main.cfg:2: include_dir: {0}/d/z.conf is left out: its name does not end in .cfg", dir.path().display());
+        assert_eq!(told, [(Severity::Note, line)], "what packages and editors leave is not told");
     }
 
     #[test]
