@@ -49,13 +49,8 @@ pub fn of_chain(
         return Ok(runs_now.then_some(Waiting { slot, text }));
     }
     let late = fires.duration_until(claimed.claimed_at) > MISSED;
-    let begins = if late {
-        claimed.claimed_at
-    } else if by_daemon {
-        fires
-    } else {
-        minute_of(fires)
-    };
+    let begins = if late { claimed.claimed_at } else { fires };
+    let begins = if by_daemon { begins } else { minute_of(begins) };
     let ends = SignedDuration::try_from(chain.named.window).ok().and_then(|window| begins.checked_add(window).ok());
     let mates = mates(chain, slot, &waiting, reading)?;
     let whom = if mates.is_empty() { "others of its minute".to_owned() } else { mates.join(", ") };

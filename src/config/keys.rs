@@ -228,7 +228,7 @@ keys! {
     OVERLAP: Overlap = "overlap", "skip", CHAIN, |text, _| value::choice(text, &[("skip", Overlap::Skip), ("queue", Overlap::Queue), ("replace", Overlap::Replace)]), "a slot whose chain still runs: give it up, let it wait, or stop the run for it";
     RANDOM_DELAY: Duration = "random_delay", "0", CHAIN, |text, _| value::finite(text), "each run begins up to this later, always the same on one machine";
     IDLE: bool = "idle", "no", CHAIN, |text, _| value::boolean(text), "run after all others of the tick, while time is left in the window";
-    WINDOW: Duration = "window", "60", CHAIN, |text, _| value::duration(text), "how long after its slot an idle chain may begin";
+    WINDOW: Duration = "window", "60", CHAIN, |text, _| value::duration(text), "how long after its slot, or after a missed one is caught up, an idle chain may begin";
     SCOPE: SlotScope = "scope", "machine", CHAIN, |text, _| value::choice(text, &[("machine", SlotScope::Machine), ("cluster", SlotScope::Cluster)]), "whether each machine takes a slot, or one of all that share the database";
     LISTEN: String = "listen", "", DAEMON, |text, _| Ok(text.to_owned()), "where the daemon answers HTTP: addresses with ports, or the path of a socket";
     ALLOW: String = "allow", "", DAEMON, |text, _| Ok(text.to_owned()), "who may ask: addresses and networks, and host names it is called by; this machine without one";

@@ -5,6 +5,7 @@ use rstest::rstest;
 use runner::presence::{self, Presence, Work};
 use runner::store::record::RunRecord;
 use runner::store::{Owner, Store};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::scene::{STATE_DIR, Scene};
@@ -139,6 +140,28 @@ fn one_slot_that_was_missed_has_one_date() {
     mark(&scene, 3600);
     let slot = passed.strftime("chain a: the slot %Y-%m-%dT%H:%M:00Z given up: missed = skip").to_string();
     scene.run(&["tick"]).exits(0).says(&slot);
+}
+
+/// The window of a slot that was missed begins when it is caught up, and that is what is said.
+#[rstest]
+#[case::in_a_daemon("daemon")]
+#[case::in_a_tick("tick")]
+fn the_window_of_a_slot_that_was_missed(#[case] command: &str) {
+    let passed = Timestamp::now().checked_sub(SignedDuration::from_mins(30)).unwrap();
+    let schedule = passed.strftime("schedule = %M %H * * *\ntimezone = UTC").to_string();
+    let scene = scene(&format!("{schedule}\nidle = yes\nwindow = 2h\n[chain:b]\ntask_dir = b\n{schedule}"));
+    let scene = scene.task_at("b/1-b.sh", "play touch begun wait-file go");
+    mark(&scene, 3600);
+    let here = Owner::look();
+    let (now, an_hour) = (Timestamp::now(), SignedDuration::from_hours(1));
+    store(&scene).set_watermarks(&here.machine, &[("b".to_owned(), now.checked_sub(an_hour).unwrap())], &here, now).unwrap();
+    let mut running = scene.start(&[command]);
+    running.wait_for_file("begun");
+    let text = text_of(&scene, "slot_waits");
+    assert!(text.contains("its slot waits for b: it is idle; its window ends in 1 h 5"), "{text}");
+    running.signal(Signal::TERM);
+    std::fs::write(running.path("go"), "").unwrap();
+    drop(running.finish());
 }
 
 #[test]
