@@ -182,7 +182,7 @@ pub fn find_config(named: Option<&Path>, needed: bool) -> Result<Option<PathBuf>
     }
     if needed {
         return Err(Failure::config(format!(
-            "there is no configuration: {DEFAULT_FILE} is not there; name a file with --config, or a task directory: runner DIR, and -s runner.task_dir=DIR for check and list"
+            "there is no configuration: {DEFAULT_FILE} is not there; name a file with --config, or a task directory: runner DIR, and -s runner.task_dir=DIR for check and list; the runs of runner DIR are shown with -c /dev/null"
         )));
     }
     Ok(None)

@@ -94,7 +94,7 @@ impl Reading {
         let store = match place.open_to_read() {
             Ok(store) => Some(store),
             Err(StoreError::Absent { .. }) => None,
-            Err(error) => return Err(failure(error)),
+            Err(error) => return Err(of_others(settings, &place, failure(error))),
         };
         let spooled = place.spool().map(|spool| spool.read_all()).transpose().map_err(failure)?.unwrap_or_default();
         if let (None, [], Ok(url)) = (&store, &spooled[..], place.url()) {
@@ -274,6 +274,17 @@ impl Reading {
         };
         let gone = || Failure::Usage(format!("the run {named} was forgotten in this moment"));
         found.map(|record| as_it_is(record, &self.here)).ok_or_else(gone)
+    }
+}
+
+/// Whoever asks without a configuration may have meant the runs of his own: where they are is said with what keeps him from the others'.
+fn of_others(settings: &Settings, place: &Place, failure: Failure) -> Failure {
+    let is_others = place.state_dir.as_deref() == Some(Path::new(SYSTEM_DIR)) && !rustix::process::geteuid().is_root();
+    match failure {
+        Failure::State(why) if is_others && settings.config_file.is_none() => {
+            Failure::State(format!("{why}; your own runs without a configuration are shown with -c /dev/null"))
+        }
+        failure => failure,
     }
 }
 
