@@ -42,8 +42,9 @@ pub struct Doubt {
     pub why: String,
 }
 
-/// Reads a crontab. `of_user` says that it has no column for the user.
-pub fn parse(text: &str, of_user: bool) -> (Vec<Job>, Vec<Doubt>) {
+/// Reads a crontab. `of_user` says that it has no column for the user; `judge`, of a job without a name, what runner cannot do. Only
+/// who is a job takes a name from the others.
+pub fn parse(text: &str, of_user: bool, judge: impl Fn(&Job) -> Result<(), String>) -> (Vec<Job>, Vec<Doubt>) {
     let (mut jobs, mut doubts, mut names) = (Vec::new(), Vec::new(), HashSet::new());
     let mut variables: Vec<(String, String)> = Vec::new();
     for (line, number) in text.lines().map(str::trim).zip(1..) {
@@ -55,13 +56,14 @@ pub fn parse(text: &str, of_user: bool) -> (Vec<Job>, Vec<Doubt>) {
             variables.push((name, value));
             continue;
         }
-        match job(line, of_user) {
-            Ok((schedule, user, rest)) => {
-                let (command, input) = part_input(rest);
-                let name = free_name(&command, &mut names);
-                let (text, variables) = (line.to_owned(), variables.clone());
-                jobs.push(Job { line: number, text, name, schedule, user, command, input, variables });
-            }
+        let found = job(line, of_user).and_then(|(schedule, user, rest)| {
+            let (command, input) = part_input(rest);
+            let (text, variables) = (line.to_owned(), variables.clone());
+            let job = Job { line: number, text, name: String::new(), schedule, user, command, input, variables };
+            judge(&job).map(|()| job)
+        });
+        match found {
+            Ok(job) => jobs.push(Job { name: free_name(&job.command, &mut names), ..job }),
             Err(why) => doubts.push(Doubt { line: number, text: line.to_owned(), why }),
         }
     }
@@ -165,7 +167,7 @@ mod tests {
     use super::*;
 
     fn of_user(text: &str) -> Vec<Job> {
-        let (jobs, doubts) = parse(text, true);
+        let (jobs, doubts) = parse(text, true, |_| Ok(()));
         assert_eq!(doubts, []);
         jobs
     }
@@ -190,6 +192,7 @@ mod tests {
         let (jobs, doubts) = parse(
             "17 *\t* * *\troot\tcd / && run-parts --report /etc/cron.hourly\n0 4 * * * /usr/bin/x y\n0 4 * * * root\n0 4\n@every 5m root foo\n",
             false,
+            |_| Ok(()),
         );
         assert_eq!(
             (jobs[0].schedule.as_str(), jobs[0].user.as_deref(), jobs[0].name.as_str()),

@@ -19,6 +19,8 @@ use crate::schedule::Schedule;
 
 /// The word that ends the input of a command in its script.
 const END_OF_INPUT: &str = "END_OF_INPUT";
+/// The word that stands for standard input among file names.
+const STDIN: &str = "-";
 
 /// What was typed.
 #[derive(Debug)]
@@ -31,22 +33,21 @@ pub struct Question {
     pub into: Option<PathBuf>,
 }
 
+impl Question {
+    /// The crontab, in words.
+    fn shown(&self) -> String {
+        if self.file == Path::new(STDIN) { "standard input".to_owned() } else { self.file.display().to_string() }
+    }
+}
+
 /// Prints the chains of a crontab.
 ///
 /// # Errors
 /// It cannot be read; one of the scripts is there already, or cannot be written; the result cannot be written.
 pub fn crontab(settings: &Settings, question: &Question) -> Result<Exit, Failure> {
-    let shown = question.file.display().to_string();
+    let shown = question.shown();
     let text = read(&question.file).map_err(|error| Failure::NotThere(format!("the crontab {shown} cannot be read: {error}")))?;
-    let (jobs, mut doubts) = parse(&text, question.of_user);
-    let mut chains = Vec::new();
-    for job in jobs {
-        match judge(&job) {
-            Ok(()) => chains.push(job),
-            Err(why) => doubts.push(Doubt { line: job.line, text: job.text, why }),
-        }
-    }
-    doubts.sort_by_key(|doubt| doubt.line);
+    let (chains, doubts) = parse(&text, question.of_user, judge);
     let into = question.into.as_deref().map(std::path::absolute).transpose().map_err(|error| Failure::Usage(format!("--into: {error}")))?;
     if let Some(dir) = &into {
         write_all(dir, &chains, question)?;
@@ -70,7 +71,7 @@ pub fn crontab(settings: &Settings, question: &Question) -> Result<Exit, Failure
 
 fn read(file: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    if file == Path::new("-") {
+    if file == Path::new(STDIN) {
         io::stdin().lock().read_to_end(&mut bytes)?;
     } else {
         bytes = fs::read(file)?;
@@ -171,7 +172,7 @@ fn write_all(dir: &Path, chains: &[Job], question: &Question) -> Result<(), Fail
     }
     // What only its owner could read stays so: there may be a password in it.
     let mode = if question.of_user { 0o700 } else { 0o755 };
-    let shown = question.file.display().to_string();
+    let shown = question.shown();
     let write = |job: &Job| -> io::Result<()> {
         let own = dir.join(&job.name);
         DirBuilder::new().recursive(true).mode(mode).create(&own)?;

@@ -95,10 +95,18 @@ fn a_user_who_is_not_there_is_told_with_the_line() {
 }
 
 #[test]
+fn a_line_that_is_not_translated_takes_nobody_s_name() {
+    let scene = Scene::new().file("crontab", "61 * * * * echo a\n@daily echo b\n").no_config();
+    let run = scene.run(&["import", "crontab", "--user", "crontab"]).exits(0).says("crontab:1: not translated: ");
+    run.prints("[chain:echo]\n").never_prints("echo-2");
+}
+
+#[test]
 fn what_cannot_be_read_is_told() {
     let scene = Scene::new().no_config();
     scene.run(&["import", "crontab", "gone"]).exits(64).says("the crontab gone cannot be read");
     scene.run(&["import"]).exits(64);
     let scene = Scene::new().file("stdin", "@daily true\n").no_config();
-    scene.run(&["import", "crontab", "--user", "-"]).exits(0).prints("[chain:true]\n");
+    let run = scene.run(&["import", "crontab", "--user", "-"]).exits(0);
+    run.prints("# The jobs of standard input. ").prints("\n# standard input:1\n[chain:true]\n");
 }
