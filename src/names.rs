@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -304,9 +305,27 @@ pub fn typed_suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>
     did_you_mean(word, known).map(|near| format!("; did you mean `{}`?", shell_words::quote(near))).unwrap_or_default()
 }
 
+/// The tail of a message about an unknown word of a few: the nearest that was typed by a slip, else which there are.
+pub fn typed_or_all<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: BTreeSet<&str> = known.into_iter().collect();
+    let near = typed_suggestion(word, known.iter().copied());
+    if !near.is_empty() || known.is_empty() {
+        return near;
+    }
+    format!("; there is {}", known.into_iter().collect::<Vec<_>>().join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slip_is_put_right_and_who_knows_no_name_hears_them_all() {
+        let told = |word, known: &[&str]| typed_or_all(word, known.iter().copied());
+        assert_eq!(told("mial", &["mail", "paint"]), "; did you mean `mail`?");
+        assert_eq!(told("default", &["paint", "mail", "paint"]), "; there is mail, paint");
+        assert_eq!(told("default", &[]), "");
+    }
 
     #[test]
     fn number_and_name_come_off_the_file_name_and_nothing_else_does() {

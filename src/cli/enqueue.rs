@@ -21,7 +21,7 @@ use super::state::{failure, own_place};
 use crate::clock::{Clock, SystemClock};
 use crate::config::queues::QueueSettings;
 use crate::config::value;
-use crate::names::{TaskName, counted, typed_suggestion};
+use crate::names::{TaskName, counted, typed_or_all, typed_suggestion};
 use crate::queue::{judge_args, judge_task};
 use crate::schedule::when;
 use crate::store::job::{Existing, NewJob};
@@ -98,7 +98,7 @@ fn refuse_unknown(queues: &[QueueSettings], name: &str) -> Result<(), Failure> {
     if queues.iter().any(|queue| queue.name == name) {
         return Ok(());
     }
-    let near = typed_suggestion(name, queues.iter().map(|queue| queue.name.as_str()));
+    let near = typed_or_all(name, queues.iter().map(|queue| queue.name.as_str()));
     Err(Failure::Usage(format!("no queue is called `{name}`: there is no section [queue:{name}] with a task_dir{near}")))
 }
 

@@ -15,7 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::config::queues::{self, QueueSettings};
 use crate::config::settings::StateSettings;
-use crate::names::{counted, typed_suggestion};
+use crate::names::{counted, typed_or_all};
 use crate::outcome::{Verdict, signal_name};
 use crate::queue::JobState;
 use crate::store::job::{JobQuery, JobRecord, Kept, QueueCount};
@@ -63,7 +63,7 @@ pub fn find_queues(all: Vec<QueueSettings>, names: &[String]) -> Result<Vec<Queu
     }
     for name in names {
         if all.iter().all(|queue| queue.name != *name) {
-            let near = typed_suggestion(name, all.iter().map(|queue| queue.name.as_str()));
+            let near = typed_or_all(name, all.iter().map(|queue| queue.name.as_str()));
             return Err(Failure::Usage(format!("no queue is called `{name}`{near}")));
         }
     }
@@ -89,7 +89,10 @@ pub fn queue(settings: &Settings, command: QueueCommand) -> Result<Exit, Failure
             }
             let query = JobQuery { queue, state: state.map(state_of), limit: count, now };
             let jobs = store.map(|mut store| store.jobs(&query)).transpose().map_err(failure)?;
-            list(settings, &queues, jobs.as_deref(), now)?;
+            if jobs.as_ref().is_some_and(Vec::is_empty) && !settings.json {
+                log::info!("{}", none_of(&query));
+            }
+            list(settings, &queues, &jobs.unwrap_or_default(), now)?;
         }
         QueueCommand::Show { id } => show(settings, &place, &queues, (id, now))?,
         QueueCommand::Cancel { ids } => return cancel(settings, &place, &ids, now),
@@ -116,7 +119,7 @@ fn refuse_unknown(queues: &[QueueSettings], name: &str, store: Option<&mut (dyn 
     if known().any(|known| known == name) {
         return Ok(());
     }
-    Err(Failure::Usage(format!("no queue is called `{name}`{}", typed_suggestion(name, known()))))
+    Err(Failure::Usage(format!("no queue is called `{name}`{}", typed_or_all(name, known()))))
 }
 
 /// How often it was tried, of how often it is.
@@ -175,17 +178,19 @@ fn words(job: &JobRecord) -> String {
     std::iter::once(job.task.clone()).chain(args).collect::<Vec<_>>().join(" ")
 }
 
-/// The jobs that were found; nothing where there was no database to look into, which has been said.
-fn list(settings: &Settings, queues: &[QueueSettings], found: Option<&[JobRecord]>, now: Timestamp) -> Result<(), Failure> {
-    let jobs = found.unwrap_or_default();
+/// That there is no job, of those that were asked for.
+fn none_of(query: &JobQuery) -> String {
+    let of = query.queue.as_ref().map(|queue| format!(" of the queue {queue}")).unwrap_or_default();
+    let which = query.state.map(|state| format!(" that is {}", state.word())).unwrap_or_default();
+    format!("there is no job{of}{which}")
+}
+
+fn list(settings: &Settings, queues: &[QueueSettings], jobs: &[JobRecord], now: Timestamp) -> Result<(), Failure> {
     if settings.json {
         let jobs: Vec<Value> = jobs.iter().map(|job| as_json(job, now)).collect();
         return print::json(&json!({ "version": 1, "jobs": jobs }));
     }
     if jobs.is_empty() {
-        if found.is_some() {
-            log::info!("there is no such job");
-        }
         return Ok(());
     }
     let zone = zone::local(own_variable("TZ").as_deref());

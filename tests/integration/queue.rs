@@ -190,6 +190,8 @@ fn what_is_not_there_is_said_to_be_so() {
     scene.run(&["queue", "list", "-Q", "stukc"]).exits(64).says("no queue is called `stukc`; did you mean `stuck`?");
     scene.run(&["queue", "retry", "--failed", "-Q", "stukc"]).exits(64).says("did you mean `stuck`?");
     scene.run(&["queue", "retry", "--failed"]).exits(0).says("there is no job that failed for good");
+    let unknown = scene.run(&["enqueue", "-Q", "paint", "a"]).exits(64);
+    unknown.says("no queue is called `paint`: there is no section [queue:paint] with a task_dir; there is default, stuck");
     enqueue(&scene, &["a.sh"]);
     scene.run(&["work", "--drain"]).exits(0);
     scene.run(&["queue", "cancel", "1"]).exits(1).says("job 1 is not ended: it is done");

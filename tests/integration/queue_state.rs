@@ -25,7 +25,7 @@ fn none_of_them_works(scene: &Scene, why: &str) {
 #[test]
 fn where_nothing_was_ever_added_there_is_no_job_and_none_is_made_by_looking() {
     let scene = scene().task("1-a.sh", "exit 0");
-    queue(&scene, &["list"]).exits(0).says("runner.db: no job has been added yet").never_says("no such job");
+    queue(&scene, &["list"]).exits(0).says("runner.db: no job has been added yet").never_says("there is no job");
     assert_eq!(queue(&scene, &["list", "--json"]).exits(0).json()["jobs"], serde_json::json!([]));
     queue(&scene, &["stats"]).exits(0).says("no job has been added yet").prints("default  0 ");
     queue(&scene, &["show", "1"]).exits(64).says("there is no job 1");
@@ -33,7 +33,9 @@ fn where_nothing_was_ever_added_there_is_no_job_and_none_is_made_by_looking() {
     // What changes something needs a state, and makes it.
     queue(&scene, &["cancel", "1"]).exits(1).says("there is no job 1");
     queue(&scene, &["run", "1"]).exits(64).says("there is no job 1");
-    queue(&scene, &["list"]).exits(0).says("there is no such job").never_says("has been added");
+    queue(&scene, &["list"]).exits(0).says("there is no job\n").never_says("has been added");
+    queue(&scene, &["list", "--state", "failed"]).exits(0).says("there is no job that is failed");
+    queue(&scene, &["list", "-Q", "default", "--state", "ready"]).exits(0).says("there is no job of the queue default that is ready");
 }
 
 #[rstest]
