@@ -9,9 +9,9 @@ use jiff::tz::TimeZone;
 
 use crate::config::chains::NamedChain;
 use crate::config::keys::SlotScope;
-use crate::config::{Finding, Origin, Severity};
-use crate::schedule::Schedule;
+use crate::config::{Finding, Origin};
 use crate::schedule::agenda::{Agenda, Decision, Entry, Policy, decide, stable_delay, tick};
+use crate::schedule::{Schedule, ScheduleError};
 use crate::store::CLUSTER;
 
 /// A chain and its schedule.
@@ -46,8 +46,9 @@ pub fn read_schedules(chains: Vec<NamedChain>, local: &TimeZone, findings: &mut 
         };
         let schedule = named.schedule.as_ref().and_then(|(text, origin)| match Schedule::parse(text, zone) {
             Ok(schedule) => Some(schedule),
-            Err(error) => {
-                findings.push(Finding::new(Severity::Error, &line_of(origin, error.line), format!("schedule: {error}")));
+            Err(_) => {
+                let error = |error: ScheduleError| Finding::error(&line_of(origin, error.line), format!("schedule: {error}"));
+                findings.extend(Schedule::errors(text).into_iter().map(error));
                 None
             }
         });

@@ -103,14 +103,18 @@ impl Schedule {
     /// # Errors
     /// The first rule that is wrong, with its line in `text`; a rule that never fires is one.
     pub fn parse(text: &str, zone: TimeZone) -> Result<Self, ScheduleError> {
-        let mut rules = Vec::new();
-        for (line, rule) in text.lines().map(str::trim).enumerate().filter(|(_, rule)| !rule.is_empty()) {
-            rules.push((line, parse_rule(rule).map_err(|problem| ScheduleError { line, problem })?));
-        }
+        let rules = parse_rules(text).collect::<Result<Vec<_>, _>>()?;
         if rules.is_empty() {
             return Err(ScheduleError { line: 0, problem: Problem::Empty });
         }
         Ok(Self { text: text.to_owned(), rules, zone })
+    }
+
+    /// Everything that is wrong in `text`, where [`Self::parse`] stops at the first.
+    pub fn errors(text: &str) -> Vec<ScheduleError> {
+        let none = text.lines().all(|rule| rule.trim().is_empty());
+        let empty = none.then_some(ScheduleError { line: 0, problem: Problem::Empty });
+        parse_rules(text).filter_map(Result::err).chain(empty).collect()
     }
 
     /// As it was written.
@@ -185,6 +189,12 @@ impl Schedule {
     pub fn lints(&self, from: Timestamp) -> Vec<Lint> {
         lint::lints(&self.rules, &self.zone, from)
     }
+}
+
+/// The rules of `text`, one per line, each with its line.
+fn parse_rules(text: &str) -> impl Iterator<Item = Result<(usize, Rule), ScheduleError>> + '_ {
+    let rules = text.lines().map(str::trim).enumerate().filter(|(_, rule)| !rule.is_empty());
+    rules.map(|(line, rule)| parse_rule(rule).map(|read| (line, read)).map_err(|problem| ScheduleError { line, problem }))
 }
 
 fn parse_rule(rule: &str) -> Result<Rule, Problem> {

@@ -183,6 +183,9 @@ fn it_would_be_refused_now() {
     assert!(text_of(&scene, "refused").contains("the task directory"));
     let wrong = scene.raw_config("[chain:a]\ntask_dir = b\nschedule = 61 * * * *\n");
     assert!(text_of(&wrong, "wrong").contains("runner.cfg:3: schedule: minute `61`"));
+    let several = wrong.raw_config("[chain:a]\ntask_dir = b\nschedule = 61 * * * *\n  @daily\n  monday\n  every 0s\n");
+    let check = several.run(&["check"]).exits(78).prints("runner.cfg:3: error: schedule: minute `61`");
+    check.prints("runner.cfg:5: error: schedule: `monday` names no time").prints("runner.cfg:6: error: schedule: `every 0s`");
 }
 
 #[rstest]
