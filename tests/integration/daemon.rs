@@ -442,9 +442,10 @@ fn what_a_killed_now_left_running_is_named_by_whoever_comes_next() {
         let next = scene.run(&["now", "a"]).exits(0).says("the process that ran it is gone; process");
         assert!(named(&next.stderr_text()), "{next}");
         assert!(named(&scene.run(&["tick"]).exits(0).stderr_text()));
-        std::fs::write(scene.path("go"), "").unwrap();
-        let pid: u32 = pid.parse().unwrap();
-        crate::running::until("it is gone", || !crate::alive::is_alive(pid));
+        scene.run(&["why"]).exits(0).prints(&format!("process {pid} of it still runs"));
+        scene.run(&["stop", "a"]).exits(0).prints("whose process is gone, had left running: ").prints(&format!("{pid}; ended"));
+        assert!(!crate::alive::is_alive(pid.parse().unwrap()));
+        scene.run(&["stop", "a"]).exits(0).prints("nothing of the chain a runs");
         scene.run(&["now", "a"]).exits(0).never_says("is gone");
         let history = scene.run(&["history", "a"]).exits(0).stdout_text();
         assert_eq!((history.matches("  done").count(), history.matches("  crashed").count()), (2, 1), "{history}");
