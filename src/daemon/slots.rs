@@ -16,6 +16,9 @@ use crate::schedule::window::minute_of;
 use crate::store::Slot;
 use crate::trigger::{Trigger, TriggerKind};
 
+/// Why nothing fires before the state is known.
+pub const UNREAD: &str = "the database has not answered yet: nobody knows which slots are used";
+
 impl Daemon<'_> {
     /// Lets begin what is due, asks for the slots of what will be in a moment, and arms the alarm for what comes next.
     pub(super) fn fire(&mut self) {
@@ -106,8 +109,13 @@ impl Daemon<'_> {
     /// are the daemon's, which fires them on time. The answer names the runs when it is known whose the slots are.
     pub fn tick_now(&mut self, answer: TickAnswer) {
         let now = self.parts.fleet.wall();
-        let believed = believe(now, self.newest, self.parts.built).is_ok();
-        let Some(book) = self.book.as_ref().filter(|_| believed && self.mode == Mode::Daemon) else { return answer(&[]) };
+        let Some(book) = &self.book else { return answer(Err(UNREAD)) };
+        match self.mode {
+            Mode::Stopping(_) => return answer(Err("the daemon is told to stop")),
+            // A tick has its own.
+            Mode::Daemon | Mode::Tick if believe(now, self.newest, self.parts.built).is_err() => return answer(Ok(&[])),
+            Mode::Daemon | Mode::Tick => {}
+        }
         let due = book.due_for_tick(now);
         self.offer_all(&due, TriggerKind::Tick, now, Some(answer));
     }
@@ -152,7 +160,7 @@ impl Daemon<'_> {
 
     fn claim(&mut self, mut offers: Vec<Offer>, now: Timestamp, answer: Option<TickAnswer>) {
         if offers.is_empty() {
-            return answer.into_iter().for_each(|answer| answer(&[]));
+            return answer.into_iter().for_each(|answer| answer(Ok(&[])));
         }
         let others: HashSet<&str> = self.parts.state.taking_over().collect();
         let mut asked: HashSet<String> = HashSet::new();
@@ -400,7 +408,7 @@ impl Daemon<'_> {
         offers.iter().filter(|(_, ours)| !ours).for_each(|(offer, _)| drop(self.kept.remove(&offer.run)));
         let ours: Vec<Offer> = offers.into_iter().filter_map(|(offer, ours)| ours.then_some(offer)).collect();
         if let Some(answer) = answer {
-            answer(&ours.iter().map(Offer::run_ref).collect::<Vec<_>>());
+            answer(Ok(&ours.iter().map(Offer::run_ref).collect::<Vec<_>>()));
         }
         let now = self.parts.fleet.wall();
         let (later, due): (Vec<_>, Vec<_>) = ours.into_iter().partition(|offer| offer.due > now);
