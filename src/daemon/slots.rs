@@ -25,18 +25,14 @@ impl Daemon<'_> {
         if self.is_stopping() {
             return;
         }
-        if !self.rounds.is_empty() {
-            // Whose window is over is given up then, and not only when the others have ended.
-            self.go_round();
-        }
+        self.give_up_late();
         if self.mode == Mode::Tick {
-            return self.parts.alarm.arm(self.rounds.next_end());
+            return self.parts.alarm.arm(self.next_end());
         }
         let now = self.parts.fleet.wall();
         self.release(now);
         let ask_at = self.ask_ahead(now);
-        let wakes =
-            [ask_at, self.rounds.next_end(), self.parts.state.claims_due().filter(|due| *due > now), self.held.keys().next().copied()];
+        let wakes = [ask_at, self.next_end(), self.parts.state.claims_due().filter(|due| *due > now), self.held.keys().next().copied()];
         self.parts.alarm.arm(wakes.into_iter().flatten().min());
     }
 

@@ -501,6 +501,27 @@ fn idle_slots_that_are_taken_over_follow_each_other_in_windows_of_their_own() {
 }
 
 #[test]
+fn an_idle_slot_that_waits_for_its_own_run_is_given_up_at_the_end_of_its_window() {
+    let config = "[chain:i]\nschedule = */10 * * * *\nidle = yes\nwindow = 60\noverlap = queue";
+    let machine = Machine::new("2026-05-04T12:05:00Z", config).task("i", "while [ ! -e $SCENE/go ]; do sleep 0.01; done");
+    let mut play = machine.daemon();
+    play.pass(5 * MINUTE);
+    play.wake();
+    play.until(|play| play.count() == 1);
+    play.pass(10 * MINUTE);
+    play.wake();
+    play.until_claimed();
+    play.wake();
+    assert_eq!(play.armed(), Some(at("2026-05-04T12:21:00Z")), "the end of its window");
+    play.pass(MINUTE);
+    play.wake();
+    assert_eq!(play.refused(), ["i skipped: its window of 60 s is over"]);
+    fs::write(machine.path("go"), "").unwrap();
+    play.settle();
+    assert_eq!(play.fired(), ["i schedule 2026-05-04T12:10:00+00:00"]);
+}
+
+#[test]
 fn the_window_of_an_idle_chain_begins_when_its_slot_fires() {
     let config =
         "[chain:i]\nschedule = 0 * * * *\nidle = yes\nrandom_delay = 50min\n[chain:s]\nschedule = every 20s\nidle = yes\nwindow = 3";
