@@ -187,7 +187,7 @@ fn a_second_signal_kills_what_does_not_obey() {
     let mut running = chains(&[("a", &format!("{EVERY_SECOND}\nkill_after = 600"))])
         .task_at("a/1-a.sh", "trap 'say told' TERM\nprobe touch begun\nwhile :; do probe ignore TERM nap 20; done")
         .start(&["daemon"]);
-    running.wait_for_file("begun").signal(Signal::TERM).wait_for_log("- told").signal(Signal::TERM);
+    running.wait_for_file("begun").signal(Signal::TERM).wait_for_log("- told").insist(Signal::TERM);
     running.finish().exits(0).nothing_alive().quicker_than(30);
 }
 
