@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use libc::SIGHUP;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use smallvec::SmallVec;
 
@@ -36,9 +37,9 @@ pub struct Ears {
 struct LastStop(Option<(i32, Moment)>);
 
 impl LastStop {
-    /// Whether a signal is no echo of the one before it.
+    /// Whether a signal is no echo of the one before it. HUP never is: who changes a file twice has it read twice.
     fn is_new(&mut self, signal: i32, now: Moment) -> bool {
-        let is_echo = self.0.is_some_and(|(last, at)| last == signal && now < at + ONE_WISH);
+        let is_echo = signal != SIGHUP && self.0.is_some_and(|(last, at)| last == signal && now < at + ONE_WISH);
         if !is_echo {
             self.0 = Some((signal, now));
         }
@@ -146,5 +147,6 @@ mod tests {
         assert!(is_new(INT, 5), "another one is another wish");
         assert!(!is_new(INT, 104));
         assert!(is_new(INT, 105), "it counts from the first");
+        assert!(is_new(SIGHUP, 106) && is_new(SIGHUP, 107), "each asks for a reload");
     }
 }

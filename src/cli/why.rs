@@ -407,8 +407,8 @@ impl Case<'_> {
         let mut facts: Vec<Fact> = groups.iter().take(NOT_RUN).filter_map(|(why, of_reason)| self.of_not_run(why, of_reason)).collect();
         let last = runs.iter().filter(|run| run.has_begun()).find_map(|run| Some((run, Ended::of_record(run.outcome.as_deref()?))));
         if let Some((run, how)) = last {
-            let parts = [run.failed_task.as_deref(), run.message.as_deref()];
-            let why: String = parts.into_iter().flatten().map(|part| format!(", {part}")).collect();
+            let why = how.why(run.failed_task.as_deref(), run.message.as_deref());
+            let why = why.map(|why| format!(", {why}")).unwrap_or_default();
             let which = if runs_now { "the run before it" } else { "its last run" };
             let fact = Fact::new("last_run", format!("{which}: {}{why} (run {})", how.words(), run.run_id))
                 .at(self.date(run.ended.unwrap_or(run.began)));

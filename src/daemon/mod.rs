@@ -259,6 +259,8 @@ pub struct Daemon<'a> {
     replaced: HashSet<RunId>,
     /// Slots of processes that are gone, until the clock can be believed.
     lost: Vec<SlotClaim>,
+    /// Those who asked for a tick before the state was known.
+    early: Vec<TickAnswer>,
     /// Slots that were taken over, until it is known which of them are ours.
     taken: Vec<Offer>,
     /// When the state was known: what was due before it was missed.
@@ -322,6 +324,7 @@ impl<'a> Daemon<'a> {
             no_lock: None,
             replaced: HashSet::new(),
             lost: Vec::new(),
+            early: Vec::new(),
             taken: Vec::new(),
             since: Timestamp::MIN,
             no_state: None,

@@ -56,6 +56,19 @@ impl<T: HasRun> Rounds<T> {
         self.rounds.retain(|round| !round.idle.is_empty() || !round.going.is_empty());
     }
 
+    /// Takes out those that wait and of which this is true.
+    pub fn take_out(&mut self, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut taken = Vec::new();
+        for round in &mut self.rounds {
+            let (out, stays): (VecDeque<_>, VecDeque<_>) =
+                std::mem::take(&mut round.idle).into_iter().partition(|(chain, ..)| is_wanted(chain));
+            round.idle = stays;
+            taken.extend(out.into_iter().map(|(chain, ..)| chain));
+        }
+        self.rounds.retain(|round| !round.idle.is_empty() || !round.going.is_empty());
+        taken
+    }
+
     /// When the first window of those that wait is over.
     pub fn next_end(&self) -> Option<Timestamp> {
         let end = |(_, begins, window): &(T, Timestamp, Duration)| begins.checked_add(SignedDuration::try_from(*window).ok()?).ok();

@@ -1,6 +1,6 @@
 //! What becomes of a slot that is ours: its run begins, waits for the one before it, follows as an idle one, or is given up.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 
 use jiff::Timestamp;
@@ -306,6 +306,15 @@ impl Daemon<'_> {
                         self.skip(&chain, &offer, &window_is_over(&chain));
                     }
                 }
+            }
+        }
+    }
+
+    /// Slots of these chains that wait for their turn as idle ones: a newer one has come, which would overtake them.
+    pub(super) fn give_up_older(&mut self, chains: &HashSet<&str>) {
+        for offer in self.rounds.take_out(|waiting| !waiting.follows && chains.contains(waiting.chain.as_str())) {
+            if let Some(chain) = self.chain_of(&offer) {
+                self.skip(&chain, &offer, "a newer slot of it has come");
             }
         }
     }

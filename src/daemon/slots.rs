@@ -14,6 +14,7 @@ use crate::names::{RunId, counted};
 use crate::schedule::agenda::{Decision, GivenUp, MINUTE, Why, believe, why_unwanted};
 use crate::schedule::window::minute_of;
 use crate::store::Slot;
+use crate::store::desk::Health;
 use crate::trigger::{Trigger, TriggerKind};
 
 /// Why nothing fires before the state is known.
@@ -105,7 +106,13 @@ impl Daemon<'_> {
     /// are the daemon's, which fires them on time. The answer names the runs when it is known whose the slots are.
     pub fn tick_now(&mut self, answer: TickAnswer) {
         let now = self.parts.fleet.wall();
-        let Some(book) = &self.book else { return answer(Err(UNREAD)) };
+        let Some(book) = &self.book else {
+            return match self.parts.state.health() {
+                // It will be known in a moment.
+                Health::Opening | Health::Good => self.early.push(answer),
+                Health::Away(_) => answer(Err(UNREAD)),
+            };
+        };
         match self.mode {
             Mode::Stopping(_) => return answer(Err("the daemon is told to stop")),
             // A tick has its own.
@@ -348,6 +355,7 @@ impl Daemon<'_> {
                 self.save_marks(now);
                 self.ask_history();
                 self.give_orders();
+                std::mem::take(&mut self.early).into_iter().for_each(|answer| self.tick_now(answer));
             }
             Mode::Stopping(_) => return,
         }
@@ -446,6 +454,8 @@ impl Daemon<'_> {
         });
         let idle: Vec<_> = idle.collect();
         if !idle.is_empty() {
+            let newer: HashSet<&str> = idle.iter().filter(|(offer, ..)| !offer.follows).map(|(offer, ..)| offer.chain.as_str()).collect();
+            self.give_up_older(&newer);
             let still: HashSet<RunId> = going.into_iter().filter(|run| self.is_on_its_way(run)).collect();
             self.rounds.add(idle, still);
             self.go_round();

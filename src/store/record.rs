@@ -30,6 +30,8 @@ pub const REFUSED: &str = "refused";
 pub const SKIPPED: &str = "skipped";
 /// The outcome of a run whose process is gone without having told one.
 pub const CRASHED: &str = "crashed";
+/// What is written of a run that lost its lock: the outcome says that it did.
+pub const LOCK_LOST: &str = "somebody else may run it now";
 
 /// One run, from its start to its outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,7 +217,7 @@ impl RunRecord {
         (self.exit_code, self.signal, self.message) = match outcome {
             RunOutcome::GaveUp { why, .. } => (Some(exit_code(outcome)), None, Some(why.reason().to_owned())),
             RunOutcome::Signalled(signal) => (None, Some(*signal), Some(StoppedBy::Signal.words(*signal))),
-            RunOutcome::LockLost => (Some(exit_code(outcome)), None, Some("its lock was lost".to_owned())),
+            RunOutcome::LockLost => (Some(exit_code(outcome)), None, Some(LOCK_LOST.to_owned())),
             RunOutcome::Done => {
                 let doubt = said.filter(|said| said.is_doubt());
                 (Some(exit_code(outcome)), None, doubt.map(ToString::to_string))

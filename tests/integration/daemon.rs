@@ -309,19 +309,17 @@ fn an_idle_chain_without_time_is_left_out() {
 }
 
 #[test]
-fn an_idle_slot_says_for_whom_it_waits_and_is_given_up_at_the_end_of_its_window() {
-    let idle = format!("{EVERY_SECOND}\nidle = yes\nwindow = 6");
-    let scene = chains(&[("a", EVERY_SECOND), ("i", &idle)]).task_at("a/1-a.sh", "play touch begun wait-file go").tasks_at("i", ["1-i.sh"]);
-    let mut running = scene.start(&["daemon"]);
+fn an_idle_slot_says_for_whom_it_waits() {
+    let idle = "schedule = * * * * *\nidle = yes\nwindow = 3600";
+    let due = "schedule = * * * * *";
+    let scene = chains(&[("a", due), ("i", idle)]).task_at("a/1-a.sh", "play touch begun wait-file go").tasks_at("i", ["1-i.sh"]);
+    let mut running = scene.start(&["tick"]);
     running.wait_for_file("begun");
     let says = |command: &str, fragment: &str| scene.run(&[command, "i"]).exits(0).stdout_text().contains(fragment);
     crate::scene::until("why says so", || says("why", "its slot waits for a: it is idle; its window ends in"));
     crate::scene::until("status says so", || says("status", "its slot waits for a: it is idle"));
-    // What it waits for still runs.
-    running.wait_for_message("chain i: the slot", "its window of");
     std::fs::write(running.path("go"), "").unwrap();
-    running.signal(Signal::TERM);
-    running.finish().exits(0);
+    running.finish().exits(0).ran(["1-a.sh", "1-i.sh"]);
 }
 
 #[test]
