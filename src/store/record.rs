@@ -312,7 +312,10 @@ impl Reader for Recorder {
         let gathered = &mut self.runs[at];
         match event {
             Event::TaskStarted { task, try_num, max_tries, at } => {
-                gathered.waits.run = None;
+                // In the pause before it is told how the try before went.
+                if gathered.waits.run.take().is_some() {
+                    gathered.waits.tries_before = gathered.record.tries_left_out + gathered.tries.len() as u64;
+                }
                 gathered.waits.tasks.retain(|(waits, ..)| waits != *task);
                 let (task, try_num, max_tries) = ((*task).clone(), *try_num, *max_tries);
                 gathered.running.push(Running { task, began: *at, try_num, max_tries, percent: None, status: None, said: None });
@@ -321,7 +324,6 @@ impl Reader for Recorder {
             Event::TaskSleeping { task, wait } => gathered.waits.tasks.push(((*task).clone(), self.clock.wall(), *wait)),
             Event::RunRetry { wait, try_num, max_tries } => {
                 gathered.waits.run = Some((self.clock.wall(), *wait, *try_num, *max_tries));
-                gathered.waits.tries_before = gathered.record.tries_left_out + gathered.tries.len() as u64;
             }
             Event::TaskEnded(end) => gathered.add(end, || self.clock.wall()),
             Event::RunEnded { outcome, duration, said, .. } => {
