@@ -10,10 +10,11 @@ use jiff::tz::TimeZone;
 
 use crate::clock::Clock;
 use crate::event::{Event, Reader, RunRef, StoppedBy, TaskEnd};
-use crate::names::RunId;
+use crate::names::{RunId, TaskName};
 use crate::opinion::{Gravest, Opinion};
 use crate::outcome::{ExitKind, RunOutcome, Verdict};
 use crate::status::{Date, Ended, GivenUp, Past, Run, RunTotal, SaidTotal, Task, TaskState, Totals, Try, TryTotal, is_ahead};
+use crate::store::record::LOCK_LOST;
 
 /// How many ended runs of each chain are kept.
 const KEPT_RUNS: usize = 20;
@@ -237,21 +238,14 @@ fn ended(mut run: Run, outcome: &RunOutcome, said: Option<&Gravest>, now: Date) 
     run.said = said.map(|said| said.opinion.word().to_owned());
     let (how, why) = match outcome {
         RunOutcome::Done => (Ended::Done, said.filter(|said| said.is_doubt()).map(ToString::to_string)),
-        RunOutcome::GaveUp { why, task } => (Ended::GaveUp, Some(with_task(why.reason(), task.as_ref()))),
-        RunOutcome::Halted { task } => (Ended::Halted, Some(format!("halted by {task}"))),
-        RunOutcome::StoppedByTask { task } => (Ended::Stopped, Some(format!("stopped by {task}"))),
-        RunOutcome::LockLost => (Ended::LockLost, None),
+        RunOutcome::GaveUp { why, task } => (Ended::GaveUp, Ended::GaveUp.why(task.as_ref().map(TaskName::text), Some(why.reason()))),
+        RunOutcome::Halted { task } => (Ended::Halted, Ended::Halted.why(Some(task.text()), None)),
+        RunOutcome::StoppedByTask { task } => (Ended::Stopped, Ended::Stopped.why(Some(task.text()), None)),
+        RunOutcome::LockLost => (Ended::LockLost, Some(LOCK_LOST.to_owned())),
         RunOutcome::Signalled(signal) => (Ended::Signalled, Some(run.why.take().unwrap_or_else(|| StoppedBy::Signal.words(*signal)))),
     };
     (run.outcome, run.why) = (Some(how), why);
     run
-}
-
-fn with_task(why: &str, task: Option<&crate::names::TaskName>) -> String {
-    match task {
-        Some(task) => format!("{why}; the last to fail was {task}"),
-        None => why.to_owned(),
-    }
 }
 
 /// Takes down what happened to a task of a run.
@@ -334,7 +328,6 @@ mod tests {
 
     use super::*;
     use crate::clock::Moment;
-    use crate::names::TaskName;
     use crate::outcome::{GiveUp, ProcessEnd};
     use crate::trigger::{Trigger, TriggerKind};
 

@@ -217,6 +217,17 @@ impl Ended {
         }
     }
 
+    /// Why it came to that, in words: the task that is to blame, and what is written of it.
+    pub fn why(self, task: Option<&str>, message: Option<&str>) -> Option<String> {
+        match (self, task, message) {
+            (Self::Halted, Some(task), None) => Some(format!("halted by {task}")),
+            (Self::Stopped, Some(task), None) => Some(format!("stopped by {task}")),
+            // What matters first: columns are narrow.
+            (_, Some(task), Some(message)) => Some(format!("{task}, {message}")),
+            (_, task, message) => message.or(task).map(str::to_owned),
+        }
+    }
+
     /// The word of jobslib's `status`.
     pub fn of_jobslib(self) -> &'static str {
         match self {

@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use libc::SIGHUP;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use smallvec::SmallVec;
 
@@ -14,6 +15,9 @@ use crate::process::signal::Signals;
 /// A task that runs longer than this may leave dead orphans behind that are worth a signal each.
 const LONG_RUN: Duration = Duration::from_secs(1);
 
+/// One wish to stop may come as two signals: timeout(1) sends TERM to us, and then to our process group. Nobody types so fast.
+const ONE_WISH: Duration = Duration::from_millis(100);
+
 /// For each descriptor that is listened to, whether it is ready. One task at a time has so few that no memory is asked for.
 pub type Ready = SmallVec<[bool; 8]>;
 
@@ -23,8 +27,24 @@ pub struct Ears {
     signals: Signals,
     watchdog: Watchdog,
     kept: Vec<i32>,
+    last: LastStop,
     /// When we begin to hear of children that are not ours, if nothing has been started by then.
     attend_at: Option<(Moment, u64)>,
+}
+
+/// The signal that came last, and when.
+#[derive(Debug, Default)]
+struct LastStop(Option<(i32, Moment)>);
+
+impl LastStop {
+    /// Whether a signal is no echo of the one before it. HUP never is: who changes a file twice has it read twice.
+    fn is_new(&mut self, signal: i32, now: Moment) -> bool {
+        let is_echo = signal != SIGHUP && self.0.is_some_and(|(last, at)| last == signal && now < at + ONE_WISH);
+        if !is_echo {
+            self.0 = Some((signal, now));
+        }
+        !is_echo
+    }
 }
 
 /// What has happened.
@@ -41,7 +61,7 @@ pub struct Heard {
 impl Ears {
     /// Listens to these.
     pub fn new(signals: Signals, watchdog: Watchdog) -> Self {
-        Self { signals, watchdog, kept: Vec::new(), attend_at: None }
+        Self { signals, watchdog, kept: Vec::new(), last: LastStop::default(), attend_at: None }
     }
 
     /// Keeps signals that came while nobody could act on them, for the next to listen.
@@ -94,7 +114,8 @@ impl Ears {
         let mut stops = std::mem::take(&mut self.kept);
         if signalled {
             let arrived = self.signals.take();
-            stops.extend(arrived.stops);
+            let now = clock.now();
+            stops.extend(arrived.stops.into_iter().filter(|signal| self.last.is_new(*signal, now)));
             if arrived.child {
                 family.reap_strays();
             }
@@ -109,4 +130,23 @@ impl Ears {
 /// A descriptor that is listened to until there is something to read, or its other end is closed.
 pub fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
     PollFd::from_borrowed_fd(fd, PollFlags::IN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_comes_twice_at_once_is_one_wish() {
+        const TERM: i32 = 15;
+        const INT: i32 = 2;
+        let mut last = LastStop::default();
+        let mut is_new = |signal, millis| last.is_new(signal, Moment::at(Duration::from_millis(millis)));
+        assert!(is_new(TERM, 0));
+        assert!(!is_new(TERM, 4), "timeout(1) tells us, and our process group");
+        assert!(is_new(INT, 5), "another one is another wish");
+        assert!(!is_new(INT, 104));
+        assert!(is_new(INT, 105), "it counts from the first");
+        assert!(is_new(SIGHUP, 106) && is_new(SIGHUP, 107), "each asks for a reload");
+    }
 }

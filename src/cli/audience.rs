@@ -20,6 +20,8 @@ use crate::config::queues;
 #[cfg(feature = "http")]
 use crate::config::settings::ChainSettings;
 use crate::config::settings::DaemonSettings;
+#[cfg(feature = "http")]
+use crate::daemon::UNREAD;
 use crate::daemon::View;
 #[cfg(feature = "http")]
 use crate::daemon::book::Booked;
@@ -184,6 +186,7 @@ impl Audience {
             _ if for_lock.is_some() => for_lock.map(|(_, why)| format!("a run of it waits: {why}")),
             (false, ..) => Some("it is not enabled".to_owned()),
             (true, None, _) => Some("it has no schedule".to_owned()),
+            (true, Some(_), _) if view.unread => Some(UNREAD.to_owned()),
             (true, Some(_), why) => why.map(str::to_owned),
         };
         status::Chain {

@@ -8,8 +8,9 @@ use rustix::process::Pid;
 
 use super::table::{self, Table, about};
 use crate::notify::asking::ask_all;
+use crate::outcome::signal_name;
 use crate::process::tree::Stat;
-use crate::status::{Date, Going, Run, VERSION};
+use crate::status::{Date, Going, Run, Try, VERSION};
 use crate::store::Owner;
 use crate::store::record::{Occasion, RunRecord};
 
@@ -47,6 +48,13 @@ pub fn record(going: &Going, here: &Owner) -> RunRecord {
     RunRecord::begun(&run.id, &going.chain, occasion, &Owner { pid, start_time, ..here.clone() }, run.started_at.at)
 }
 
+/// How a try that failed has ended, in a few words.
+fn how_it_ended(last: &Try) -> Option<String> {
+    let code = last.exit_code.filter(|code| *code != 0).map(|code| format!("exit {code}"));
+    let signal = last.signal.map(|signal| format!("died of {}", signal_name(signal)));
+    if last.timed_out { Some("timed out".to_owned()) } else { code.or(signal) }
+}
+
 /// The tasks of a run and where each stands, one in a line.
 pub fn tasks(run: &Run, now: Date) -> String {
     let mut table = Table::new(&["TASK", "STATE", "TRY", "SAYS"]);
@@ -54,7 +62,13 @@ pub fn tasks(run: &Run, now: Date) -> String {
         let try_num = task.tries.last().map(|last| last.try_num.to_string()).unwrap_or_default();
         let again = task.until.map(|until| format!("again in {}", about(now.at.duration_until(until.at))));
         let opinion = task.said().map(|said| format!("says {said}"));
-        let says = [again, task.progress.map(|percent| format!("{percent}%")), task.status.clone(), opinion];
+        let says = [
+            task.tries.last().and_then(how_it_ended),
+            again,
+            task.progress.map(|percent| format!("{percent}%")),
+            task.status.clone(),
+            opinion,
+        ];
         let says: Vec<String> = says.into_iter().flatten().filter(|part| !part.is_empty()).collect();
         table.add(vec![task.file.clone(), task.state.word().to_owned(), try_num, says.join(" ")]);
     }

@@ -120,7 +120,8 @@ fn section(job: &Job, into: Option<&Path>, shown: &str) -> String {
         text.push_str(&format!("random_delay = {minutes}min\n"));
     }
     // Whoever runs this as root runs the jobs of root without changing anything.
-    if let Some(user) = job.user.as_deref().filter(|user| *user != "root") {
+    // Also of root: it gives HOME and its kin, which no service of the system has by itself (systemd.exec(5)).
+    if let Some(user) = &job.user {
         text.push_str(&format!("user = {user}\n"));
     }
     text.push_str("missed = skip\nmax_tries = 1\nmax_time = 0\nhalt_codes =\n");

@@ -1,11 +1,20 @@
-//! What runs of a chain have left running whose program was killed: named before the chain runs again. Changes nothing.
+//! What runs of a chain have left running whose program was killed: named before the chain runs again, ended when somebody says so.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rustix::event::{Timespec, poll};
+
+use super::exit::Failure;
 use super::state::own_place;
+use crate::clock::{Clock, SystemClock};
 use crate::config::database::DatabaseUrl;
 use crate::config::settings::StateSettings;
 use crate::daemon::tell_unfinished;
+use crate::process::leftovers::{Leftovers, still_running};
+use crate::process::state::UNKILLABLE_AFTER;
 use crate::store::Owner;
-use crate::store::record::RunRecord;
+use crate::store::record::{CRASHED, RunRecord};
 
 /// Tells what runs of these chains have left. Where there is no state, or it cannot be read now, nothing is known of them.
 pub fn tell<'a>(state: &StateSettings, chains: impl Iterator<Item = &'a str>) {
@@ -23,4 +32,40 @@ pub fn tell<'a>(state: &StateSettings, chains: impl Iterator<Item = &'a str>) {
     let names: Vec<&str> = chains.collect();
     open.retain(|run| names.contains(&run.chain.as_str()) && run.owner().is_alive(&here) == Some(false));
     tell_unfinished(&open, true);
+}
+
+/// What a run has left running, by pid.
+pub type Left = (RunRecord, Vec<i32>);
+
+/// What those of these runs have left running whose process is gone. What a run that ended by itself has left is there on purpose.
+pub fn find(runs: Vec<RunRecord>) -> Vec<Left> {
+    let crashed: Vec<RunRecord> = runs.into_iter().filter(|run| run.outcome.as_deref() == Some(CRASHED)).collect();
+    let mut running = if crashed.is_empty() { HashMap::new() } else { still_running() };
+    crashed.into_iter().filter_map(|run| running.remove(&run.run_id).map(|pids| (run, pids))).collect()
+}
+
+/// Ends that: TERM, and KILL after `kill_after`; without `wait` only TERM.
+///
+/// # Errors
+/// It does not end: it is another user's, or cannot be killed just now.
+pub fn end(left: &[Left], kill_after: Duration, wait: bool) -> Result<(), Failure> {
+    let clock = SystemClock::new();
+    let begun = clock.now();
+    let mut open: Vec<_> = left.iter().map(|left| (left, Leftovers::new(&left.0.run_id, kill_after, begun))).collect();
+    loop {
+        let now = clock.now();
+        open.retain_mut(|(_, leftovers)| !leftovers.advance(now));
+        let Some(next) = open.iter().map(|(_, leftovers)| leftovers.wake_at()).min().filter(|_| wait) else { return Ok(()) };
+        if now >= begun + kill_after + UNKILLABLE_AFTER {
+            let runs: Vec<_> = open.iter().map(|((run, _), _)| run.run_id.as_str()).collect();
+            let message =
+                "what it has left running does not end: it is another user's (ask as that user, or as root), or waits in the kernel";
+            return Err(Failure::State(format!("run {}: {message}", runs.join(", "))));
+        }
+        let _ = poll(&mut [], Some(&timespec(next.since(now))));
+    }
+}
+
+fn timespec(wait: Duration) -> Timespec {
+    Timespec { tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX), tv_nsec: wait.subsec_nanos().into() }
 }

@@ -268,7 +268,7 @@ impl Outside for Surroundings<'_> {
         let (mut ticks, mut views) = (Vec::new(), Vec::new());
         for (route, reply) in web.questions() {
             match route {
-                Route::Tick => ticks.push(Box::new(move |runs: &[RunRef]| reply.send(answer_tick(runs))) as TickAnswer),
+                Route::Tick => ticks.push(Box::new(move |begun: Result<&[RunRef], &str>| reply.send(answer_tick(begun))) as TickAnswer),
                 Route::View(view) => views.push((view, reply)),
             }
         }

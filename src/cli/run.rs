@@ -60,7 +60,7 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
     let Fit { setup, lock, told } = match make_fit(settings, &config, chain.clone(), findings, &dir) {
         Ok(fit) => fit,
         Err(unfit) => {
-            if unfit.of_tasks {
+            if unfit.of_tasks && !args.dry_run {
                 push(told_others, Waits::EachRun).refused(MAIN_CHAIN, TASK_DIR);
                 tell_refused(&config, &chain, &variables, &unfit);
             }

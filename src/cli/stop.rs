@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure};
 use super::going;
+use super::left::{self, Left};
 use super::outside::local_zone;
 use super::print;
 use super::settings::Settings;
@@ -16,10 +17,12 @@ use super::show::is_chain;
 use super::state::{Reading, SHORTEST_END, marks_of, own_place};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::Config;
+use crate::config::settings::ChainSettings;
 use crate::mark;
 use crate::names::{MAIN_CHAIN, typed_suggestion};
 use crate::notify::asking::{Said, Stopper, there};
 use crate::status::{Ended, Going};
+use crate::store::HistoryQuery;
 use crate::store::open::Place;
 
 /// A run that hears us says so at once, from its loop; this one is frozen, or not ours.
@@ -28,6 +31,9 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 const LOOKS: u32 = 5;
 /// How often it is looked whether a run has gone without a word: its program was killed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// So many of the last runs that failed are asked for what they have left.
+const LAST_FAILED: u32 = 20;
 
 /// So long it is waited for the record of a run that is over: its program has others to care for.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
@@ -64,7 +70,12 @@ pub fn stop(settings: &Settings, words: &[String], no_wait: bool) -> Result<Exit
             if let Some(holder) = marked {
                 return Err(silent(word, &holder.run_id, holder.pid));
             }
-            fates.push(of_nothing(settings, &loaded.config, word, (&going, &mute))?);
+            let left = left_of(settings, &loaded.config, word);
+            if left.is_empty() {
+                fates.push(of_nothing(settings, &loaded.config, word, (&going, &mute))?);
+            } else {
+                fates.extend(end_left(&loaded.config, left, no_wait)?);
+            }
         }
         for run in found {
             if chosen.iter().all(|known| known.run.id != run.run.id) {
@@ -134,6 +145,30 @@ fn choose<'a>(word: &str, going: &'a [Going]) -> Result<Vec<&'a Going>, Failure>
         ))),
         [] | [_] => Ok(found),
     }
+}
+
+/// What runs of a chain, or the run that a word means, have left running although their process is gone.
+fn left_of(settings: &Settings, config: &Config, word: &str) -> Vec<Left> {
+    let Ok(mut reading) = Reading::open(settings) else { return Vec::new() };
+    let runs = if is_chain(config, word) {
+        reading.history(&HistoryQuery { chain: Some(word.to_owned()), failed: true, limit: LAST_FAILED })
+    } else {
+        reading.find(word).map(|run| vec![run])
+    };
+    left::find(runs.unwrap_or_default())
+}
+
+fn end_left(config: &Config, left: Vec<Left>, no_wait: bool) -> Result<Vec<Fate>, Failure> {
+    let kill_after = |chain: &str| ChainSettings::of_chain(config, chain, &mut Vec::new()).task.kill_after;
+    let longest = left.iter().map(|(run, _)| kill_after(&run.chain)).max().unwrap_or_default();
+    left::end(&left, longest, !no_wait)?;
+    let fate = |(run, pids): Left| {
+        let pids: Vec<_> = pids.iter().map(ToString::to_string).collect();
+        let (list, done) = (pids.join(" "), if no_wait { "told to end" } else { "ended" });
+        let text = format!("chain {}: the run {}, whose process is gone, had left running: {list}; {done}", run.chain, run.run_id);
+        Fate { chain: run.chain, run: run.run_id, outcome: run.outcome, text }
+    };
+    Ok(left.into_iter().map(fate).collect())
 }
 
 /// What is to be said of a word by which nothing runs that tells of itself.

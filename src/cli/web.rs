@@ -13,12 +13,13 @@ use super::exit::Failure;
 use crate::config::keys::Trust;
 use crate::config::settings::DaemonSettings;
 use crate::config::{Finding, Origin, Severity};
+use crate::http::Error;
 use crate::http::guard::{Allow, Guard};
 use crate::http::listen::{ListenAddress, Listener, missing_token};
+use crate::http::response::{Code, Response};
 use crate::http::server::{Handler, Limits, Reply, Server};
 use crate::http::site::{Fired, Route, fired};
 use crate::http::token::{TokenFile, Trouble};
-use crate::http::{Error, response::Response};
 use crate::plain::{self, LastLink};
 
 /// The server, and the questions that wait for the loop.
@@ -164,7 +165,10 @@ fn handler(sender: Sender<(Route, Reply)>, bell: Arc<OwnedFd>) -> Handler {
 }
 
 /// The answer of `/cron`.
-pub fn answer_tick(runs: &[crate::event::RunRef]) -> Response {
-    let begun: Vec<Fired> = runs.iter().map(|run| Fired { chain: run.chain.clone(), run_id: run.id.as_str().to_owned() }).collect();
-    fired(&begun)
+pub fn answer_tick(begun: Result<&[crate::event::RunRef], &str>) -> Response {
+    let fired_by = |run: &crate::event::RunRef| Fired { chain: run.chain.clone(), run_id: run.id.as_str().to_owned() };
+    match begun {
+        Ok(runs) => fired(&runs.iter().map(fired_by).collect::<Vec<_>>()),
+        Err(why) => Response::text(Code::Unavailable, why),
+    }
 }

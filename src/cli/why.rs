@@ -36,8 +36,19 @@ const RUNS: u32 = 20;
 /// How many reasons for slots that were not run are told.
 const NOT_RUN: usize = 3;
 /// What is not well, of all that there is to say.
-const NOT_WELL: [&str; 10] =
-    ["waits_for_lock", "lock_unknown", "waiting", "wrong", "refused", "no_clock", "nobody_looks", "no_daemon", "slot_not_run", "crowded"];
+const NOT_WELL: [&str; 11] = [
+    "waits_for_lock",
+    "lock_unknown",
+    "waiting",
+    "wrong",
+    "refused",
+    "no_clock",
+    "nobody_looks",
+    "no_daemon",
+    "slot_not_run",
+    "crowded",
+    "left_running",
+];
 
 /// Something that is known of the chain.
 #[derive(Debug)]
@@ -380,11 +391,10 @@ impl Case<'_> {
         let fact = |run: &&RunRecord| {
             let (words, end) = in_words(left.get(&run.run_id)?);
             let text = format!("the process of its run {} is gone, and {words}", run.run_id);
-            Some(
-                Fact::new("left_running", text)
-                    .at(self.date(run.began))
-                    .advice(format!("{end}; where it has a `lock` the next run does that")),
-            )
+            Some(Fact::new("left_running", text).at(self.date(run.began)).advice(format!(
+                "{}, or {end}; where it has a `lock` the next run does that",
+                self.settings.command(&format!("stop {}", self.chain.name))
+            )))
         };
         crashed.iter().filter_map(fact).collect()
     }
@@ -404,8 +414,8 @@ impl Case<'_> {
         let mut facts: Vec<Fact> = groups.iter().take(NOT_RUN).filter_map(|(why, of_reason)| self.of_not_run(why, of_reason)).collect();
         let last = runs.iter().filter(|run| run.has_begun()).find_map(|run| Some((run, Ended::of_record(run.outcome.as_deref()?))));
         if let Some((run, how)) = last {
-            let parts = [run.failed_task.as_deref(), run.message.as_deref()];
-            let why: String = parts.into_iter().flatten().map(|part| format!(", {part}")).collect();
+            let why = how.why(run.failed_task.as_deref(), run.message.as_deref());
+            let why = why.map(|why| format!(", {why}")).unwrap_or_default();
             let which = if runs_now { "the run before it" } else { "its last run" };
             let fact = Fact::new("last_run", format!("{which}: {}{why} (run {})", how.words(), run.run_id))
                 .at(self.date(run.ended.unwrap_or(run.began)));

@@ -76,6 +76,7 @@ pub fn work(settings: &Settings, args: &WorkArgs) -> Result<Exit, Failure> {
 /// As for [`work`]; or it does not wait.
 pub fn run_one(settings: &Settings, id: i64) -> Result<Exit, Failure> {
     let (config, queues, state) = queues_with_config(settings)?;
+    let queues = find_queues(queues, &[])?;
     let limits = Limits { only: Some(id), grace: Duration::ZERO, ..Limits::default() };
     let summary = drive(settings, (config, queues, state), limits, true)?;
     if summary.not_taken {

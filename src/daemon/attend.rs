@@ -1,6 +1,7 @@
 //! Those who look at the daemon, and what the state is asked for them: how many jobs there are, and what the history knows of runs
 //! before us and in other programs. Nobody else makes us ask, so a daemon at rest stays asleep; and nobody waits for long.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Daemon;
@@ -25,12 +26,20 @@ impl Daemon<'_> {
         if asks_history || counts {
             return;
         }
-        let empty = Book::default();
-        let book = self.book.as_ref().unwrap_or(&empty);
-        let view = view(book, &self.parts.fleet, (&self.crew, &self.depths), &self.trouble, self.mode);
+        let mut unread = None;
+        let book = match &self.book {
+            Some(book) => book,
+            None => unread.insert(self.unread_book()),
+        };
+        let view = view((book, self.book.is_none()), &self.parts.fleet, (&self.crew, &self.depths), &self.trouble, self.mode);
         for answer in self.parts.outside.asked(&view) {
             self.tick_now(answer);
         }
+    }
+
+    /// The chains, as long as nobody knows which of their slots are used: none of them runs before that.
+    pub(super) fn unread_book(&self) -> Book {
+        Book::new(self.chains.clone(), &HashMap::new(), self.parts.state.machine(), self.parts.fleet.wall())
     }
 
     /// Asks how many jobs there are, if that is worth while. Tells whether the answer is worth waiting for.

@@ -50,6 +50,7 @@ pub use state::{Outbox, State, tell_unfinished};
 use trouble::Troubles;
 
 pub use lead::LEAD;
+pub use slots::UNREAD;
 
 /// So long a tick waits for a state that does not answer, when there is nothing else to wait for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -147,13 +148,15 @@ pub struct Refused<'a> {
 /// A chain that was made ready a moment ago; nothing if its task directory looks different by now.
 pub type Kept = Box<dyn FnOnce() -> Option<Ready>>;
 
-/// Hears which runs a tick has begun.
-pub type TickAnswer = Box<dyn FnOnce(&[RunRef])>;
+/// Hears which runs a tick has begun, or why nobody could look what is due.
+pub type TickAnswer = Box<dyn FnOnce(Result<&[RunRef], &str>)>;
 
 /// How things stand, for those who are shown it.
 pub struct View<'a> {
     /// The chains and their schedules.
     pub book: &'a Book,
+    /// The state is not known yet, so that nothing fires.
+    pub unread: bool,
     /// The runs that go on.
     pub runs: &'a [Run],
     /// The chains that wait for their lock, and why.
@@ -256,6 +259,8 @@ pub struct Daemon<'a> {
     replaced: HashSet<RunId>,
     /// Slots of processes that are gone, until the clock can be believed.
     lost: Vec<SlotClaim>,
+    /// Those who asked for a tick before the state was known.
+    early: Vec<TickAnswer>,
     /// Slots that were taken over, until it is known which of them are ours.
     taken: Vec<Offer>,
     /// When the state was known: what was due before it was missed.
@@ -319,6 +324,7 @@ impl<'a> Daemon<'a> {
             no_lock: None,
             replaced: HashSet::new(),
             lost: Vec::new(),
+            early: Vec::new(),
             taken: Vec::new(),
             since: Timestamp::MIN,
             no_state: None,
@@ -548,16 +554,26 @@ impl<'a> Daemon<'a> {
         if !std::mem::take(&mut self.untold) {
             return;
         }
-        let empty = Book::default();
-        let book = self.book.as_ref().unwrap_or(&empty);
-        let view = view(book, &self.parts.fleet, (&self.crew, &self.depths), &self.trouble, self.mode);
+        let mut unread = None;
+        let book = match &self.book {
+            Some(book) => book,
+            None => unread.insert(self.unread_book()),
+        };
+        let view = view((book, self.book.is_none()), &self.parts.fleet, (&self.crew, &self.depths), &self.trouble, self.mode);
         self.parts.outside.tell(&view);
     }
 }
 
-fn view<'v>(book: &'v Book, fleet: &'v Fleet<'_>, (crew, depths): (&'v Crew, &'v Depths), trouble: &'v Trouble, mode: Mode) -> View<'v> {
+fn view<'v>(
+    (book, unread): (&'v Book, bool),
+    fleet: &'v Fleet<'_>,
+    (crew, depths): (&'v Crew, &'v Depths),
+    trouble: &'v Trouble,
+    mode: Mode,
+) -> View<'v> {
     View {
         book,
+        unread,
         runs: fleet.runs(),
         waits: fleet.waiting().map(|(run, why)| (run.chain.as_str(), why)).collect(),
         refused_config: trouble.refused_config.as_deref(),

@@ -32,8 +32,8 @@ struct Round<T> {
 pub enum Step<T> {
     /// It runs.
     Start(T),
-    /// Its window, which was so long, is over.
-    NoTime(T, Duration),
+    /// Its window is over.
+    NoTime(T),
 }
 
 impl<T> Default for Rounds<T> {
@@ -56,6 +56,19 @@ impl<T: HasRun> Rounds<T> {
         self.rounds.retain(|round| !round.idle.is_empty() || !round.going.is_empty());
     }
 
+    /// Takes out those that wait and of which this is true.
+    pub fn take_out(&mut self, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut taken = Vec::new();
+        for round in &mut self.rounds {
+            let (out, stays): (VecDeque<_>, VecDeque<_>) =
+                std::mem::take(&mut round.idle).into_iter().partition(|(chain, ..)| is_wanted(chain));
+            round.idle = stays;
+            taken.extend(out.into_iter().map(|(chain, ..)| chain));
+        }
+        self.rounds.retain(|round| !round.idle.is_empty() || !round.going.is_empty());
+        taken
+    }
+
     /// When the first window of those that wait is over.
     pub fn next_end(&self) -> Option<Timestamp> {
         let end = |(_, begins, window): &(T, Timestamp, Duration)| begins.checked_add(SignedDuration::try_from(*window).ok()?).ok();
@@ -67,8 +80,8 @@ impl<T: HasRun> Rounds<T> {
         for round in &mut self.rounds {
             let is_late = |(_, begins, window): &(T, Timestamp, Duration)| !time_left(*begins, *window, now).is_positive();
             if let Some(at) = round.idle.iter().position(is_late) {
-                let (chain, _, window) = round.idle.remove(at)?;
-                return Some(Step::NoTime(chain, window));
+                let (chain, ..) = round.idle.remove(at)?;
+                return Some(Step::NoTime(chain));
             }
         }
         None
@@ -115,7 +128,7 @@ mod tests {
         let mut rounds = Rounds::default();
         rounds.add(vec![(run(3), at(0), window(60)), (run(4), at(0), window(30))], HashSet::from([run(1)]));
         assert_eq!((rounds.next_end(), rounds.next(at(29))), (Some(at(30)), None));
-        assert_eq!(rounds.next(at(30)), Some(Step::NoTime(run(4), window(30))));
+        assert_eq!(rounds.next(at(30)), Some(Step::NoTime(run(4))));
         assert_eq!((rounds.next_end(), rounds.next(at(31))), (Some(at(60)), None));
         rounds.ended(&run(1));
         assert_eq!((rounds.next(at(40)), rounds.next_end()), (Some(Step::Start(run(3))), None));
@@ -134,8 +147,8 @@ mod tests {
         assert_eq!(rounds.next(at(30)), Some(Step::Start(run(3))));
         assert_eq!(rounds.next(at(31)), None, "one after the other");
         rounds.ended(&run(3));
-        assert_eq!(rounds.next(at(60)), Some(Step::NoTime(run(4), window)));
-        assert_eq!(rounds.next(at(61)), Some(Step::NoTime(run(5), window)));
+        assert_eq!(rounds.next(at(60)), Some(Step::NoTime(run(4))));
+        assert_eq!(rounds.next(at(61)), Some(Step::NoTime(run(5))));
         assert!(rounds.is_empty());
         assert_eq!(rounds.next(at(61)), None);
     }

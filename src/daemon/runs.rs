@@ -1,7 +1,9 @@
 //! What becomes of a slot that is ours: its run begins, waits for the one before it, follows as an idle one, or is given up.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
+
+use jiff::Timestamp;
 
 use super::book::Booked;
 use super::overlap::{Fate, fate};
@@ -145,6 +147,10 @@ impl Daemon<'_> {
     }
 
     fn start(&mut self, chain: &Booked, offer: Offer, mut ready: Ready) {
+        if is_too_late(&offer, self.parts.fleet.wall()) {
+            self.parts.fleet.withdraw(&offer.run);
+            return self.skip(chain, &offer, &window_is_over(chain));
+        }
         // The last thing before it starts: whoever comes after a crash sees by the mark whether it may have.
         let mark = match self.parts.outside.mark(&offer.chain, &offer.run, ready.opened.place.take()) {
             Ok(mark) => mark,
@@ -298,12 +304,57 @@ impl Daemon<'_> {
         while let Some(step) = self.rounds.next(self.parts.fleet.wall()) {
             match step {
                 Step::Start(offer) => self.offer(offer),
-                Step::NoTime(offer, window) => {
+                Step::NoTime(offer) => {
                     if let Some(chain) = self.chain_of(&offer) {
-                        self.skip(&chain, &offer, &format!("its window of {} s is over", window.as_secs()));
+                        self.skip(&chain, &offer, &window_is_over(&chain));
                     }
                 }
             }
         }
     }
+
+    /// Slots of these chains that wait for their turn as idle ones: a newer one has come, which would overtake them.
+    pub(super) fn give_up_older(&mut self, chains: &HashSet<&str>) {
+        for offer in self.rounds.take_out(|waiting| !waiting.follows && chains.contains(waiting.chain.as_str())) {
+            if let Some(chain) = self.chain_of(&offer) {
+                self.skip(&chain, &offer, "a newer slot of it has come");
+            }
+        }
+    }
+
+    /// When the first window is over of idle slots that wait, for others or for the run before theirs.
+    pub(super) fn next_end(&self) -> Option<Timestamp> {
+        let in_backlog = self.backlog.values().flatten().filter_map(|offer| offer.trigger.window_ends).min();
+        self.rounds.next_end().into_iter().chain(in_backlog).min()
+    }
+
+    /// Idle slots whose window is over are given up then, and not only when what they wait for has ended.
+    pub(super) fn give_up_late(&mut self) {
+        if !self.rounds.is_empty() {
+            self.go_round();
+        }
+        if self.backlog.is_empty() {
+            return;
+        }
+        let (now, mut late) = (self.parts.fleet.wall(), Vec::new());
+        for waiting in self.backlog.values_mut() {
+            late.extend(waiting.iter().filter(|offer| is_too_late(offer, now)).cloned());
+            waiting.retain(|offer| !is_too_late(offer, now));
+        }
+        self.backlog.retain(|_, waiting| !waiting.is_empty());
+        for offer in late {
+            if let Some(chain) = self.chain_of(&offer) {
+                self.skip(&chain, &offer, &window_is_over(&chain));
+            }
+        }
+    }
+}
+
+/// Whether an idle slot can begin no more.
+fn is_too_late(offer: &Offer, now: Timestamp) -> bool {
+    offer.trigger.window_ends.is_some_and(|ends| ends <= now)
+}
+
+fn window_is_over(chain: &Booked) -> String {
+    format!("its window of {} s is over", chain.named.window.as_secs())
 }

@@ -14,7 +14,11 @@ use crate::names::{RunId, counted};
 use crate::schedule::agenda::{Decision, GivenUp, MINUTE, Why, believe, why_unwanted};
 use crate::schedule::window::minute_of;
 use crate::store::Slot;
+use crate::store::desk::Health;
 use crate::trigger::{Trigger, TriggerKind};
+
+/// Why nothing fires before the state is known.
+pub const UNREAD: &str = "the database has not answered yet: nobody knows which slots are used";
 
 impl Daemon<'_> {
     /// Lets begin what is due, asks for the slots of what will be in a moment, and arms the alarm for what comes next.
@@ -22,18 +26,14 @@ impl Daemon<'_> {
         if self.is_stopping() {
             return;
         }
-        if !self.rounds.is_empty() {
-            // Whose window is over is given up then, and not only when the others have ended.
-            self.go_round();
-        }
+        self.give_up_late();
         if self.mode == Mode::Tick {
-            return self.parts.alarm.arm(self.rounds.next_end());
+            return self.parts.alarm.arm(self.next_end());
         }
         let now = self.parts.fleet.wall();
         self.release(now);
         let ask_at = self.ask_ahead(now);
-        let wakes =
-            [ask_at, self.rounds.next_end(), self.parts.state.claims_due().filter(|due| *due > now), self.held.keys().next().copied()];
+        let wakes = [ask_at, self.next_end(), self.parts.state.claims_due().filter(|due| *due > now), self.held.keys().next().copied()];
         self.parts.alarm.arm(wakes.into_iter().flatten().min());
     }
 
@@ -106,8 +106,19 @@ impl Daemon<'_> {
     /// are the daemon's, which fires them on time. The answer names the runs when it is known whose the slots are.
     pub fn tick_now(&mut self, answer: TickAnswer) {
         let now = self.parts.fleet.wall();
-        let believed = believe(now, self.newest, self.parts.built).is_ok();
-        let Some(book) = self.book.as_ref().filter(|_| believed && self.mode == Mode::Daemon) else { return answer(&[]) };
+        let Some(book) = &self.book else {
+            return match self.parts.state.health() {
+                // It will be known in a moment.
+                Health::Opening | Health::Good => self.early.push(answer),
+                Health::Away(_) => answer(Err(UNREAD)),
+            };
+        };
+        match self.mode {
+            Mode::Stopping(_) => return answer(Err("the daemon is told to stop")),
+            // A tick has its own.
+            Mode::Daemon | Mode::Tick if believe(now, self.newest, self.parts.built).is_err() => return answer(Ok(&[])),
+            Mode::Daemon | Mode::Tick => {}
+        }
         let due = book.due_for_tick(now);
         self.offer_all(&due, TriggerKind::Tick, now, Some(answer));
     }
@@ -152,7 +163,7 @@ impl Daemon<'_> {
 
     fn claim(&mut self, mut offers: Vec<Offer>, now: Timestamp, answer: Option<TickAnswer>) {
         if offers.is_empty() {
-            return answer.into_iter().for_each(|answer| answer(&[]));
+            return answer.into_iter().for_each(|answer| answer(Ok(&[])));
         }
         let others: HashSet<&str> = self.parts.state.taking_over().collect();
         let mut asked: HashSet<String> = HashSet::new();
@@ -344,6 +355,7 @@ impl Daemon<'_> {
                 self.save_marks(now);
                 self.ask_history();
                 self.give_orders();
+                std::mem::take(&mut self.early).into_iter().for_each(|answer| self.tick_now(answer));
             }
             Mode::Stopping(_) => return,
         }
@@ -400,7 +412,7 @@ impl Daemon<'_> {
         offers.iter().filter(|(_, ours)| !ours).for_each(|(offer, _)| drop(self.kept.remove(&offer.run)));
         let ours: Vec<Offer> = offers.into_iter().filter_map(|(offer, ours)| ours.then_some(offer)).collect();
         if let Some(answer) = answer {
-            answer(&ours.iter().map(Offer::run_ref).collect::<Vec<_>>());
+            answer(Ok(&ours.iter().map(Offer::run_ref).collect::<Vec<_>>()));
         }
         let now = self.parts.fleet.wall();
         let (later, due): (Vec<_>, Vec<_>) = ours.into_iter().partition(|offer| offer.due > now);
@@ -442,6 +454,8 @@ impl Daemon<'_> {
         });
         let idle: Vec<_> = idle.collect();
         if !idle.is_empty() {
+            let newer: HashSet<&str> = idle.iter().filter(|(offer, ..)| !offer.follows).map(|(offer, ..)| offer.chain.as_str()).collect();
+            self.give_up_older(&newer);
             let still: HashSet<RunId> = going.into_iter().filter(|run| self.is_on_its_way(run)).collect();
             self.rounds.add(idle, still);
             self.go_round();

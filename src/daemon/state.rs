@@ -450,7 +450,8 @@ pub fn tell_unfinished(gone: &[RunRecord], only_left: bool) {
         if words.is_none() && only_left {
             continue;
         }
-        let words = words.map(|(words, end)| format!("; {words}: the next run ends that only if the chain has a `lock`; else: {end}"));
+        let words = words
+            .map(|(words, end)| format!("; {words}: the next run ends that only if the chain has a `lock`; else: {end}, or runner stop"));
         let words = words.unwrap_or_default();
         log::warn!("chain {}: its run {} was not finished: the process that ran it is gone{words}", run.chain, run.run_id);
     }

@@ -479,7 +479,15 @@ fn fact(html: &mut Html, name: &'static str, value: &str) {
 fn tasks(html: &mut Html, run: &Run, now: Date) {
     html.raw("<section aria-labelledby=\"tasks\"><h2 id=\"tasks\">Tasks</h2>\n");
     if run.tasks.is_empty() {
-        html.raw("<p class=\"quiet\">None is known.</p></section>\n");
+        let show = format!("runner show {}", run.id);
+        html.raw("<p class=\"quiet\">");
+        match run.outcome {
+            Some(Ended::NotStarted) => html.raw("It did not begin."),
+            // Of runs of others, and of those before we began, the page knows how they stand and no more.
+            Some(_) => html.raw("The history has them: <code>").text(&show).raw("</code>"),
+            None => html.raw("None is known yet."),
+        };
+        html.raw("</p></section>\n");
         return;
     }
     html.raw(

@@ -28,6 +28,11 @@ const HEARD: &str = "X_RUNNER_STOPPING=";
 const ENDED: &str = "X_RUNNER_ENDED=";
 /// The longest answer. A datagram holds a little more where nobody has changed the kernel's limits (net.core.wmem_default).
 pub const LONGEST: usize = 150 * 1024;
+/// So many runs are asked at once: a socket takes eleven datagrams that nobody has read yet (net.unix.max_dgram_qlen), and of more
+/// answers the rest would be lost.
+const AT_ONCE: usize = 8;
+/// Those that have not answered for so long keep the others waiting no longer.
+const SILENT_AFTER: Duration = Duration::from_millis(100);
 /// How many names are tried for the socket that hears the answers.
 const NAMES: u32 = 100;
 
@@ -105,7 +110,7 @@ pub fn ask_all(patience: Duration) -> Vec<Vec<u8>> {
         return Vec::new();
     }
     match open() {
-        Ok(socket) => hear(&socket, ask(&socket, &names), patience),
+        Ok(socket) => hear(&socket, &names, patience),
         Err(error) => {
             log::debug!("runs cannot be asked how they stand: {error}");
             Vec::new()
@@ -129,29 +134,47 @@ fn open() -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// How many were asked.
-fn ask(socket: &OwnedFd, names: &[String]) -> usize {
-    let ask_one = |name: &String| {
-        let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
-        sendto(socket, QUESTION, SendFlags::empty(), &address)
-    };
-    names.iter().filter(|name| ask_one(name).is_ok()).count()
+/// Whether somebody is there who hears the question.
+fn ask(socket: &OwnedFd, name: &str) -> bool {
+    let address = SocketAddrUnix::new_abstract_name(name.as_bytes());
+    address.and_then(|address| sendto(socket, QUESTION, SendFlags::empty(), &address)).is_ok()
 }
 
-fn hear(socket: &OwnedFd, asked: usize, patience: Duration) -> Vec<Vec<u8>> {
+/// Asks them, not too many at once, and hears their answers.
+fn hear(socket: &OwnedFd, names: &[String], patience: Duration) -> Vec<Vec<u8>> {
     let clock = SystemClock::new();
     let until = clock.now() + patience;
+    let mut names = names.iter();
     let mut answers = Vec::new();
-    let mut heard = 0;
-    while heard < asked && wait(socket, until, &clock) {
+    // `open` have been asked and may answer any moment; `silent` have not for a while.
+    let (mut open, mut silent) = (0_usize, 0_usize);
+    loop {
+        while open < AT_ONCE
+            && let Some(name) = names.next()
+        {
+            open += usize::from(ask(socket, name));
+        }
+        if open + silent == 0 {
+            return answers;
+        }
+        let next = if names.len() > 0 { until.min(clock.now() + SILENT_AFTER) } else { until };
+        if !wait(socket, next, &clock) {
+            if clock.now() >= until {
+                return answers;
+            }
+            (open, silent) = (0, silent + open);
+        }
         while let Some((answer, trusted)) = receive(socket) {
-            heard += 1;
+            if open > 0 {
+                open -= 1
+            } else {
+                silent = silent.saturating_sub(1)
+            }
             if trusted {
                 answers.push(answer);
             }
         }
     }
-    answers
 }
 
 fn wait(socket: &OwnedFd, until: Moment, clock: &dyn Clock) -> bool {
@@ -194,10 +217,35 @@ mod tests {
         let frozen = Inbox::open(&RunId::new("asked", std::process::id(), 2)).unwrap();
         let name = |inbox: &Inbox| inbox.variable().unwrap().to_str().unwrap().split_once('@').unwrap().1.to_owned();
         let socket = open().unwrap();
-        assert_eq!(ask(&socket, &[name(&inbox), name(&frozen), "runner/gone".to_owned()]), 2);
+        assert!(ask(&socket, &name(&inbox)) && !ask(&socket, "runner/gone"));
         let letter = inbox.next_letter().unwrap();
         inbox.answer(letter.asker.as_ref().unwrap(), b"well");
-        assert_eq!(hear(&socket, 2, Duration::from_millis(50)), [b"well".to_vec()]);
+        assert_eq!(hear(&socket, &[name(&frozen)], Duration::from_millis(50)), [b"well".to_vec()]);
+    }
+
+    #[test]
+    fn a_hundred_runs_of_one_program_are_all_heard() {
+        let inboxes: Vec<Inbox> = (0..100).map(|run| Inbox::open(&RunId::new("many", std::process::id(), run)).unwrap()).collect();
+        let names: Vec<String> =
+            inboxes.iter().map(|inbox| inbox.variable().unwrap().to_str().unwrap().split_once('@').unwrap().1.to_owned()).collect();
+        let socket = open().unwrap();
+        let answers = std::thread::scope(|scope| {
+            let heard = scope.spawn(|| hear(&socket, &names, Duration::from_secs(60)));
+            let asked = |inbox: &Inbox| {
+                inbox.next_letter().is_some_and(|letter| {
+                    letter.asker.is_some_and(|asker| {
+                        inbox.answer(&asker, b"well");
+                        true
+                    })
+                })
+            };
+            let mut open: Vec<&Inbox> = inboxes.iter().collect();
+            while !open.is_empty() {
+                open.retain(|inbox| !asked(inbox));
+            }
+            heard.join().unwrap()
+        });
+        assert_eq!(answers.len(), 100);
     }
 
     #[test]

@@ -113,15 +113,16 @@ impl Known {
 /// A run as it is shown by its record; `max_tries` is how many tries its chain has.
 pub fn shown(record: &RunRecord, max_tries: u32, zone: &TimeZone) -> Run {
     let date = |at: Timestamp| Date::new(at, zone);
-    let why: Vec<&str> = [record.failed_task.as_deref(), record.message.as_deref()].into_iter().flatten().collect();
+    let outcome = record.outcome.as_deref().map(Ended::of_record);
+    let (task, message) = (record.failed_task.as_deref(), record.message.as_deref());
     Run {
         id: record.run_id.clone(),
         trigger: record.trigger.clone(),
         scheduled_at: record.scheduled_at.map(date),
         started_at: date(record.began),
         ended_at: record.ended.map(date),
-        outcome: record.outcome.as_deref().map(Ended::of_record),
-        why: (!why.is_empty()).then(|| why.join(", ")),
+        outcome,
+        why: outcome.map_or_else(|| message.map(str::to_owned), |outcome| outcome.why(task, message)),
         exit_code: record.exit_code,
         said: record.said.clone(),
         try_num: record.tries.iter().map(|last| last.try_num).max().or(record.last_try).unwrap_or(1),

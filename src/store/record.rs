@@ -30,6 +30,8 @@ pub const REFUSED: &str = "refused";
 pub const SKIPPED: &str = "skipped";
 /// The outcome of a run whose process is gone without having told one.
 pub const CRASHED: &str = "crashed";
+/// What is written of a run that lost its lock: the outcome says that it did.
+pub const LOCK_LOST: &str = "somebody else may run it now";
 
 /// One run, from its start to its outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,7 +217,7 @@ impl RunRecord {
         (self.exit_code, self.signal, self.message) = match outcome {
             RunOutcome::GaveUp { why, .. } => (Some(exit_code(outcome)), None, Some(why.reason().to_owned())),
             RunOutcome::Signalled(signal) => (None, Some(*signal), Some(StoppedBy::Signal.words(*signal))),
-            RunOutcome::LockLost => (Some(exit_code(outcome)), None, Some("its lock was lost".to_owned())),
+            RunOutcome::LockLost => (Some(exit_code(outcome)), None, Some(LOCK_LOST.to_owned())),
             RunOutcome::Done => {
                 let doubt = said.filter(|said| said.is_doubt());
                 (Some(exit_code(outcome)), None, doubt.map(ToString::to_string))
@@ -310,7 +312,10 @@ impl Reader for Recorder {
         let gathered = &mut self.runs[at];
         match event {
             Event::TaskStarted { task, try_num, max_tries, at } => {
-                gathered.waits.run = None;
+                // In the pause before it is told how the try before went.
+                if gathered.waits.run.take().is_some() {
+                    gathered.waits.tries_before = gathered.record.tries_left_out + gathered.tries.len() as u64;
+                }
                 gathered.waits.tasks.retain(|(waits, ..)| waits != *task);
                 let (task, try_num, max_tries) = ((*task).clone(), *try_num, *max_tries);
                 gathered.running.push(Running { task, began: *at, try_num, max_tries, percent: None, status: None, said: None });
@@ -319,7 +324,6 @@ impl Reader for Recorder {
             Event::TaskSleeping { task, wait } => gathered.waits.tasks.push(((*task).clone(), self.clock.wall(), *wait)),
             Event::RunRetry { wait, try_num, max_tries } => {
                 gathered.waits.run = Some((self.clock.wall(), *wait, *try_num, *max_tries));
-                gathered.waits.tries_before = gathered.record.tries_left_out + gathered.tries.len() as u64;
             }
             Event::TaskEnded(end) => gathered.add(end, || self.clock.wall()),
             Event::RunEnded { outcome, duration, said, .. } => {

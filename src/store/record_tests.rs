@@ -121,6 +121,24 @@ fn several_runs_go_on_side_by_side_and_each_has_its_occasion() {
 }
 
 #[test]
+fn in_the_pause_before_everything_begins_again_it_is_told_how_the_try_before_went() {
+    let (mut recorder, _) = recorder();
+    let run = run(1);
+    recorder.tell(&run, &Event::RunStarted { tasks: 1 });
+    let task = name();
+    let begins = |try_num| Event::TaskStarted { task: &task, try_num, max_tries: 2, at: StandingClock.wall() };
+    recorder.tell(&run, &begins(1));
+    recorder.tell(&run, &Event::TaskEnded(&end(b"", Verdict::Retry)));
+    recorder.tell(&run, &Event::RunRetry { wait: Duration::from_secs(20), try_num: 2, max_tries: 2 });
+    let paused = recorder.describe(&run).unwrap();
+    assert_eq!((paused.try_num, paused.until.is_some(), paused.tasks[0].tries[0].try_num), (2, true, 1));
+    assert_eq!(paused.tasks[0].state, crate::status::TaskState::Failed);
+    recorder.tell(&run, &begins(2));
+    let goes_on = recorder.describe(&run).unwrap();
+    assert_eq!((goes_on.tasks.len(), goes_on.tasks[0].tries[0].try_num, goes_on.until), (1, 2, None));
+}
+
+#[test]
 fn what_a_task_says_of_itself_is_kept_with_its_try_and_its_run() {
     let (mut recorder, kept) = recorder();
     let run = run(1);

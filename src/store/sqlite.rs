@@ -359,7 +359,8 @@ fn make_private(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the file. Journals of one that had its name before are no part of it, and are taken away before there is a file:
-/// nobody opens what is not there, so that nobody has made new ones. Whoever else makes it waits for the lock.
+/// nobody opens what is not there, so that nobody has made new ones. Whoever else makes it waits for the lock. What was
+/// acknowledged last may stand in the old journal alone ([`Sqlite::open_quickly`]), so that it is kept under another name.
 fn make_file(path: &Path) -> io::Result<()> {
     let place = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let dir = fs::File::open(place)?;
@@ -367,16 +368,33 @@ fn make_file(path: &Path) -> io::Result<()> {
     if path.try_exists()? {
         return Ok(());
     }
-    for ending in &FILES[1..] {
-        match fs::remove_file(beside(path, ending)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
+    let [_, journal, index] = FILES.map(|ending| beside(path, ending));
+    put_aside(&journal)?;
+    match fs::remove_file(index) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
     }
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         Ok(_) | Err(_) => sync_above(place),
     }
+}
+
+/// Gives a journal whose file is gone the first name that is free, `-wal.1` and so on. The lock on the directory is ours.
+fn put_aside(journal: &Path) -> io::Result<()> {
+    let kept = (1..).map(|number: u32| beside(journal, &format!(".{number}"))).find(|kept| !kept.exists());
+    let Some(kept) = kept.filter(|_| fs::metadata(journal).is_ok_and(|found| found.len() > 0)) else {
+        return match fs::remove_file(journal) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        };
+    };
+    fs::rename(journal, &kept)?;
+    let (journal, kept) = (journal.display(), kept.display());
+    log::warn!(
+        "{journal} is there without its file, and is kept as {kept}: what was written last may be in it alone; if the file was moved away, put it beside that, with -wal behind its name"
+    );
+    Ok(())
 }
 
 /// SQLite syncs the directory of its files; that this one has a name, and those above it, is ours to see to, whoever made them.

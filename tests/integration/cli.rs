@@ -77,6 +77,14 @@ fn a_dry_run_does_nothing() {
 #[test]
 fn a_dry_run_finds_what_is_wrong() {
     Scene::new().config("[a]\ndepends_on = nobody\n").tasks(["1-a.sh"]).run(&["--dry-run"]).exits(78);
+    // Whoever tries out a configuration alarms nobody.
+    let scene = Scene::new().script("bin/hook.sh", "touch \"$SCENE/told\"").tasks(["1-a.sh"]);
+    let scene =
+        scene.config("[runner]\nchain_hook = bin/hook.sh\nhalt_task = gone.sh\n[a]\ndepends_on = nobody\n[metrics]\ntextfile = m.prom\n");
+    scene.run(&["--dry-run"]).exits(78);
+    assert!(!scene.path("told").exists() && !scene.path("m.prom").exists());
+    scene.run(&[]).exits(78);
+    assert!(scene.path("told").exists() && scene.path("m.prom").exists(), "who runs it is to know");
 }
 
 // ---- usage errors ------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ fn a_second_signal_kills_what_does_not_obey() {
     let mut running = chains(&[("a", &format!("{EVERY_SECOND}\nkill_after = 600"))])
         .task_at("a/1-a.sh", "trap 'say told' TERM\nprobe touch begun\nwhile :; do probe ignore TERM nap 20; done")
         .start(&["daemon"]);
-    running.wait_for_file("begun").signal(Signal::TERM).wait_for_log("- told").signal(Signal::TERM);
+    running.wait_for_file("begun").signal(Signal::TERM).wait_for_log("- told").insist(Signal::TERM);
     running.finish().exits(0).nothing_alive().quicker_than(30);
 }
 
@@ -309,19 +309,17 @@ fn an_idle_chain_without_time_is_left_out() {
 }
 
 #[test]
-fn an_idle_slot_says_for_whom_it_waits_and_is_given_up_at_the_end_of_its_window() {
-    let idle = format!("{EVERY_SECOND}\nidle = yes\nwindow = 6");
-    let scene = chains(&[("a", EVERY_SECOND), ("i", &idle)]).task_at("a/1-a.sh", "play touch begun wait-file go").tasks_at("i", ["1-i.sh"]);
-    let mut running = scene.start(&["daemon"]);
+fn an_idle_slot_says_for_whom_it_waits() {
+    let idle = "schedule = * * * * *\nidle = yes\nwindow = 3600";
+    let due = "schedule = * * * * *";
+    let scene = chains(&[("a", due), ("i", idle)]).task_at("a/1-a.sh", "play touch begun wait-file go").tasks_at("i", ["1-i.sh"]);
+    let mut running = scene.start(&["tick"]);
     running.wait_for_file("begun");
     let says = |command: &str, fragment: &str| scene.run(&[command, "i"]).exits(0).stdout_text().contains(fragment);
     crate::scene::until("why says so", || says("why", "its slot waits for a: it is idle; its window ends in"));
     crate::scene::until("status says so", || says("status", "its slot waits for a: it is idle"));
-    // What it waits for still runs.
-    running.wait_for_message("chain i: the slot", "its window of");
     std::fs::write(running.path("go"), "").unwrap();
-    running.signal(Signal::TERM);
-    running.finish().exits(0);
+    running.finish().exits(0).ran(["1-a.sh", "1-i.sh"]);
 }
 
 #[test]
@@ -442,9 +440,10 @@ fn what_a_killed_now_left_running_is_named_by_whoever_comes_next() {
         let next = scene.run(&["now", "a"]).exits(0).says("the process that ran it is gone; process");
         assert!(named(&next.stderr_text()), "{next}");
         assert!(named(&scene.run(&["tick"]).exits(0).stderr_text()));
-        std::fs::write(scene.path("go"), "").unwrap();
-        let pid: u32 = pid.parse().unwrap();
-        crate::running::until("it is gone", || !crate::alive::is_alive(pid));
+        scene.run(&["why"]).exits(0).prints(&format!("process {pid} of it still runs"));
+        scene.run(&["stop", "a"]).exits(0).prints("whose process is gone, had left running: ").prints(&format!("{pid}; ended"));
+        assert!(!crate::alive::is_alive(pid.parse().unwrap()));
+        scene.run(&["stop", "a"]).exits(0).prints("nothing of the chain a runs");
         scene.run(&["now", "a"]).exits(0).never_says("is gone");
         let history = scene.run(&["history", "a"]).exits(0).stdout_text();
         assert_eq!((history.matches("  done").count(), history.matches("  crashed").count()), (2, 1), "{history}");

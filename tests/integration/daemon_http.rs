@@ -234,6 +234,10 @@ fn a_history_that_cannot_be_asked_is_no_good_news() {
     running.wait_for_message("state", "").wait_for_message("answers on", "");
     let status = json(&running, "/status.json");
     assert_eq!(status["remarks"][0]["kind"], "history_unknown", "{status}");
+    let why = status["chains"][0]["waits_because"].as_str().unwrap_or_default();
+    assert!(why.starts_with("the database has not answered yet"), "its chains are there, and say why none runs: {status}");
+    let (code, why) = ask(&running, "POST", "/cron");
+    assert!(code == 503 && why.starts_with("the database has not answered yet"), "not `nothing is due`: {code} {why}");
     let (_, page) = ask(&running, "GET", "/");
     assert!(page.contains("Not known yet") && !page.contains("No chain failed"), "{page}");
     running.signal(Signal::TERM);

@@ -204,7 +204,7 @@ fn told_to_stop_it_gives_jobs_back_or_lets_them_end() {
     let mut running = start(&scene);
     running.wait_for_file(&format!("begun.{id}.1"));
     running.signal(Signal::TERM).wait_for_message("told to stop", "1 job still");
-    running.signal(Signal::TERM);
+    running.insist(Signal::TERM);
     running.finish().exits(0).nothing_alive();
     assert_eq!((job(&scene, id)["state"].as_str(), job(&scene, id)["attempts"].as_i64()), (Some("ready"), Some(0)));
 }
@@ -216,7 +216,8 @@ fn a_third_signal_kills_what_does_not_obey() {
     enqueue(&scene, &["-Q", "mail", "a.sh"]);
     let mut running = start(&scene);
     running.wait_for_file("begun").signal(Signal::TERM).wait_for_message("told to stop", "1 job still");
-    running.signal(Signal::TERM).wait_for_log("- told").signal(Signal::TERM);
+    // The same one within a tenth of a second would be an echo.
+    running.signal(Signal::INT).wait_for_log("- told").signal(Signal::TERM);
     running.finish().exits(0).nothing_alive().quicker_than(30);
 }
 

@@ -78,7 +78,8 @@ fn a_system_crontab_names_users_and_what_is_not_translated_is_a_comment() {
     let crontab = "SHELL=/bin/bash\n17 * * * * root cd / && run-parts /etc/cron.hourly\n5/10 * * * * root /bin/a\n0 1 * * * nobody /bin/b\n0 1 * * * /bin/c d\n";
     let scene = Scene::new().file("crontab", crontab).no_config();
     let run = scene.run(&["import", "crontab", "crontab"]).exits(0);
-    run.prints("[chain:cron.hourly]\ntask_dir = cron.hourly.d\nschedule = 17 * * * *\nmissed = skip\n")
+    run.prints("[chain:cron.hourly]\ntask_dir = cron.hourly.d\nschedule = 17 * * * *\n")
+        .prints("user = root\n")
         .prints("user = nobody\n")
         .prints("# crontab:3 is not translated: ")
         .prints("# 5/10 * * * * root /bin/a\n")

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use rustix::process::Signal;
@@ -53,6 +53,20 @@ fn a_database_that_is_moved_with_all_its_files_or_deleted_with_its_directory_is_
         }
     });
     works_on_after(|scene| fs::remove_dir_all(scene.path(STATE_DIR)).unwrap());
+}
+
+#[test]
+fn a_journal_that_was_left_behind_is_kept_for_the_file_that_was_moved() {
+    let scene = scene().task("a.sh", "exit 0");
+    enqueue(&scene, &["a.sh", "old"]);
+    let journal = |of: &Path, ending: &str| PathBuf::from(format!("{}-wal{ending}", of.display()));
+    let (there, away) = (database(&scene), scene.path("away.db"));
+    fs::rename(&there, &away).unwrap();
+    enqueue(&scene, &["a.sh", "new"]);
+    assert_eq!(job(&scene, 1)["args"], serde_json::json!(["new"]));
+    fs::rename(journal(&there, ".1"), journal(&away, "")).unwrap();
+    let kept: String = Connection::open(away).unwrap().query_row("SELECT args FROM jobs", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, "[\"old\"]", "what was acknowledged is not lost");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn a_second_signal_kills_at_once(#[case] signal: Signal) {
         .config("[runner]\nkill_after = 600\n")
         .task("1-a.sh", "trap 'say told' TERM INT\nprobe touch begun\nwhile :; do probe ignore TERM nap 20; done")
         .start(&[]);
-    running.wait_for_file("begun").signal(signal).wait_for_log("- told").signal(signal);
+    running.wait_for_file("begun").signal(signal).wait_for_log("- told").insist(signal);
     running.finish().dies_of(signal).ran(["1-a.sh"]).nothing_alive().quicker_than(9);
 }
 

@@ -477,11 +477,12 @@ fn idle_chains_follow_while_time_is_left() {
     play.wake();
     play.until(|play| play.count() == 1);
     play.pass(SignedDuration::from_secs(61));
+    play.wake();
+    assert_eq!(play.refused(), ["j skipped: its window of 60 s is over"], "what it waits for still runs");
     fs::write(machine.path("go"), "").unwrap();
     play.until(|play| play.count() == 2);
     play.settle();
     assert_eq!(play.fired(), ["a schedule 2026-05-04T12:10:00+00:00", "i schedule 2026-05-04T12:10:00+00:00"]);
-    assert_eq!(play.refused(), ["j skipped: its window of 60 s is over"]);
 }
 
 #[test]
@@ -498,6 +499,44 @@ fn idle_slots_that_are_taken_over_follow_each_other_in_windows_of_their_own() {
     play.settle();
     let said = fs::read_to_string(machine.path("said")).unwrap();
     assert_eq!(said.lines().collect::<Vec<_>>(), ["a begins", "a ends", "i begins60", "i ends", "j begins60", "j ends"]);
+}
+
+#[test]
+fn a_newer_slot_of_an_idle_chain_takes_the_place_of_one_that_waits() {
+    let config = "[chain:a]\nschedule = 10 * * * *\nmax_time = 0\n[chain:i]\nschedule = 10,20 * * * *\nidle = yes\nwindow = 3000";
+    let machine = Machine::new("2026-05-04T12:05:00Z", config).task("a", "while [ ! -e $SCENE/go ]; do sleep 0.01; done");
+    let mut play = machine.daemon();
+    play.pass(5 * MINUTE);
+    play.wake();
+    play.until(|play| play.count() == 1);
+    play.pass(10 * MINUTE);
+    play.wake();
+    play.until(|play| play.count() == 2);
+    fs::write(machine.path("go"), "").unwrap();
+    play.settle();
+    assert_eq!(play.fired(), ["a schedule 2026-05-04T12:10:00+00:00", "i schedule 2026-05-04T12:20:00+00:00"], "nothing runs out of order");
+    assert_eq!(play.refused(), ["i skipped: a newer slot of it has come"]);
+}
+
+#[test]
+fn an_idle_slot_that_waits_for_its_own_run_is_given_up_at_the_end_of_its_window() {
+    let config = "[chain:i]\nschedule = */10 * * * *\nmax_time = 0\nidle = yes\nwindow = 60\noverlap = queue";
+    let machine = Machine::new("2026-05-04T12:05:00Z", config).task("i", "while [ ! -e $SCENE/go ]; do sleep 0.01; done");
+    let mut play = machine.daemon();
+    play.pass(5 * MINUTE);
+    play.wake();
+    play.until(|play| play.count() == 1);
+    play.pass(10 * MINUTE);
+    play.wake();
+    play.until_claimed();
+    play.wake();
+    assert_eq!(play.armed(), Some(at("2026-05-04T12:21:00Z")), "the end of its window");
+    play.pass(MINUTE);
+    play.wake();
+    assert_eq!(play.refused(), ["i skipped: its window of 60 s is over"]);
+    fs::write(machine.path("go"), "").unwrap();
+    play.settle();
+    assert_eq!(play.fired(), ["i schedule 2026-05-04T12:10:00+00:00"]);
 }
 
 #[test]

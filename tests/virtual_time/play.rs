@@ -540,7 +540,7 @@ impl Play<'_> {
     pub(crate) fn ask_for_a_tick(&mut self) -> usize {
         let answered = Rc::new(Cell::new(None));
         let answer = answered.clone();
-        self.daemon.tick_now(Box::new(move |runs| answer.set(Some(runs.len()))));
+        self.daemon.tick_now(Box::new(move |runs| answer.set(Some(runs.map_or(0, <[_]>::len)))));
         self.until(|_| answered.get().is_some());
         answered.get().unwrap()
     }
