@@ -13,8 +13,7 @@ use crate::event::{Event, Reader, RunRef, StoppedBy, TaskEnd};
 use crate::names::{RunId, TaskName};
 use crate::opinion::{Gravest, Opinion};
 use crate::outcome::{ExitKind, RunOutcome, Verdict};
-use crate::status::{Date, Ended, GivenUp, Past, Run, RunTotal, SaidTotal, Task, TaskState, Totals, Try, TryTotal, is_ahead};
-use crate::store::record::LOCK_LOST;
+use crate::status::{Date, Ended, GivenUp, LOCK_LOST, Past, Run, RunTotal, SaidTotal, Task, TaskState, Totals, Try, TryTotal, is_ahead};
 
 /// How many ended runs of each chain are kept.
 const KEPT_RUNS: usize = 20;

@@ -15,6 +15,9 @@ pub use totals::{JobTotal, JobTotals, ResultTotal, RunTotal, SaidTotal, Totals, 
 /// The version of the shape below. It grows when a key changes its meaning, which it should not.
 pub const VERSION: u32 = 1;
 
+/// What is written of a run that lost its lock: the outcome says that it did.
+pub const LOCK_LOST: &str = "somebody else may run it now";
+
 /// All there is to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {

@@ -12,6 +12,7 @@ use crate::event::{Event, Reader, RunRef, StoppedBy, TaskEnd};
 use crate::names::TaskName;
 use crate::opinion::{Gravest, Opinion};
 use crate::outcome::{ExitKind, RunOutcome, Verdict};
+use crate::status::LOCK_LOST;
 
 /// The version of the record. Fields are only ever added; a change of meaning raises it.
 pub const VERSION: u32 = 1;
@@ -30,8 +31,6 @@ pub const REFUSED: &str = "refused";
 pub const SKIPPED: &str = "skipped";
 /// The outcome of a run whose process is gone without having told one.
 pub const CRASHED: &str = "crashed";
-/// What is written of a run that lost its lock: the outcome says that it did.
-pub const LOCK_LOST: &str = "somebody else may run it now";
 
 /// One run, from its start to its outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -70,7 +70,10 @@ fn a_chain_that_waits_for_its_next_try_says_until_when() {
     let mut running = scene.start(&["-v"]);
     running.wait_for_message("from the start again in", "try 2 of 4");
     let run = status(&scene)["running"][0].clone();
-    assert_eq!((&run["try_num"], &run["max_tries"], run["tasks"].as_array().unwrap().len()), (&2.into(), &4.into(), 0), "{run:#}");
+    assert_eq!((&run["try_num"], &run["max_tries"], &run["tasks"][1]["state"]), (&2.into(), &4.into(), &"failed".into()), "{run:#}");
+    let id = run["id"].as_str().unwrap();
+    let shown = scene.run(&["show", id]).exits(0).stdout_text();
+    assert!(shown.contains("1-a.sh  done    1") && shown.contains("2-b.sh  failed  1    exit 7"), "{shown}");
     let until: jiff::Timestamp = run["until"].as_str().unwrap().parse().unwrap();
     let left = jiff::Timestamp::now().duration_until(until).as_secs();
     assert!((3500..=3600).contains(&left), "{left} s");
