@@ -151,7 +151,9 @@ fn age(settings: &Settings, question: &Question, most: Duration) -> Result<Exit,
             .iter()
             .map(|chain| json!({ "name": chain.name, "last_success": chain.last_success, "age_s": age_of(chain).map(|age| age.as_secs()), "fresh": is_fresh(chain) }))
             .collect();
-        print::json(&json!({ "version": 1, "max_age_s": most.as_secs(), "fresh": fresh, "chains": list }))?;
+        // JSON has no word for `infinity`.
+        let most = Some(most).filter(|most| *most < SignedDuration::MAX).map(|most| most.as_secs());
+        print::json(&json!({ "version": 1, "max_age_s": most, "fresh": fresh, "chains": list }))?;
     } else {
         let mut text = String::new();
         for chain in chains.iter().filter(|chain| !is_fresh(chain)) {

@@ -190,11 +190,8 @@ fn of_nothing(settings: &Settings, config: &Config, word: &str, (going, mute): (
     let run = reading?.find(word).map_err(|failure| match failure {
         Failure::Usage(_) => {
             let chains = config.sections().filter_map(|section| section.name.strip_prefix("chain:"));
-            Failure::Usage(format!(
-                "no chain or run is called `{word}`{}; {}",
-                typed_suggestion(word, chains.chain([MAIN_CHAIN])),
-                what_runs(going)
-            ))
+            let near = typed_suggestion(word, chains.chain([MAIN_CHAIN]));
+            Failure::Usage(format!("no chain or run is called `{word}`, and {}{near}", what_runs(going)))
         }
         other => other,
     })?;

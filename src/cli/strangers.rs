@@ -1,7 +1,7 @@
-//! Sections that speak of a task which no chain has. Lists the task directories of every chain, and reads nothing else: whether
+//! Sections that speak of a task which no chain has, or not the one that they name. Lists the task directories of every chain, and reads nothing else: whether
 //! a file there is a task is its chain's to say.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,30 +17,42 @@ use crate::names::{MAIN_CHAIN, TaskName, suggestion};
 pub fn find(config: &Config, typed: Option<&Path>) -> Vec<Finding> {
     let mut others =
         chains::names(config).map(str::to_owned).chain(queues::names(config).map(|name| format!("{QUEUE_PREFIX}{name}"))).peekable();
-    let speaks = |name: &str| matches!(name.split_once(':'), Some(("task" | "env", word)) if !word.contains('/'));
-    if others.peek().is_none() || !config.sections().any(|section| speaks(&section.name)) {
+    let speaks = |section: &&Section| matches!(section.name.split_once(':'), Some(("task" | "env", _)));
+    if others.peek().is_none() || !config.sections().any(|section| speaks(&section)) {
         return Vec::new();
     }
-    let mut known: HashSet<String> = HashSet::new();
+    let mut known: HashMap<String, HashSet<String>> = HashMap::new();
+    let mut all_known = true;
     let dirs = others.map(|chain| (path_of(config, &chain, &keys::TASK_DIR), chain));
     let main =
         typed.map(Path::to_owned).or_else(|| path_of(config, MAIN_CHAIN, &keys::TASK_DIR)).map(|dir| (Some(dir), MAIN_CHAIN.to_owned()));
     for (dir, chain) in dirs.chain(main) {
-        let Some(entries) = dir.and_then(|dir| fs::read_dir(dir).ok()) else { return Vec::new() };
+        let Some(entries) = dir.and_then(|dir| fs::read_dir(dir).ok()) else {
+            all_known = false;
+            continue;
+        };
         let files = entries.flatten().map(|entry| entry.file_name());
         let halt = path_of(config, &chain, &keys::HALT_TASK).and_then(|path| path.file_name().map(ToOwned::to_owned));
-        for name in files.chain(halt).map(|file| TaskName::parse(&file)) {
-            known.extend([name.text().to_owned(), name.short().to_owned()]);
-        }
+        let names = files.chain(halt).map(|file| TaskName::parse(&file));
+        known.insert(chain, names.flat_map(|name| [name.text().to_owned(), name.short().to_owned()]).collect());
     }
-    let mut findings = Vec::new();
-    for section in config.sections().filter(|section| speaks(&section.name)) {
-        let Some((_, word)) = section.name.split_once(':').filter(|(_, word)| !known.contains(*word)) else { continue };
-        let near = suggestion(word, known.iter().map(String::as_str));
-        let message = format!("[{}]: no chain has a task that is called `{word}`{near}", section.name);
-        findings.push(Finding::new(Severity::Suspect, &section.origin, message));
-    }
-    findings
+    let judge = |section: &Section| {
+        let (kind, word) = section.name.split_once(':')?;
+        let wrong = match word.split_once('/') {
+            Some((chain, word)) if kind == "task" => {
+                let names = known.get(chain).filter(|names| !names.contains(word))?;
+                // In the words of the chain itself, which may tell it, too.
+                format!("no task is called `{word}`{}", suggestion(word, names.iter().map(String::as_str)))
+            }
+            None if all_known && !known.values().any(|names| names.contains(word)) => {
+                let near = suggestion(word, known.values().flatten().map(String::as_str));
+                format!("no chain has a task that is called `{word}`{near}")
+            }
+            Some(_) | None => return None,
+        };
+        Some(Finding::new(Severity::Suspect, &section.origin, format!("[{}]: {wrong}", section.name)))
+    };
+    config.sections().filter(speaks).filter_map(judge).collect()
 }
 
 /// Sections that nearly are ones of chains or queues: whoever starts them by their names misses one. A mere note elsewhere, because

@@ -6,7 +6,7 @@ use super::keys::{self, Missed, Overlap, SlotScope};
 use super::sections::{CHAIN_PREFIX, Sections};
 use super::settings::{ChainSettings, Reader};
 use super::{Config, Finding, Origin};
-use crate::names::MAIN_CHAIN;
+use crate::names::{MAIN_CHAIN, suggestion};
 
 /// A chain with a name, and when it runs.
 #[derive(Debug, Clone)]
@@ -89,7 +89,10 @@ impl NamedChain {
             origin,
         };
         if named.chain.task_dir.is_none() {
-            findings.push(Finding::error(&named.origin, format!("[{CHAIN_PREFIX}{name}] needs a task_dir")));
+            // One that was made by --set is mostly another one that was meant.
+            let others = names(config).filter(|other| *other != name && named.origin == Origin::CommandLine);
+            let message = format!("[{CHAIN_PREFIX}{name}] needs a task_dir{}", suggestion(name, others));
+            findings.push(Finding::error(&named.origin, message));
         }
         if let Some(origin) = named.chain.lock.as_ref().and_then(|lock| lock.release_on_error.as_ref()).filter(|_| named.schedule.is_none())
         {
