@@ -438,8 +438,9 @@ impl Daemon<'_> {
     /// Slots that are ours and due go their way together.
     fn send_off(&mut self, ours: Vec<Offer>) {
         let now = self.parts.fleet.wall();
-        let (idle, first): (Vec<_>, Vec<_>) =
-            ours.into_iter().partition(|offer| self.booked(&offer.chain).is_some_and(|chain| chain.named.idle));
+        // One that is taken over in order to be given up waits for nobody.
+        let is_idle = |offer: &Offer| offer.unwanted.is_none() && self.booked(&offer.chain).is_some_and(|chain| chain.named.idle);
+        let (idle, first): (Vec<_>, Vec<_>) = ours.into_iter().partition(is_idle);
         let going: Vec<RunId> = first.iter().map(|offer| offer.run.clone()).collect();
         for offer in first {
             let run = offer.run.clone();

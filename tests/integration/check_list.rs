@@ -279,7 +279,9 @@ fn a_section_of_nobody_is_told_by_check_strict_and_the_log() {
         texts.iter().for_each(|text| assert!(said.contains(&text.replace("{}", mark)), "{args:?}: {text}{run}"));
     }
     // Whether another chain has the task only its directory tells.
-    let scene = good().tasks_at("n", ["1-x.sh"]).config("[chain:night]\ntask_dir = n\n[task:zz]\nmax_time = 1\n[task:x]\nmax_time = 3\n[task:night/y]\nmax_time = 3\n");
+    let scene = good()
+        .tasks_at("n", ["1-x.sh"])
+        .config("[chain:night]\ntask_dir = n\n[task:zz]\nmax_time = 1\n[task:x]\nmax_time = 3\n[task:night/y]\nmax_time = 3\n");
     let (text, of_chain) = ("[task:zz]: no chain has a task that is called `zz`", "[task:night/y]: no task is called `y`");
     scene.run(&["check"]).exits(78).prints(text).prints(of_chain).never_prints("[task:x]");
     scene.run(&["--strict"]).exits(78).says(text).says(of_chain).never_says("[task:x]").ran_nothing();
