@@ -12,7 +12,7 @@ use super::exit::{Exit, Failure};
 use super::prepare::{Fit, Unfit, make_fit, refuse_errors};
 use super::record::Record;
 use super::refused::{Refusal, TASK_DIR, start_hook};
-use super::run::{at_once, refuse_nested, result_of, tell_findings};
+use super::run::{at_once, refuse_nested, result_of, result_of_refused, tell_findings};
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables, push, without_repeats};
 use super::stage::Stage;
 use super::{print, strangers};
@@ -110,11 +110,7 @@ impl Ended {
                 let outcome = run.outcome();
                 (run.run_ref(), outcome.map(RunOutcome::word), outcome.and_then(RunOutcome::task))
             }
-            Self::Refused(run, exit, message) => {
-                let mut result = result_of(run, (Some("refused"), None), *exit);
-                result["message"] = json!(message);
-                return Some(result);
-            }
+            Self::Refused(run, exit, message) => return Some(result_of_refused(run, *exit, message)),
             Self::Stopped(_) => return None,
         };
         Some(result_of(of, (outcome, task.map(|task| task.text())), self.exit()))

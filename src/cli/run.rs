@@ -93,6 +93,13 @@ pub fn result_of(run: &RunRef, (word, task): (Option<&str>, Option<&str>), exit:
     json!({ "chain": run.chain, "run_id": run.id.as_str(), "outcome": word, "task": task, "exit_code": exit.code() })
 }
 
+/// The same of one that did not begin, with the reason.
+pub fn result_of_refused(run: &RunRef, exit: Exit, message: &str) -> Value {
+    let mut result = result_of(run, (Some("refused"), None), exit);
+    result["message"] = json!(message);
+    result
+}
+
 fn with_findings(failure: Failure, findings: &[Finding]) -> Failure {
     let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Error).cloned().collect();
     if errors.is_empty() { failure } else { Failure::Config(errors) }
@@ -226,7 +233,7 @@ impl Play<'_> {
             Once::Ended(outcome, _) => {
                 result_of(run, (Some(outcome.word()), outcome.task().map(|task| task.text())), Exit::of_run(outcome))
             }
-            Once::Refused(failure) => result_of(run, (Some("refused"), None), failure.exit()),
+            Once::Refused(failure) => result_of_refused(run, failure.exit(), &failure.to_string()),
             Once::Signal(_) => return,
         };
         results.borrow_mut().push(result);
