@@ -323,8 +323,7 @@ fn a_loop_that_is_refused_asks_again() {
     let scene = long_chain("file:k.lock", "run_interval = 0.2\n");
     let mut first = scene.start(&["--run-once"]);
     inside(&scene, &mut first, 1);
-    let refused = scene.run(&["--times", "2", "--json"]).exits(75).slower_than(950).json();
-    assert!(refused["runs"][1]["message"].as_str().is_some_and(|why| why.contains("is held by pid")), "{refused}");
+    scene.run(&["--times", "2"]).exits(75).slower_than(950);
     let mut second = scene.start(&["--times", "0"]);
     second.wait_for_message("is held by pid", "chain main");
     end(first, Signal::TERM);
