@@ -217,7 +217,7 @@ impl Locks {
 
     /// Looks at the locks of runs of which something was heard.
     pub fn look(&self, runs: &[Run], news: &News) {
-        for run in runs.iter().filter(|run| run.has_news(news)) {
+        for run in runs {
             if let Some(hold) = self.of_run(&run.run_ref().id) {
                 hold.borrow_mut().look(run, news);
             }

@@ -35,11 +35,11 @@ pub fn tell<'a>(state: &StateSettings, chains: impl Iterator<Item = &'a str>) {
 }
 
 /// What a run has left running, by pid.
-pub type Left = (RunRecord, Vec<i32>);
+pub type Left<'a> = (&'a RunRecord, Vec<i32>);
 
 /// What those of these runs have left running whose process is gone. What a run that ended by itself has left is there on purpose.
-pub fn find(runs: Vec<RunRecord>) -> Vec<Left> {
-    let crashed: Vec<RunRecord> = runs.into_iter().filter(|run| run.outcome.as_deref() == Some(CRASHED)).collect();
+pub fn find(runs: &[RunRecord]) -> Vec<Left<'_>> {
+    let crashed: Vec<&RunRecord> = runs.iter().filter(|run| run.outcome.as_deref() == Some(CRASHED)).collect();
     let mut running = if crashed.is_empty() { HashMap::new() } else { still_running() };
     crashed.into_iter().filter_map(|run| running.remove(&run.run_id).map(|pids| (run, pids))).collect()
 }
@@ -48,7 +48,7 @@ pub fn find(runs: Vec<RunRecord>) -> Vec<Left> {
 ///
 /// # Errors
 /// It does not end: it is another user's, or cannot be killed just now.
-pub fn end(left: &[Left], kill_after: Duration, wait: bool) -> Result<(), Failure> {
+pub fn end(left: &[Left<'_>], kill_after: Duration, wait: bool) -> Result<(), Failure> {
     let clock = SystemClock::new();
     let begun = clock.now();
     let mut open: Vec<_> = left.iter().map(|left| (left, Leftovers::new(&left.0.run_id, kill_after, begun))).collect();

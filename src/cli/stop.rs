@@ -24,6 +24,7 @@ use crate::notify::asking::{Said, Stopper, there};
 use crate::status::{Ended, Going};
 use crate::store::HistoryQuery;
 use crate::store::open::Place;
+use crate::store::record::RunRecord;
 
 /// A run that hears us says so at once, from its loop; this one is frozen, or not ours.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -70,7 +71,8 @@ pub fn stop(settings: &Settings, words: &[String], no_wait: bool) -> Result<Exit
             if let Some(holder) = marked {
                 return Err(silent(word, &holder.run_id, holder.pid));
             }
-            let left = left_of(settings, &loaded.config, word);
+            let failed = failed_runs(settings, &loaded.config, word);
+            let left = left::find(&failed);
             if left.is_empty() {
                 fates.push(of_nothing(settings, &loaded.config, word, (&going, &mute))?);
             } else {
@@ -147,26 +149,26 @@ fn choose<'a>(word: &str, going: &'a [Going]) -> Result<Vec<&'a Going>, Failure>
     }
 }
 
-/// What runs of a chain, or the run that a word means, have left running although their process is gone.
-fn left_of(settings: &Settings, config: &Config, word: &str) -> Vec<Left> {
+/// The last runs of a chain that failed, or the run that a word means: they may have left something running.
+fn failed_runs(settings: &Settings, config: &Config, word: &str) -> Vec<RunRecord> {
     let Ok(mut reading) = Reading::open(settings) else { return Vec::new() };
     let runs = if is_chain(config, word) {
         reading.history(&HistoryQuery { chain: Some(word.to_owned()), failed: true, limit: LAST_FAILED })
     } else {
         reading.find(word).map(|run| vec![run])
     };
-    left::find(runs.unwrap_or_default())
+    runs.unwrap_or_default()
 }
 
-fn end_left(config: &Config, left: Vec<Left>, no_wait: bool) -> Result<Vec<Fate>, Failure> {
+fn end_left(config: &Config, left: Vec<Left<'_>>, no_wait: bool) -> Result<Vec<Fate>, Failure> {
     let kill_after = |chain: &str| ChainSettings::of_chain(config, chain, &mut Vec::new()).task.kill_after;
     let longest = left.iter().map(|(run, _)| kill_after(&run.chain)).max().unwrap_or_default();
     left::end(&left, longest, !no_wait)?;
-    let fate = |(run, pids): Left| {
+    let fate = |(run, pids): Left<'_>| {
         let pids: Vec<_> = pids.iter().map(ToString::to_string).collect();
         let (list, done) = (pids.join(" "), if no_wait { "told to end" } else { "ended" });
         let text = format!("chain {}: the run {}, whose process is gone, had left running: {list}; {done}", run.chain, run.run_id);
-        Fate { chain: run.chain, run: run.run_id, outcome: run.outcome, text }
+        Fate { chain: run.chain.clone(), run: run.run_id.clone(), outcome: run.outcome.clone(), text }
     };
     Ok(left.into_iter().map(fate).collect())
 }

@@ -1,7 +1,5 @@
 //! `runner why`: why a chain did not run, or does not run yet, as a list of facts and what to do about each. Changes nothing.
 
-use std::collections::HashMap;
-
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -15,7 +13,7 @@ use super::settings::{Loaded, Settings, find_chain, find_task_dir, is_error, par
 use super::state::Reading;
 use super::table;
 use super::watchers::{Watchers, overdue};
-use super::{crowded, doing, going, print, unread, waiting};
+use super::{crowded, doing, going, left, print, unread, waiting};
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::{self, Overlap};
 use crate::config::sections::Sections;
@@ -24,12 +22,12 @@ use crate::config::{Config, Finding};
 use crate::daemon::book::Booked;
 use crate::mark;
 use crate::names::{MAIN_CHAIN, counted};
-use crate::process::leftovers::{in_words, still_running};
+use crate::process::leftovers::in_words;
 use crate::schedule::agenda::believe;
 use crate::schedule::room::FEWEST;
 use crate::status::{Date, Ended, Going, Lock, Run, Task};
 use crate::store::HistoryQuery;
-use crate::store::record::{CRASHED, REFUSED, RunRecord, SKIPPED};
+use crate::store::record::{REFUSED, RunRecord, SKIPPED};
 
 /// How many of the last runs are looked at.
 const RUNS: u32 = 20;
@@ -386,17 +384,14 @@ impl Case<'_> {
 
     /// What still runs of runs whose process is gone.
     fn of_crashed(&self, runs: &[RunRecord]) -> Vec<Fact> {
-        let crashed: Vec<&RunRecord> = runs.iter().filter(|run| run.outcome.as_deref() == Some(CRASHED)).collect();
-        let left = if crashed.is_empty() { HashMap::new() } else { still_running() };
-        let fact = |run: &&RunRecord| {
-            let (words, end) = in_words(left.get(&run.run_id)?);
-            let text = format!("the process of its run {} is gone, and {words}", run.run_id);
-            Some(Fact::new("left_running", text).at(self.date(run.began)).advice(format!(
-                "{}, or {end}; where it has a `lock` the next run does that",
-                self.settings.command(&format!("stop {}", self.chain.name))
-            )))
+        let fact = |(run, pids): &left::Left<'_>| {
+            let (words, end) = in_words(pids);
+            let stop = self.settings.command(&format!("stop {}", self.chain.name));
+            Fact::new("left_running", format!("the process of its run {} is gone, and {words}", run.run_id))
+                .at(self.date(run.began))
+                .advice(format!("{stop}, or {end}; where it has a `lock` the next run does that"))
         };
-        crashed.iter().filter_map(fact).collect()
+        left::find(runs).iter().map(fact).collect()
     }
 
     /// Slots that were not run since the last run began, and how the last one that has ended did. `runs_now`: one goes on.

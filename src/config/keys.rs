@@ -157,7 +157,7 @@ macro_rules! keys {
         pub const ALL: &[&KeyInfo] = &[$(&$ident.info),*];
 
         /// The key of this name.
-        pub fn find(name: &str) -> Option<&'static KeyInfo> {
+        fn find(name: &str) -> Option<&'static KeyInfo> {
             match name {
                 $($name => Some(&$ident.info),)*
                 _ => None,
@@ -249,6 +249,11 @@ keys! {
     KEEP_DONE: Keep = "keep_done", "1000 30d", QUEUE, |text, _| Keep::parse(text), "how many jobs that are done or cancelled are kept, and how long";
     KEEP_FAILED: Keep = "keep_failed", "10000 90d", QUEUE, |text, _| Keep::parse(text), "how many jobs that failed for good are kept, and how long";
     ENABLED: bool = "enabled", "yes", CHAIN, |text, _| value::boolean(text), "whether the schedule counts";
+}
+
+/// Whether a key of this name may stand in a section of this kind.
+pub fn is_known(name: &str, section: Scope) -> bool {
+    find(name).is_some_and(|key| key.scope.covers(section))
 }
 
 /// The names of the keys that may stand in a section of this kind.

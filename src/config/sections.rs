@@ -4,7 +4,7 @@
 //! `[NAME]`, then in `[runner]`, then in `[DEFAULT]`. NAME is the file name or the short name; the file name, which is
 //! the more exact, goes first.
 
-use super::keys::{KeyInfo, Scope, names_in};
+use super::keys::{KeyInfo, Scope, is_known};
 use super::{Config, DEFAULT_SECTION, Entry, Origin, Section};
 use crate::names::{MAIN_CHAIN, TaskName};
 
@@ -223,7 +223,7 @@ pub struct SectionPath<'s, 'a> {
 impl<'a> SectionPath<'_, 'a> {
     /// Whether the sections of its own say anything but `key` that is read from them.
     pub fn says_more_than(&self, key: &KeyInfo) -> bool {
-        let is_read = |scope: Scope, name: &str| name != key.name && names_in(scope).any(|known| known == name);
+        let is_read = |scope: Scope, name: &str| name != key.name && is_known(name, scope);
         self.own.iter().any(|(kind, section)| section.entries().iter().any(|entry| is_read(kind.scope(), &entry.key)))
     }
 

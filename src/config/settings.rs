@@ -363,7 +363,7 @@ pub fn judge_keys(config: &Config, findings: &mut Vec<Finding>) {
             _ => continue,
         };
         for entry in section.entries() {
-            if !keys::find(&entry.key).is_some_and(|key| key.scope.covers(scope)) {
+            if !keys::is_known(&entry.key, scope) {
                 let message = format!("unknown key `{}` in [{}]{}", entry.key, section.name, suggestion(&entry.key, keys::names_in(scope)));
                 findings.push(Finding::new(Severity::Suspect, &entry.origin, message));
             } else if scope == Scope::TASK && !entry.value.is_empty() {

@@ -17,7 +17,7 @@ use std::fs;
 use std::sync::atomic::Ordering;
 
 use jiff::SignedDuration;
-use play::{HOUR, MINUTE, Machine, at};
+use play::{HOUR, MINUTE, Machine, Play, at};
 use rstest::rstest;
 use runner::daemon::LEAD;
 
@@ -27,6 +27,14 @@ const NOON: &str = "2026-05-04T12:00:00Z";
 /// The times of day of slots of one chain, as `12:10`.
 fn times(fired: &[String]) -> Vec<String> {
     fired.iter().map(|line| line.rsplit_once('T').unwrap().1[..5].to_owned()).collect()
+}
+
+impl Play<'_> {
+    /// Time passes, and the daemon looks at its clocks.
+    fn wake_after(&mut self, by: SignedDuration) {
+        self.pass(by);
+        self.wake();
+    }
 }
 
 #[test]
@@ -297,12 +305,10 @@ fn limits_hold_while_the_store_is_away() {
     let machine = Machine::new("2026-05-04T12:05:00Z", &format!("{EVERY_TEN}\nmax_time = 60\nmax_tries = 1\nkill_after = 3600"))
         .task("a", ": > $SCENE/begun; while :; do sleep 5 & wait $!; done");
     let mut play = machine.daemon();
-    play.pass(5 * MINUTE);
-    play.wake();
+    play.wake_after(5 * MINUTE);
     play.until(|play| play.count() == 1);
     machine.away.store(true, Ordering::SeqCst);
-    play.pass(10 * MINUTE);
-    play.wake();
+    play.wake_after(10 * MINUTE);
     // The run has ended when its end waits to be written; the next slot waits for the store.
     play.until(|play| !play.is_running());
     machine.away.store(false, Ordering::SeqCst);
@@ -338,8 +344,7 @@ fn a_tick_whose_store_goes_away_does_not_wait_for_ever() {
     machine.away.store(true, Ordering::SeqCst);
     play.until(|play| !play.is_running());
     play.wake();
-    play.pass(11 * MINUTE);
-    play.wake();
+    play.wake_after(11 * MINUTE);
     let ended = play.ended.take();
     assert!(ended.is_some_and(|ended| ended.no_state.is_some()), "74, by its own deadline");
 }
@@ -394,11 +399,9 @@ fn a_chain_that_is_taken_away_ends_and_its_next_slot_is_given_up() {
     let machine = Machine::new("2026-05-04T12:05:00Z", &format!("{EVERY_TEN}\noverlap = queue\nmax_time = 0"))
         .task("a", ": > $SCENE/begun; while [ ! -e $SCENE/go ]; do sleep 0.01; done");
     let mut play = machine.daemon();
-    play.pass(5 * MINUTE);
-    play.wake();
+    play.wake_after(5 * MINUTE);
     play.until(|play| play.count() == 1);
-    play.pass(10 * MINUTE);
-    play.wake();
+    play.wake_after(10 * MINUTE);
     play.until(|_| machine.store_has_slots(2));
     // The claim is answered: the slot waits for the run.
     play.wake();
@@ -433,8 +436,7 @@ fn a_wish_to_reload_while_it_stops_kills_nobody() {
     let machine = Machine::new("2026-05-04T12:05:00Z", &format!("{EVERY_TEN}\nkill_after = 3600\nmax_tries = 1"))
         .task("a", "trap ': > $SCENE/told; while [ ! -e $SCENE/go ]; do sleep 0.01; done; : > $SCENE/cleaned; exit 0' TERM\n: > $SCENE/begun\nwhile :; do sleep 0.01; done");
     let mut play = machine.daemon();
-    play.pass(5 * MINUTE);
-    play.wake();
+    play.wake_after(5 * MINUTE);
     play.until(|play| play.count() == 1);
     play.wait_for_file("begun");
     play.signal(15);
@@ -450,8 +452,7 @@ fn a_newer_slot_stops_the_run_once() {
     let machine = Machine::new("2026-05-04T12:05:00Z", &format!("{EVERY_TEN}\nkill_after = 36000\nmax_time = 0\nmax_tries = 1\noverlap = replace"))
         .task("a", "trap ': > $SCENE/told; while [ ! -e $SCENE/go ]; do sleep 0.01; done; : > $SCENE/cleaned; exit 0' TERM\n: > $SCENE/begun\nwhile [ ! -e $SCENE/go ]; do sleep 0.01; done");
     let mut play = machine.daemon();
-    play.pass(5 * MINUTE);
-    play.wake();
+    play.wake_after(5 * MINUTE);
     play.until(|play| play.count() == 1);
     play.wait_for_file("begun");
     for _ in 0..3 {
@@ -473,11 +474,9 @@ fn idle_chains_follow_while_time_is_left() {
     let config = "[chain:a]\nschedule = 10 * * * *\n[chain:i]\nschedule = 10 * * * *\nidle = yes\nwindow = 120\n[chain:j]\nschedule = 10 * * * *\nidle = yes\nwindow = 60";
     let machine = Machine::new("2026-05-04T12:05:00Z", config).task("a", "while [ ! -e $SCENE/go ]; do sleep 0.01; done");
     let mut play = machine.daemon();
-    play.pass(5 * MINUTE);
-    play.wake();
+    play.wake_after(5 * MINUTE);
     play.until(|play| play.count() == 1);
-    play.pass(SignedDuration::from_secs(61));
-    play.wake();
+    play.wake_after(SignedDuration::from_secs(61));
     assert_eq!(play.refused(), ["j skipped: its window of 60 s is over"], "what it waits for still runs");
     fs::write(machine.path("go"), "").unwrap();
     play.until(|play| play.count() == 2);
@@ -506,11 +505,9 @@ fn a_newer_slot_of_an_idle_chain_takes_the_place_of_one_that_waits() {
     let config = "[chain:a]\nschedule = 10 * * * *\nmax_time = 0\n[chain:i]\nschedule = 10,20 * * * *\nidle = yes\nwindow = 3000";
     let machine = Machine::new("2026-05-04T12:05:00Z", config).task("a", "while [ ! -e $SCENE/go ]; do sleep 0.01; done");
     let mut play = machine.daemon();
-    play.pass(5 * MINUTE);
-    play.wake();
+    play.wake_after(5 * MINUTE);
     play.until(|play| play.count() == 1);
-    play.pass(10 * MINUTE);
-    play.wake();
+    play.wake_after(10 * MINUTE);
     play.until(|play| play.count() == 2);
     fs::write(machine.path("go"), "").unwrap();
     play.settle();
@@ -523,16 +520,13 @@ fn an_idle_slot_that_waits_for_its_own_run_is_given_up_at_the_end_of_its_window(
     let config = "[chain:i]\nschedule = */10 * * * *\nmax_time = 0\nidle = yes\nwindow = 60\noverlap = queue";
     let machine = Machine::new("2026-05-04T12:05:00Z", config).task("i", "while [ ! -e $SCENE/go ]; do sleep 0.01; done");
     let mut play = machine.daemon();
-    play.pass(5 * MINUTE);
-    play.wake();
+    play.wake_after(5 * MINUTE);
     play.until(|play| play.count() == 1);
-    play.pass(10 * MINUTE);
-    play.wake();
+    play.wake_after(10 * MINUTE);
     play.until_claimed();
     play.wake();
     assert_eq!(play.armed(), Some(at("2026-05-04T12:21:00Z")), "the end of its window");
-    play.pass(MINUTE);
-    play.wake();
+    play.wake_after(MINUTE);
     assert_eq!(play.refused(), ["i skipped: its window of 60 s is over"]);
     fs::write(machine.path("go"), "").unwrap();
     play.settle();
