@@ -232,6 +232,11 @@ impl<'a> SectionPath<'_, 'a> {
         self.own.is_empty()
     }
 
+    /// Whether the sections of its own say `key`.
+    pub fn says(&self, key: &KeyInfo) -> bool {
+        self.own.iter().any(|(kind, section)| key.scope.covers(kind.scope()) && section.own(key.name).is_some())
+    }
+
     /// The entry that decides `key`.
     pub fn find(&self, key: &KeyInfo) -> Option<&'a Entry> {
         self.find_in(key).map(|(_, entry)| entry)

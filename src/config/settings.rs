@@ -124,7 +124,7 @@ impl ChainSettings {
             sleep_interval: if is_main { reader.optional(&keys::SLEEP_INTERVAL) } else { None },
             trust: reader.value(&keys::TRUST),
             lock: LockKeys::read(&mut reader),
-            task: Rc::new(reader.task_settings()),
+            task: Rc::new(reader.task_settings(None)),
         };
         if let (Some(_), Some(_), Some(entry)) = (settings.run_interval, settings.sleep_interval, path.find(&keys::SLEEP_INTERVAL.info)) {
             findings.push(Finding::error(&entry.origin, "run_interval and sleep_interval exclude each other; write one of them"));
@@ -146,7 +146,8 @@ impl ChainSettings {
         let mut reader = Reader { path: &path, findings };
         let depends_on = reader.value(&keys::DEPENDS_ON);
         // Thousands of tasks may have a section for nothing but their dependencies.
-        let settings = if path.says_more_than(&keys::DEPENDS_ON.info) { Rc::new(reader.task_settings()) } else { self.task.clone() };
+        let says_more = path.says_more_than(&keys::DEPENDS_ON.info);
+        let settings = if says_more { Rc::new(reader.task_settings(Some(&self.task))) } else { self.task.clone() };
         (settings, depends_on, path.explain(&keys::DEPENDS_ON.info).1)
     }
 }
@@ -287,28 +288,43 @@ impl Reader<'_, '_, '_> {
         }
     }
 
-    fn task_settings(&mut self) -> TaskSettings {
+    /// What holds for a task. One of thousands says little in its own sections: the rest was read, and judged, for its chain.
+    fn task_settings(&mut self, of_chain: Option<&TaskSettings>) -> TaskSettings {
+        let codes = [&keys::SUCCESS_CODES, &keys::HALT_CODES, &keys::STOP_CODES, &keys::SKIP_CODES];
         TaskSettings {
-            max_time: self.value(&keys::MAX_TIME),
-            kill_after: self.value(&keys::KILL_AFTER),
-            idle_timeout: self.value(&keys::IDLE_TIMEOUT),
-            max_tries: self.value(&keys::MAX_TRIES),
+            max_time: self.own(&keys::MAX_TIME, of_chain.map(|of| of.max_time)),
+            kill_after: self.own(&keys::KILL_AFTER, of_chain.map(|of| of.kill_after)),
+            idle_timeout: self.own(&keys::IDLE_TIMEOUT, of_chain.map(|of| of.idle_timeout)),
+            max_tries: self.own(&keys::MAX_TRIES, of_chain.map(|of| of.max_tries)),
             backoff: Backoff {
-                sleep_time: self.value(&keys::SLEEP_TIME),
-                retry_jitter: self.value(&keys::RETRY_JITTER),
-                factor: self.value(&keys::BACKOFF),
-                max_sleep_time: self.value(&keys::MAX_SLEEP_TIME),
+                sleep_time: self.own(&keys::SLEEP_TIME, of_chain.map(|of| of.backoff.sleep_time)),
+                retry_jitter: self.own(&keys::RETRY_JITTER, of_chain.map(|of| of.backoff.retry_jitter)),
+                factor: self.own(&keys::BACKOFF, of_chain.map(|of| of.backoff.factor)),
+                max_sleep_time: self.own(&keys::MAX_SLEEP_TIME, of_chain.map(|of| of.backoff.max_sleep_time)),
             },
-            interpreter: self.optional(&keys::INTERPRETER),
-            codes: self.codes(),
-            user: self.optional(&keys::USER),
-            umask: self.optional(&keys::UMASK),
-            nice: self.optional(&keys::NICE),
-            working_dir: self.optional(&keys::WORKING_DIR),
-            output: self.value(&keys::OUTPUT),
-            sweep: self.value(&keys::SWEEP),
-            args: self.value(&keys::ARGS),
+            interpreter: self.own_if_any(&keys::INTERPRETER, of_chain.map(|of| of.interpreter.clone())),
+            codes: match of_chain {
+                Some(of) if !codes.iter().any(|key| self.path.says(&key.info)) => of.codes.clone(),
+                _ => self.codes(),
+            },
+            user: self.own_if_any(&keys::USER, of_chain.map(|of| of.user.clone())),
+            umask: self.own_if_any(&keys::UMASK, of_chain.map(|of| of.umask)),
+            nice: self.own_if_any(&keys::NICE, of_chain.map(|of| of.nice)),
+            working_dir: self.own_if_any(&keys::WORKING_DIR, of_chain.map(|of| of.working_dir.clone())),
+            output: self.own(&keys::OUTPUT, of_chain.map(|of| of.output)),
+            sweep: self.own(&keys::SWEEP, of_chain.map(|of| of.sweep)),
+            args: self.own(&keys::ARGS, of_chain.map(|of| of.args.clone())),
         }
+    }
+
+    /// `inherited`, unless a section of its own says another thing.
+    fn own<T>(&mut self, key: &Key<T>, inherited: Option<T>) -> T {
+        inherited.filter(|_| !self.path.says(&key.info)).unwrap_or_else(|| self.value(key))
+    }
+
+    /// The same of a key that may be absent.
+    fn own_if_any<T>(&mut self, key: &Key<T>, inherited: Option<Option<T>>) -> Option<T> {
+        inherited.filter(|_| !self.path.says(&key.info)).unwrap_or_else(|| self.optional(key))
     }
 
     /// The four lists of exit codes as one table. One code in two lists is an error, said where somebody wrote one of
@@ -460,6 +476,53 @@ mod tests {
         assert_eq!((b.max_time, b.max_tries.count()), (Limit::of(Duration::from_secs(3)), 4));
         assert_eq!(b.kill_after, Duration::from_secs(1), "kill_after in a plain section belongs to the user");
         assert_eq!(task(&config, &chain, "1-c.sh").max_time, Limit::of(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_task_takes_from_its_chain_what_its_own_sections_do_not_say() {
+        let keys = [
+            ("max_time", "1", "2"),
+            ("kill_after", "1", "2"),
+            ("idle_timeout", "1", "2"),
+            ("max_tries", "3", "4"),
+            ("sleep_time", "1", "2"),
+            ("retry_jitter", "1", "2"),
+            ("backoff", "2", "3"),
+            ("interpreter", "/bin/sh", ""),
+            ("success_codes", "0, 7", "0, 8"),
+            ("halt_codes", "9", "2"),
+            ("stop_codes", "10", "11"),
+            ("skip_codes", "12", "13"),
+            ("user", "root", ""),
+            ("umask", "077", "022"),
+            ("nice", "1", "2"),
+            ("working_dir", "/a", ""),
+            ("output", "prefix", "capture"),
+            ("sweep", "never", "always"),
+            ("args", "", "c"),
+        ];
+        let known: Vec<_> = keys::names_in(Scope::TASK).filter(|name| *name != keys::DEPENDS_ON.info.name).collect();
+        assert_eq!(known.len(), keys.len(), "{known:?}");
+        let general: String =
+            keys.iter().filter(|(_, of_chain, _)| !of_chain.is_empty()).map(|(key, of_chain, _)| format!("{key} = {of_chain}\n")).collect();
+        for (key, _, own) in keys {
+            let (config, chain, told) = read(&format!("[runner]\n{general}[task:a]\n{key} = {own}\n"));
+            assert!(told.is_empty(), "{told:?}");
+            let (sections, name) = (Sections::new(&config, MAIN_CHAIN), TaskName::parse(OsStr::new("a")));
+            let path = sections.of_task(&name);
+            let read_anew = Reader { path: &path, findings: &mut Vec::new() }.task_settings(None);
+            let taken = task(&config, &chain, "a");
+            assert_eq!(format!("{taken:?}"), format!("{read_anew:?}"), "{key}");
+            assert_ne!(format!("{taken:?}"), format!("{:?}", chain.task), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_chain_is_told_once_however_many_tasks_have_sections() {
+        let (config, chain, told) = read("[runner]\nmax_time = soon\nskip_codes = 2\n[task:a]\nnice = 1\n[task:b]\nnice = 2\n");
+        assert_eq!(told.len(), 2, "{told:?}");
+        let nice = |name| task(&config, &chain, name).nice;
+        assert_ne!(nice("a"), nice("b"));
     }
 
     #[test]
