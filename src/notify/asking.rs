@@ -28,10 +28,10 @@ const HEARD: &str = "X_RUNNER_STOPPING=";
 const ENDED: &str = "X_RUNNER_ENDED=";
 /// The longest answer. A datagram holds a little more where nobody has changed the kernel's limits (net.core.wmem_default).
 pub const LONGEST: usize = 150 * 1024;
-/// So many runs are asked at once: a socket takes eleven datagrams that nobody has read yet (net.unix.max_dgram_qlen), and of more
-/// answers the rest would be lost.
+/// So many runs may owe one socket an answer: it takes eleven datagrams that nobody has read yet (net.unix.max_dgram_qlen), and of
+/// more answers the rest would be lost.
 const AT_ONCE: usize = 8;
-/// Those that have not answered for so long keep the others waiting no longer.
+/// Those that have not answered for so long keep the others waiting no longer: they are asked on another socket.
 const SILENT_AFTER: Duration = Duration::from_millis(100);
 /// How many names are tried for the socket that hears the answers.
 const NAMES: u32 = 100;
@@ -94,7 +94,7 @@ impl Stopper {
     /// What runs say, as soon as one says something; nothing when none does for so long. Answers of other users are not believed.
     pub fn hear(&self, patience: Duration) -> Vec<Said> {
         let clock = SystemClock::new();
-        if !wait(&self.0, clock.now() + patience, &clock) {
+        if !wait([&self.0].into_iter(), clock.now() + patience, &clock) {
             return Vec::new();
         }
         let all = std::iter::from_fn(|| receive(&self.0));
@@ -109,13 +109,10 @@ pub fn ask_all(patience: Duration) -> Vec<Vec<u8>> {
     if names.is_empty() {
         return Vec::new();
     }
-    match open() {
-        Ok(socket) => hear(&socket, &names, patience),
-        Err(error) => {
-            log::debug!("runs cannot be asked how they stand: {error}");
-            Vec::new()
-        }
-    }
+    hear(&names, patience).unwrap_or_else(|error| {
+        log::debug!("runs cannot be asked how they stand: {error}");
+        Vec::new()
+    })
 }
 
 /// The names of the sockets, from the kernel's list (proc_net(5)): the last column, where `@` stands for the abstract name space.
@@ -140,46 +137,59 @@ fn ask(socket: &OwnedFd, name: &str) -> bool {
     address.and_then(|address| sendto(socket, QUESTION, SendFlags::empty(), &address)).is_ok()
 }
 
+/// A socket on which some were asked.
+struct Asked {
+    socket: OwnedFd,
+    unanswered: usize,
+}
+
+impl Asked {
+    fn open() -> Result<Self, Errno> {
+        Ok(Self { socket: open()?, unanswered: 0 })
+    }
+}
+
 /// Asks them, not too many at once, and hears their answers.
-fn hear(socket: &OwnedFd, names: &[String], patience: Duration) -> Vec<Vec<u8>> {
+fn hear(names: &[String], patience: Duration) -> Result<Vec<Vec<u8>>, Errno> {
     let clock = SystemClock::new();
     let until = clock.now() + patience;
     let mut names = names.iter();
     let mut answers = Vec::new();
-    // `open` have been asked and may answer any moment; `silent` have not for a while.
-    let (mut open, mut silent) = (0_usize, 0_usize);
+    let mut silent: Vec<Asked> = Vec::new();
+    let mut asked = Asked::open()?;
     loop {
-        while open < AT_ONCE
+        while asked.unanswered < AT_ONCE
             && let Some(name) = names.next()
         {
-            open += usize::from(ask(socket, name));
+            asked.unanswered += usize::from(ask(&asked.socket, name));
         }
-        if open + silent == 0 {
-            return answers;
+        let all = || silent.iter().chain([&asked]);
+        if all().all(|asked| asked.unanswered == 0) {
+            return Ok(answers);
         }
         let next = if names.len() > 0 { until.min(clock.now() + SILENT_AFTER) } else { until };
-        if !wait(socket, next, &clock) {
-            if clock.now() >= until {
-                return answers;
+        if !wait(all().map(|asked| &asked.socket), next, &clock) {
+            match Asked::open() {
+                Ok(next) if clock.now() < until => silent.push(std::mem::replace(&mut asked, next)),
+                Ok(_) | Err(_) => return Ok(answers),
             }
-            (open, silent) = (0, silent + open);
         }
-        while let Some((answer, trusted)) = receive(socket) {
-            if open > 0 {
-                open -= 1
-            } else {
-                silent = silent.saturating_sub(1)
-            }
-            if trusted {
-                answers.push(answer);
+        for asked in silent.iter_mut().chain([&mut asked]) {
+            while let Some((answer, trusted)) = receive(&asked.socket) {
+                asked.unanswered = asked.unanswered.saturating_sub(1);
+                if trusted {
+                    answers.push(answer);
+                }
             }
         }
     }
 }
 
-fn wait(socket: &OwnedFd, until: Moment, clock: &dyn Clock) -> bool {
+/// Whether one of them can be read before that moment.
+fn wait<'a>(sockets: impl Iterator<Item = &'a OwnedFd>, until: Moment, clock: &dyn Clock) -> bool {
     let left = Timespec::try_from(until.since(clock.now())).unwrap_or_default();
-    poll(&mut [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)], Some(&left)).is_ok_and(|ready| ready > 0)
+    let mut sockets: Vec<_> = sockets.map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)).collect();
+    poll(&mut sockets, Some(&left)).is_ok_and(|ready| ready > 0)
 }
 
 fn receive(socket: &OwnedFd) -> Option<(Vec<u8>, bool)> {
@@ -215,37 +225,57 @@ mod tests {
     fn a_run_that_is_asked_answers_and_one_that_is_frozen_keeps_nobody() {
         let inbox = Inbox::open(&RunId::new("asked", std::process::id(), 1)).unwrap();
         let frozen = Inbox::open(&RunId::new("asked", std::process::id(), 2)).unwrap();
-        let name = |inbox: &Inbox| inbox.variable().unwrap().to_str().unwrap().split_once('@').unwrap().1.to_owned();
-        let socket = open().unwrap();
-        assert!(ask(&socket, &name(&inbox)) && !ask(&socket, "runner/gone"));
+        let asker = open().unwrap();
+        assert!(ask(&asker, &named(&inbox)) && !ask(&asker, "runner/gone"));
         let letter = inbox.next_letter().unwrap();
         inbox.answer(letter.asker.as_ref().unwrap(), b"well");
-        assert_eq!(hear(&socket, &[name(&frozen)], Duration::from_millis(50)), [b"well".to_vec()]);
+        assert_eq!(receive(&asker), Some((b"well".to_vec(), true)));
+        assert_eq!(hear(&[named(&frozen)], Duration::from_millis(50)), Ok(Vec::new()));
+    }
+
+    fn named(inbox: &Inbox) -> String {
+        inbox.variable().unwrap().to_str().unwrap().split_once('@').unwrap().1.to_owned()
+    }
+
+    /// Answers, if it was asked.
+    fn answers(inbox: &Inbox) -> bool {
+        let asker = inbox.next_letter().and_then(|letter| letter.asker);
+        asker.is_some_and(|asker| {
+            inbox.answer(&asker, b"well");
+            true
+        })
     }
 
     #[test]
     fn a_hundred_runs_of_one_program_are_all_heard() {
         let inboxes: Vec<Inbox> = (0..100).map(|run| Inbox::open(&RunId::new("many", std::process::id(), run)).unwrap()).collect();
-        let names: Vec<String> =
-            inboxes.iter().map(|inbox| inbox.variable().unwrap().to_str().unwrap().split_once('@').unwrap().1.to_owned()).collect();
-        let socket = open().unwrap();
-        let answers = std::thread::scope(|scope| {
-            let heard = scope.spawn(|| hear(&socket, &names, Duration::from_secs(60)));
-            let asked = |inbox: &Inbox| {
-                inbox.next_letter().is_some_and(|letter| {
-                    letter.asker.is_some_and(|asker| {
-                        inbox.answer(&asker, b"well");
-                        true
-                    })
-                })
-            };
+        let names: Vec<String> = inboxes.iter().map(named).collect();
+        let heard = std::thread::scope(|scope| {
+            let heard = scope.spawn(|| hear(&names, Duration::from_secs(60)).unwrap());
             let mut open: Vec<&Inbox> = inboxes.iter().collect();
             while !open.is_empty() {
-                open.retain(|inbox| !asked(inbox));
+                open.retain(|inbox| !answers(inbox));
             }
             heard.join().unwrap()
         });
-        assert_eq!(answers.len(), 100);
+        assert_eq!(heard.len(), 100);
+    }
+
+    #[test]
+    fn whoever_answers_late_and_all_at_once_is_heard_as_well() {
+        let inboxes: Vec<Inbox> = (0..40).map(|run| Inbox::open(&RunId::new("late", std::process::id(), run)).unwrap()).collect();
+        let names: Vec<String> = inboxes.iter().map(named).collect();
+        let heard = std::thread::scope(|scope| {
+            let heard = scope.spawn(|| hear(&names, Duration::from_secs(60)).unwrap());
+            // The last of them is asked when all the others have been silent for a while.
+            let (last, others) = inboxes.split_last().unwrap();
+            while !answers(last) {
+                std::thread::yield_now();
+            }
+            assert!(others.iter().all(answers));
+            heard.join().unwrap()
+        });
+        assert_eq!(heard.len(), 40);
     }
 
     #[test]
