@@ -14,8 +14,8 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure};
 use super::print;
-use super::queue::queues_of;
 use super::queue_args::{EnqueueArgs, ExistingArg};
+use super::queues::queues_of;
 use super::settings::{Settings, own_variable};
 use super::state::{failure, own_place};
 use crate::clock::{Clock, SystemClock};

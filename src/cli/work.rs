@@ -14,9 +14,9 @@ use jiff::tz::TimeZone;
 
 use super::exit::{Exit, Failure};
 use super::prepare::{Prepared, prepare};
-use super::queue::{find_queues, queues_with_config};
 use super::queue_args::WorkArgs;
 use super::queue_status;
+use super::queues::{find_queues, queues_with_config};
 use super::record::Record;
 use super::run::tell_findings;
 use super::settings::{Settings, find_task_dir, own_variable, part_findings, program_variables, push, without_repeats};

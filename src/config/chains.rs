@@ -109,13 +109,13 @@ mod tests {
 
     use super::*;
     use crate::config::keys::RetryFrom;
-    use crate::config::{ini, settings};
+    use crate::config::{ini, judge};
 
     fn read(text: &str) -> (Vec<NamedChain>, Vec<String>) {
         let (mut config, mut findings) = (Config::default(), Vec::new());
         let file: Arc<Path> = Path::new("/etc/r.cfg").into();
         config.add_document(&file, ini::parse(text.as_bytes()).unwrap(), &mut findings);
-        settings::judge_keys(&config, &mut findings);
+        judge::judge_keys(&config, &mut findings);
         let chains = read_all(&config, &mut findings);
         (chains, findings.iter().map(ToString::to_string).collect())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::database::DatabaseUrl;
 use super::endpoint::{self, Endpoint, Influx};
-use super::queues::{Keep, PriorityOrder, RetryDelay};
+use super::queue_values::{Keep, PriorityOrder, RetryDelay};
 use super::value::{self, CommandLine, Parsed, Tries};
 use crate::clock::Limit;
 

@@ -84,13 +84,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::{ini, settings};
+    use crate::config::{ini, judge};
 
     fn read(text: &str) -> (PushSettings, Vec<String>) {
         let (mut config, mut findings) = (Config::default(), Vec::new());
         let file: Arc<Path> = Path::new("/etc/r.cfg").into();
         config.add_document(&file, ini::parse(text.as_bytes()).unwrap(), &mut findings);
-        settings::judge_keys(&config, &mut findings);
+        judge::judge_keys(&config, &mut findings);
         let settings = PushSettings::new(&config, &mut findings);
         (settings, findings.iter().map(ToString::to_string).collect())
     }

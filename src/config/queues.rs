@@ -4,106 +4,12 @@ use std::time::Duration;
 
 use super::chains::judge_name;
 use super::keys;
+use super::queue_values::{Keep, PriorityOrder, RetryDelay};
 use super::sections::{QUEUE_PREFIX, Sections};
 use super::settings::{ChainSettings, Reader};
-use super::value::{self, Parsed, Tries};
+use super::value::Tries;
 use super::{Config, Finding, Origin};
 use crate::names::suggestion;
-use crate::retry::grown;
-
-/// Which priority goes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PriorityOrder {
-    /// The highest.
-    Descending,
-    /// The lowest, as niceness has it.
-    Ascending,
-}
-
-/// How long a job waits before its next attempt.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum RetryDelay {
-    /// attempts^4 + 5 seconds (django-background-tasks).
-    Quartic,
-    /// The first wait, multiplied with the factor for each further attempt, up to the longest.
-    Growing {
-        /// The wait after the first attempt.
-        first: Duration,
-        /// At least 1.
-        factor: f64,
-        /// The wait never grows over this.
-        longest: Duration,
-    },
-}
-
-impl RetryDelay {
-    /// Reads `quartic`, or `D [xF] [max D]`: `30`, `10s x2`, `10s x2 max 1h`.
-    ///
-    /// # Errors
-    /// What was expected.
-    pub fn parse(text: &str) -> Parsed<Self> {
-        let expected =
-            || "expected `quartic` (attempts^4 + 5 seconds), or a wait with a factor and a limit such as `10s x2 max 1h`".to_owned();
-        if text == "quartic" {
-            return Ok(Self::Quartic);
-        }
-        let (rest, longest) = match text.split_once("max") {
-            Some((rest, longest)) => (rest, value::duration(longest.trim()).map_err(|_| expected())?),
-            None => (text, Duration::MAX),
-        };
-        let (first, factor) = match rest.split_once('x') {
-            Some((first, factor)) => (first, value::factor(factor.trim()).map_err(|_| expected())?),
-            None => (rest, 1.0),
-        };
-        let first = value::finite(first.trim()).map_err(|_| expected())?;
-        Ok(Self::Growing { first, factor, longest })
-    }
-
-    /// The wait after so many attempts, at least 1; never over a hundred years.
-    pub fn wait(self, attempts: u32) -> Duration {
-        const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
-        let wait = match self {
-            Self::Quartic => Duration::from_secs(u64::from(attempts).saturating_pow(4).saturating_add(5)),
-            Self::Growing { first, factor, longest } => {
-                let wait = grown(first.as_secs_f64(), factor, attempts);
-                Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX).min(longest)
-            }
-        };
-        wait.min(LONGEST)
-    }
-}
-
-/// How many jobs of the past are kept, and how long; both when both are said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keep {
-    /// Not more than these.
-    pub count: Option<u64>,
-    /// Not longer.
-    pub age: Option<Duration>,
-}
-
-impl Keep {
-    /// Reads a number, a duration with its unit, or both: `1000`, `30d`, `1000 30d`. `infinity` keeps all.
-    ///
-    /// # Errors
-    /// What was expected.
-    pub fn parse(text: &str) -> Parsed<Self> {
-        let expected = || "expected how many, how long, or both: `1000`, `30d`, `1000 30d`, or `infinity`".to_owned();
-        let mut keep = Self { count: None, age: None };
-        let (mut words, mut any) = (text.split_whitespace().peekable(), false);
-        if let Some(count) = words.peek().and_then(|word| word.parse().ok()) {
-            (keep.count, any) = (Some(count), true);
-            words.next();
-        }
-        let rest = words.collect::<Vec<_>>().join(" ");
-        match value::duration(&rest) {
-            _ if rest.is_empty() => {}
-            Ok(age) => (keep.age, any) = ((age < Duration::MAX).then_some(age), true),
-            Err(_) => return Err(expected()),
-        }
-        if any { Ok(keep) } else { Err(expected()) }
-    }
-}
 
 /// A queue, and how its jobs are run.
 #[derive(Debug, Clone)]
@@ -204,13 +110,13 @@ mod tests {
 
     use super::*;
     use crate::clock::Limit;
-    use crate::config::{ini, settings};
+    use crate::config::{ini, judge};
 
     fn read(text: &str) -> (Vec<QueueSettings>, Vec<String>) {
         let (mut config, mut findings) = (Config::default(), Vec::new());
         let file: Arc<Path> = Path::new("/etc/r.cfg").into();
         config.add_document(&file, ini::parse(text.as_bytes()).unwrap(), &mut findings);
-        settings::judge_keys(&config, &mut findings);
+        judge::judge_keys(&config, &mut findings);
         let queues = read_all(&config, &mut findings);
         (queues, findings.iter().map(ToString::to_string).collect())
     }
@@ -242,7 +148,7 @@ mod tests {
             let file: Arc<Path> = Path::new("/etc/r.cfg").into();
             let text = format!("[queue:mail]\ntask_dir = a\njobs = 2\n[queue:images]\ntask_dir = b\n[daemon]\n{queues}");
             config.add_document(&file, ini::parse(text.as_bytes()).unwrap(), &mut findings);
-            settings::judge_keys(&config, &mut findings);
+            judge::judge_keys(&config, &mut findings);
             let queues = of_daemon(&config, &mut findings);
             let names: Vec<String> = queues.iter().map(|queue| format!("{} {}", queue.name, queue.jobs)).collect();
             (names.join(", "), findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
@@ -257,28 +163,5 @@ mod tests {
         assert_eq!(told, "/etc/r.cfg:7: queues: no queue is called `mial`; did you mean `mail`?");
         let (_, told) = of_daemon("queues = * paint\n");
         assert!(told.contains(":7: queues: no queue is called `paint`; write [queue:paint] with a task_dir"), "{told}");
-    }
-
-    #[test]
-    fn delays_are_read_and_grow() {
-        let waits = |text: &str| [1, 2, 25].map(|attempts| RetryDelay::parse(text).unwrap().wait(attempts).as_secs());
-        assert_eq!(waits("quartic"), [6, 21, 390_630]);
-        assert_eq!(waits("10s x2 max 1h"), [10, 20, 3600]);
-        assert_eq!(waits("30"), [30; 3]);
-        assert_eq!(waits("0 x9"), [0; 3]);
-        assert_eq!(RetryDelay::parse("1h x99").unwrap().wait(u32::MAX), Duration::from_secs(100 * 365 * 86_400));
-        for text in ["", "often", "x2", "10s x0.5", "max 1h", "infinity"] {
-            assert!(RetryDelay::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_kept_is_a_number_an_age_or_both() {
-        let keep = |count, days: Option<u64>| Ok(Keep { count, age: days.map(|days| Duration::from_secs(days * 86_400)) });
-        assert_eq!(Keep::parse("1000"), keep(Some(1000), None));
-        assert_eq!(Keep::parse("30d"), keep(None, Some(30)));
-        assert_eq!(Keep::parse("0 1d"), keep(Some(0), Some(1)));
-        assert_eq!(Keep::parse("infinity"), keep(None, None));
-        assert!(Keep::parse("").is_err() && Keep::parse("some").is_err() && Keep::parse("10 some").is_err());
     }
 }

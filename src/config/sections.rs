@@ -185,7 +185,7 @@ impl<'a> Sections<'a> {
     }
 
     /// The variables that `[env]` and `[env:NAME]` give to a task, in the order in which they are set. A `RUNNER_*`
-    /// name there loses against runner's own; `settings::judge_env` tells.
+    /// name there loses against runner's own; `judge::judge_env` tells.
     pub fn variables(&self, task: Option<&TaskName>) -> Vec<&'a Entry> {
         let mut names = vec![ENV_SECTION.to_owned()];
         // The more exact name is set last, and so wins.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::queues::RetryDelay;
+use crate::config::queue_values::RetryDelay;
 use crate::outcome::Verdict;
 
 /// Where a job stands. The first two are one in the database: `waiting`, and its due time tells them apart.

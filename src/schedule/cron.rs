@@ -14,6 +14,7 @@ use croner::CronComponent;
 use super::days::Days;
 use super::error::{Field, Problem};
 use super::local::{LocalRule, Times};
+use super::weekly::time_of_day;
 
 // The bits of croner's components, which it does not export.
 const PLAIN: u8 = 1;
@@ -43,7 +44,7 @@ pub(crate) struct CronLine {
 pub(crate) fn parse(rule: &str) -> Result<CronLine, Problem> {
     let fields: Vec<&str> = rule.split_ascii_whitespace().collect();
     let [minute, hour, day, month, weekday] = fields[..] else {
-        return Err(Problem::FieldCount { rule: rule.to_owned(), count: fields.len() });
+        return Err(Problem::FieldCount { rule: rule.to_owned(), count: fields.len(), hint: field_hint(rule, fields.len()) });
     };
     let minutes = read(Field::Minute, minute)?;
     let hours = read(Field::Hour, hour)?;
@@ -70,6 +71,15 @@ pub(crate) fn parse(rule: &str) -> Result<CronLine, Problem> {
         fixed_hours: given(hour),
         every_minute: minute == "*" || minute == "*/1",
     })
+}
+
+/// What was meant by a line that has not five fields.
+fn field_hint(rule: &str, count: usize) -> String {
+    match count {
+        1 if time_of_day(rule).is_ok() => format!("; a time stands behind its days, `daily {rule}`"),
+        0..=5 => String::new(),
+        _ => "; there is none for seconds, years, users or commands".to_owned(),
+    }
 }
 
 fn low(bits: u64) -> u32 {

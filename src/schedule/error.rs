@@ -81,12 +81,14 @@ pub enum Problem {
         near: String,
     },
     /// Not five fields.
-    #[error("`{rule}` has {}: expected five, minute, hour, day of month, month, weekday{}", crate::names::counted(*.count, "field"), field_hint(rule, *.count))]
+    #[error("`{rule}` has {}: expected five, minute, hour, day of month, month, weekday{hint}", crate::names::counted(*.count, "field"))]
     FieldCount {
         /// The line.
         rule: String,
         /// How many there are.
         count: usize,
+        /// The tail with what was meant, or nothing.
+        hint: String,
     },
     /// `1,2,,4`.
     #[error("{field} `{list}`: a place in the list is empty: take out the comma too much")]
@@ -183,14 +185,6 @@ pub enum Problem {
     /// `every infinity`.
     #[error("`{0}` never fires: leave the schedule out for a chain that only `runner now` starts")]
     EveryNever(String),
-}
-
-fn field_hint(rule: &str, count: usize) -> String {
-    match count {
-        1 if super::weekly::time_of_day(rule).is_ok() => format!("; a time stands behind its days, `daily {rule}`"),
-        0..=5 => String::new(),
-        _ => "; there is none for seconds, years, users or commands".to_owned(),
-    }
 }
 
 fn time_hint(text: &str) -> &'static str {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Owner;
-use crate::config::queues::{Keep, PriorityOrder};
+use crate::config::queue_values::{Keep, PriorityOrder};
 use crate::queue::{JobState, Next};
 
 /// What happens when an equal job is there: one with the same key that waits or runs.

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::engine::{Cell, Columns, Row, Statements, places, rows_of_places};
 use super::error::EngineError;
 use super::job::{Existing, JobQuery, JobRecord, Kept, NewJob, QueueCount};
-use crate::config::queues::Keep;
+use crate::config::queue_values::Keep;
 use crate::queue::{JobState, STATES};
 
 /// How many jobs go into one statement.

@@ -7,7 +7,7 @@ use super::engine::{Cell, Columns, Statements, places};
 use super::error::EngineError;
 use super::job::{Finish, JobRecord, Turn, Turned, Want};
 use super::jobs::{COLUMNS, optional, record, text};
-use crate::config::queues::PriorityOrder;
+use crate::config::queue_values::PriorityOrder;
 use crate::queue::Next;
 
 /// How many ends of jobs go into one statement.

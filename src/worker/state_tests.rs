@@ -1,7 +1,7 @@
 //! Tests of what a worker sees when it looks around.
 
 use super::*;
-use crate::config::queues::PriorityOrder;
+use crate::config::queue_values::PriorityOrder;
 use crate::queue::Next;
 use crate::store::engine::{Engine, Work};
 use crate::store::job::{NewJob, Want};

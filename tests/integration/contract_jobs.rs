@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use runner::config::queues::{Keep, PriorityOrder};
+use runner::config::queue_values::{Keep, PriorityOrder};
 use runner::queue::{JobState, Next};
 use runner::store::job::{Existing, Finish, JobQuery, JobRecord, Kept, NewJob, Turn, Turned, Want};
 use runner::store::{Owner, Store};

@@ -2,7 +2,7 @@
 //! program itself makes is explained by the engine first, on tables with very many rows.
 
 use jiff::Timestamp;
-use runner::config::queues::Keep;
+use runner::config::queue_values::Keep;
 use runner::queue::Next;
 use runner::store::engine::{Cell, Engine, Row, Statements, Work};
 use runner::store::error::EngineError;
