@@ -49,6 +49,7 @@ mod queue;
 pub mod queue_args;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod queue_status;
+#[cfg(all(feature = "schedule", feature = "store"))]
 mod queues;
 mod record;
 mod refused;

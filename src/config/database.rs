@@ -46,6 +46,15 @@ impl fmt::Display for DatabaseUrl {
     }
 }
 
+/// Files in which the password of a database may stand.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets {
+    /// `$PGPASSFILE`, else `~/.pgpass` (libpq, "The Password File").
+    pub passfile: Option<PathBuf>,
+    /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5), LoadCredential=).
+    pub credentials: Option<PathBuf>,
+}
+
 /// The state directory: `$STATE_DIRECTORY` (the first, systemd.exec(5) may name several), else that of the system for
 /// root, else `runner` in `$XDG_STATE_HOME` or `~/.local/state` (XDG base directories). Relative ones count for nothing.
 pub fn state_dir(variable: impl Fn(&str) -> Option<OsString>, root: bool) -> Option<PathBuf> {

@@ -43,6 +43,13 @@ impl Drop for Sign {
     }
 }
 
+/// The directory of the workers of this file, the same by whatever name the file is known.
+pub(super) fn dir_of(file: &Path) -> PathBuf {
+    let mut name = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned()).into_os_string();
+    name.push("-workers");
+    name.into()
+}
+
 /// Whether there is a sign of this process in the directory.
 pub fn is_seen(dir: &Path, owner: &Owner) -> bool {
     name_of(owner).is_some_and(|name| is_locked(&dir.join(name)))

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::spool::{Source, Spool};
 use super::sqlite::Sqlite;
 use super::{Retention, Store, StoreError};
-use crate::config::database::{DatabaseUrl, FILE_NAME, state_dir};
+use crate::config::database::{DatabaseUrl, FILE_NAME, Secrets, state_dir};
 use crate::config::settings::StateSettings;
 
 /// How many old runs are forgotten when the database is opened; the daemon forgets the rest bit by bit.
@@ -28,15 +28,6 @@ pub struct Place {
     pub keep: Retention,
     /// Where passwords may stand.
     pub secrets: Secrets,
-}
-
-/// Files in which the password of a database may stand.
-#[derive(Debug, Clone, Default)]
-pub struct Secrets {
-    /// `$PGPASSFILE`, else `~/.pgpass` (libpq, "The Password File").
-    pub passfile: Option<PathBuf>,
-    /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5), LoadCredential=).
-    pub credentials: Option<PathBuf>,
 }
 
 impl Place {

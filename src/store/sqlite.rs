@@ -17,7 +17,6 @@ use super::alive;
 use super::engine::{Cell, Engine, Row, Statements, Work};
 use super::error::{EngineError, EngineFault, StoreError};
 use super::schema::{self, Dialect};
-use super::wake;
 
 /// How long is waited for other writers, in waits of [`BUSY_WAIT`]: about a minute. Nobody holds a transaction open for longer than a
 /// few milliseconds; a minute is for a disk that is busy.
@@ -278,7 +277,7 @@ impl Engine for Sqlite {
     }
 
     fn sees_life(&self, owner: &Owner) -> bool {
-        alive::is_seen(&wake::dir_of(&self.path), owner)
+        alive::is_seen(&alive::dir_of(&self.path), owner)
     }
 }
 

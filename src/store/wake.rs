@@ -10,7 +10,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use super::Owner;
-use super::alive::Sign;
+use super::alive::{Sign, dir_of};
 use super::open::Place;
 use crate::config::database::DatabaseUrl;
 use crate::process::tree;
@@ -187,20 +187,13 @@ fn short(dir: &fs::File, name: impl AsRef<Path>) -> PathBuf {
     Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name)
 }
 
-/// The directory of the workers of this file, the same by whatever name the file is known.
-pub(super) fn dir_of(file: &Path) -> PathBuf {
-    let mut name = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned()).into_os_string();
-    name.push("-workers");
-    name.into()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileTypeExt;
 
     use super::*;
+    use crate::config::database::Secrets;
     use crate::store::Retention;
-    use crate::store::open::Secrets;
 
     #[test]
     fn an_alarm_whose_name_was_taken_away_takes_another() {

@@ -214,7 +214,7 @@ fn no_step_walks_through_a_file() {
 fn no_step_walks_through_a_server() {
     use runner::store::postgres::{Postgres, Server};
     let Some(server) = crate::postgres::Server::start() else { return };
-    let engine = Postgres::open(Server::new(&server.local(), &runner::store::open::Secrets::default()).unwrap()).unwrap();
+    let engine = Postgres::open(Server::new(&server.local(), &runner::config::database::Secrets::default()).unwrap()).unwrap();
     let mut client = postgres::Client::connect(&server.local(), postgres::NoTls).unwrap();
     let numbers = "CREATE TEMP TABLE numbers AS SELECT n FROM generate_series(1, 50000) n;";
     client.batch_execute(&format!("SET search_path TO runner; {numbers} {FILL}")).unwrap();

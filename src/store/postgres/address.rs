@@ -9,10 +9,10 @@ use postgres::Config;
 use postgres::config::{Host, SslMode};
 
 use super::tls::Check;
+use crate::config::database::Secrets;
 use crate::config::value::mask_secrets;
 use crate::plain::{self, LONGEST, LastLink};
 use crate::store::StoreError;
-use crate::store::open::Secrets;
 
 /// The time for a connection to be made, unless the address says another (`connect_timeout`).
 const CONNECT_TIME: Duration = Duration::from_secs(10);
