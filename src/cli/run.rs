@@ -29,7 +29,7 @@ use crate::chain::{Driver, World, wait_for_hook};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::keys::{CHAIN_HOOK, Output};
 use crate::config::settings::ChainSettings;
-use crate::config::{Config, Finding, Severity};
+use crate::config::{Config, Finding, Origin, Severity};
 use crate::event::{Event, RunRef};
 use crate::names::{MAIN_CHAIN, RunIds};
 use crate::notify::systemd::{Watchdog, stopping};
@@ -159,7 +159,8 @@ impl Play<'_> {
         stage.tell_others(others);
         let (mut driver, ids) = stage.driver();
         let Some(lock) = lock else { return self.repeat(&mut driver, ids, None) };
-        let guarded = Guarded::open(&lock, self.managed)?;
+        let said = self.setup.chain.lock.as_ref().map_or(&Origin::Default, |keys| &keys.lock.1);
+        let guarded = Guarded::open(&lock, self.managed).map_err(|failure| failure.said_at(said))?;
         let Driver { ears, world: World { family, clock, reader, rng } } = driver;
         let mut reader = guarded.reader(reader);
         let mut driver = Driver { ears, world: World { family, clock, reader: &mut reader, rng } };
