@@ -48,7 +48,7 @@ pub fn lock(args: &LockArgs) -> Result<Exit, Failure> {
     };
     if std::io::stdin().is_terminal() {
         // The command leads a process group of its own, and would be stopped when it read from the terminal.
-        close_stdin().context("/dev/null cannot be opened")?;
+        close_stdin().context("standard input cannot be closed")?;
     }
     let clock = SystemClock::new();
     let family = Family::new(WaitMethod::detect());

@@ -39,7 +39,7 @@ impl Stage {
     /// `longest_stop` what it is told a stop may take.
     ///
     /// # Errors
-    /// /dev/null cannot be opened, or the kernel refuses a signal handler.
+    /// The kernel gives no descriptor, or refuses a signal handler.
     pub fn new(managed: bool, bars: Option<Bars>, longest_stop: Duration, record: Record) -> anyhow::Result<Self> {
         Self::hearing(hear_signals()?, managed, bars, longest_stop, record)
     }
@@ -47,9 +47,9 @@ impl Stage {
     /// The same with signals that are heard already.
     ///
     /// # Errors
-    /// /dev/null cannot be opened.
+    /// The kernel gives no descriptor.
     pub fn hearing(signals: Signals, managed: bool, bars: Option<Bars>, longest_stop: Duration, record: Record) -> anyhow::Result<Self> {
-        close_stdin().context("/dev/null cannot be opened")?;
+        close_stdin().context("standard input cannot be closed")?;
         let clock = SystemClock::new();
         let family = Family::new(WaitMethod::detect());
         let ears = Ears::new(signals, Watchdog::new(managed, clock.now()));
