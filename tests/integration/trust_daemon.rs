@@ -119,6 +119,19 @@ fn a_database_that_others_can_write_is_not_worked(
     scene.run(&["queue", "list"]).exits(0);
 }
 
+#[test]
+fn the_line_that_names_a_database_is_told() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = Scene::new().config("[runner]\ndatabase = sqlite:own/db\n[queue:default]\ntask_dir = tasks.d\n").tasks(["1-a.sh"]);
+    scene.run(&["enqueue", "1-a.sh"]).exits(0);
+    let said = format!("{}:2: not trusted: the database: ", scene.config_file().display());
+    let scene = scene.owner("own/db", OTHER, 0);
+    scene.run(&["work", "--drain"]).exits(78).logged([]).says(&said);
+    scene.run(&["-s", "runner.trust=warn", "work", "--drain"]).exits(0).says(&said).ran(["1-a.sh"]);
+}
+
 #[rstest]
 #[case::lock("locks/l", 0o666)]
 #[case::token("locks/l.token", 0o666)]
