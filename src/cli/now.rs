@@ -289,15 +289,17 @@ impl Play<'_> {
     }
 
     fn refuse(&mut self, run: RunRef, ready: &Ready, why: &Unavailable) {
-        let (chain, message) = (run.chain.as_str(), why.message());
+        let (exit, said) = match why {
+            Unavailable::Held(_) => (Exit::Refused, None),
+            Unavailable::Unreachable(_) => (Exit::Io, None),
+            Unavailable::Unusable(_) => (Exit::Config, ready.setup.chain.lock.as_ref()),
+        };
+        let message = said.map_or_else(|| why.message().to_owned(), |keys| keys.told(why.message()));
+        let (chain, message) = (run.chain.as_str(), message.as_str());
         log::error!(event = "run_refused", chain, reason = "lock"; "chain {chain}: {message}");
         self.fleet.driver().world.reader.tell(&run, &Event::RunRefused { why: message });
         self.tell_hook((&ready.setup.chain, &ready.variables), "lock", message);
         let message = message.to_owned();
-        let exit = match why {
-            Unavailable::Held(_) => Exit::Refused,
-            Unavailable::Unreachable(_) => Exit::Io,
-        };
         self.ended.push(Ended::Refused(run, exit, message));
     }
 

@@ -212,11 +212,15 @@ impl Daemon<'_> {
 
     fn lock_refused(&mut self, offer: &Offer, why: Unavailable) {
         let Some(chain) = self.chain_of(offer) else { return };
-        let (name, message) = (chain.name(), why.message());
+        let said = chain.named.chain.lock.as_ref().filter(|_| matches!(why, Unavailable::Unusable(_)));
+        let message = said.map_or_else(|| why.message().to_owned(), |keys| keys.told(why.message()));
+        let name = chain.name();
         log::warn!(event = "run_refused", chain = name, reason = "lock"; "chain {name}: {message}");
-        self.not_begun(&chain, offer, REFUSED, Refused { reason: "lock", message });
-        if let Unavailable::Unreachable(why) = why {
-            self.no_lock = Some(why);
+        self.not_begun(&chain, offer, REFUSED, Refused { reason: "lock", message: &message });
+        match why {
+            Unavailable::Unreachable(why) => self.no_lock = Some(why),
+            Unavailable::Unusable(_) => self.refused += 1,
+            Unavailable::Held(_) => {}
         }
     }
 

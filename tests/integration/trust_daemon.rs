@@ -141,13 +141,18 @@ fn a_lock_that_others_can_write_is_none(#[case] path: &str, #[case] mode: u32) {
     if !is_root_or_skipped() {
         return;
     }
-    let scene = Scene::new().task("1-a.sh", "say a").config("[runner]\nlock = file:locks/l\n");
+    let named = "[chain:c]\ntask_dir = tasks.d\nlock = file:locks/l\nschedule = * * * * *\n";
+    let scene = Scene::new().task("1-a.sh", "say a").config(&format!("[runner]\nlock = file:locks/l\n{named}"));
     scene.run(&[]).exits(0);
     let scene = if path.ends_with("owner") { scene.file(path, "{}") } else { scene }.mode(path, mode);
     let key = format!("file:{}", scene.path("locks/l").display());
     std::fs::write(scene.path("log"), "").unwrap();
     scene.run(&[]).exits(78).logged([]).says("not trusted").says(path);
     scene.run(&["lock", &key, "--", "true"]).exits(78).says("not trusted");
+    let said = format!("chain c: {}:5: {}", scene.config_file().display(), scene.path("locks").display());
+    for command in ["now", "tick"] {
+        scene.run(&[command]).exits(78).logged([]).says(&said).says("not trusted").says(path);
+    }
     // As /run/lock is: what is ours there is ours alone.
     scene.mode(path, if mode == 0o777 { 0o1777 } else { 0o644 }).run(&[]).exits(0).ran(["1-a.sh"]);
 }
