@@ -206,13 +206,21 @@ pub enum StoppedBy {
     Daemon,
 }
 
+/// What stands in the words of a run whose place a slot of its chain took; the slot follows.
+const REPLACED: &str = " (replaced by the slot ";
+
 impl StoppedBy {
+    /// Whether these words of a run say that a slot of its chain took its place.
+    pub fn is_slot(words: &str) -> bool {
+        words.contains(REPLACED)
+    }
+
     /// In words, for a run that was told so by this signal.
     pub fn words(&self, signal: i32) -> String {
         let why = match self {
             Self::Signal => String::new(),
             Self::Asked => " (runner stop)".to_owned(),
-            Self::Slot(slot) => format!(" (replaced by the slot {slot})"),
+            Self::Slot(slot) => format!("{REPLACED}{slot})"),
             Self::Daemon => " (the daemon stops)".to_owned(),
         };
         format!("told to stop by {}{why}", signal_name(signal))

@@ -47,13 +47,15 @@ pub enum Unavailable {
     Held(String),
     /// Its engine could not be asked, in words: exit 74.
     Unreachable(String),
+    /// What the configuration says of it cannot be used, or is not trusted, in words: exit 78.
+    Unusable(String),
 }
 
 impl Unavailable {
     /// In words.
     pub fn message(&self) -> &str {
         match self {
-            Self::Held(message) | Self::Unreachable(message) => message,
+            Self::Held(message) | Self::Unreachable(message) | Self::Unusable(message) => message,
         }
     }
 }
@@ -122,7 +124,11 @@ impl Locks {
                 let chain = run.chain.clone();
                 self.all.push(ChainLock { chain, plan, hold: RefCell::new(hold), stage: Stage::Asking { run, waits: None } });
             }
-            Err(error) => self.answers.push_back(Answer::Refused { run, why: Unavailable::Unreachable(error.to_string()) }),
+            Err(error) => {
+                let message = error.to_string();
+                let why = if error.is_of_configuration() { Unavailable::Unusable(message) } else { Unavailable::Unreachable(message) };
+                self.answers.push_back(Answer::Refused { run, why });
+            }
         }
     }
 

@@ -89,11 +89,8 @@ impl Setup {
         let found = match TaskDir::read(dir, never, has_interpreter) {
             Ok(found) => found,
             Err(error) => {
-                // Named on the command line, it is not the configuration's fault.
-                let configured =
-                    chain.task_dir.as_ref().is_some_and(|configured| std::path::absolute(configured).is_ok_and(|path| path == dir));
-                let origin = if configured { sections.of_chain().explain(&keys::TASK_DIR.info).1 } else { Origin::CommandLine };
-                let slip = if configured { value::slip(sections.of_chain().explain(&keys::TASK_DIR.info).0) } else { "" };
+                let origin = dir_origin(&sections, &chain, dir);
+                let slip = if is_configured(&chain, dir) { value::slip(sections.of_chain().explain(&keys::TASK_DIR.info).0) } else { "" };
                 findings.push(Finding::error(&origin, format!("{}{slip}", error.to_string().replace('\n', "\\n"))));
                 // In a directory that is not there, nothing is.
                 findings.extend(of_halt.into_iter().filter(|_| halt_path.is_some_and(|path| !path.starts_with(dir))));
@@ -234,6 +231,16 @@ impl Setup {
             }
         }
     }
+}
+
+/// Whether it is the configuration that names a task directory, and not the command line.
+fn is_configured(chain: &ChainSettings, dir: &Path) -> bool {
+    chain.task_dir.as_ref().is_some_and(|configured| std::path::absolute(configured).is_ok_and(|path| path == dir))
+}
+
+/// Where the task directory of a chain was said. Named on the command line, it is not the configuration's fault.
+pub fn dir_origin(sections: &Sections<'_>, chain: &ChainSettings, dir: &Path) -> Origin {
+    if is_configured(chain, dir) { sections.of_chain().explain(&keys::TASK_DIR.info).1 } else { Origin::CommandLine }
 }
 
 impl Halt {

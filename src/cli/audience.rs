@@ -1,34 +1,28 @@
-//! Those who look at the daemon, and what they see: the board of its runs, the HTTP server, the status as one value.
+//! Those who look at the daemon, and what they see: the board of its runs, the HTTP server, the status as one value. In a program
+//! without HTTP `nobody.rs` stands in for it.
+
+use std::os::fd::BorrowedFd;
 
 use jiff::Timestamp;
 
 use super::exit::Failure;
-#[cfg(feature = "http")]
 use super::outside::local_zone;
-#[cfg(feature = "http")]
 use super::queue_status;
-#[cfg(feature = "http")]
 use super::web::Web;
 use crate::board::Board;
-#[cfg(feature = "http")]
 use crate::board::OfChain;
 use crate::clock::{Clock, SystemClock};
-#[cfg(feature = "http")]
 use crate::config::Config;
-#[cfg(feature = "http")]
 use crate::config::queues;
-#[cfg(feature = "http")]
 use crate::config::settings::ChainSettings;
 use crate::config::settings::DaemonSettings;
-#[cfg(feature = "http")]
 use crate::daemon::UNREAD;
 use crate::daemon::View;
-#[cfg(feature = "http")]
 use crate::daemon::book::Booked;
-#[cfg(feature = "http")]
+use crate::http::server::Reply;
+use crate::http::site::Route;
 use crate::names::MAIN_CHAIN;
 use crate::push::Push;
-#[cfg(feature = "http")]
 use crate::status::{self, Configuration, Date, RefusedConfiguration, Remark, Status};
 
 /// Those who look, and what they see.
@@ -38,12 +32,9 @@ pub struct Audience {
     /// Those who are told of them.
     pub push: Push,
     /// Where we answer HTTP.
-    #[cfg(feature = "http")]
-    pub web: Option<Web>,
+    web: Option<Web>,
     /// Whose slots are shown.
-    #[cfg(feature = "http")]
     machine: String,
-    #[cfg(feature = "http")]
     since: Timestamp,
     loaded_at: Timestamp,
     refused_at: Option<(String, Timestamp)>,
@@ -52,23 +43,10 @@ pub struct Audience {
 
 impl Audience {
     /// Nobody looks yet. `machine` is whose slots are shown.
-    #[cfg_attr(not(feature = "http"), expect(unused_variables, reason = "nobody looks in this program"))]
     pub fn new(board: Board, machine: &str, push: Push) -> Self {
         let clock = SystemClock::new();
         let now = clock.wall();
-        Self {
-            board,
-            push,
-            #[cfg(feature = "http")]
-            web: None,
-            #[cfg(feature = "http")]
-            machine: machine.to_owned(),
-            #[cfg(feature = "http")]
-            since: now,
-            loaded_at: now,
-            refused_at: None,
-            clock,
-        }
+        Self { board, push, web: None, machine: machine.to_owned(), since: now, loaded_at: now, refused_at: None, clock }
     }
 
     /// A new configuration is in force.
@@ -80,19 +58,32 @@ impl Audience {
     ///
     /// # Errors
     /// An address is taken or not ours; the token cannot be read.
-    #[cfg(feature = "http")]
     pub fn listen(&mut self, settings: &DaemonSettings) -> Result<(), Failure> {
         self.web = Web::start(settings)?;
         Ok(())
     }
 
-    /// There is no server in this program.
-    #[cfg(not(feature = "http"))]
-    pub fn listen(&mut self, settings: &DaemonSettings) -> Result<(), Failure> {
-        match &settings.listen {
-            Some(_) => Err(Failure::config("[daemon] listen: this program was built without the feature `http`")),
-            None => Ok(()),
-        }
+    /// Takes over what `[daemon]` says now.
+    ///
+    /// # Errors
+    /// A new address cannot be listened on; then everything stays as it was.
+    pub fn reload(&mut self, settings: &DaemonSettings) -> Result<(), String> {
+        self.web.as_mut().map_or(Ok(()), |web| web.reload(settings))
+    }
+
+    /// Whether anybody can look.
+    pub fn is_open(&self) -> bool {
+        self.web.is_some()
+    }
+
+    /// Readable when somebody asks.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.web.as_ref().map(Web::fd)
+    }
+
+    /// What was asked since the last time.
+    pub fn questions(&mut self) -> Vec<(Route, Reply)> {
+        self.web.as_mut().map(Web::questions).unwrap_or_default()
     }
 
     /// Notes since when a configuration is refused.
@@ -105,7 +96,6 @@ impl Audience {
     }
 
     /// How things stand, for the page, the metrics and `/status.json`.
-    #[cfg(feature = "http")]
     pub fn status(&self, view: &View<'_>, file: &str, config: &Config) -> Status {
         let zone = local_zone();
         let date = |at: Timestamp| Date::new(at, &zone);
@@ -131,14 +121,12 @@ impl Audience {
         }
     }
 
-    #[cfg(feature = "http")]
     fn remarks(&self) -> Vec<Remark> {
         let of_token = self.web.as_ref().and_then(Web::trouble).map(of_token);
         of_token.into_iter().chain((!self.board.remembers()).then(unknown)).collect()
     }
 
     /// The main chain, whose runs are those of other programs: where there are any.
-    #[cfg(feature = "http")]
     fn of_main(&self, config: &Config) -> Option<status::Chain> {
         let OfChain { running, ended, last_success, totals, given_up } = self.board.of_chain(MAIN_CHAIN);
         // What is wrong with its keys is told when they are read to run it.
@@ -159,7 +147,6 @@ impl Audience {
     }
 
     /// All queues of the configuration, whoever works them.
-    #[cfg(feature = "http")]
     fn of_queues(view: &View<'_>, config: &Config, now: Timestamp) -> Vec<status::Queue> {
         let zone = local_zone();
         let of_queue = |name: &str| {
@@ -175,7 +162,6 @@ impl Audience {
         names.into_iter().map(of_queue).collect()
     }
 
-    #[cfg(feature = "http")]
     fn of_chain(&self, chain: &Booked, view: &View<'_>, now: Timestamp) -> status::Chain {
         let known = self.board.of_chain(chain.name());
         let zone = chain.schedule.as_ref().map(|schedule| schedule.zone().clone()).unwrap_or_else(local_zone);
@@ -206,25 +192,21 @@ impl Audience {
 }
 
 /// Runs of a chain with these settings: neither the board nor the history knows how many tries it has.
-#[cfg(feature = "http")]
 fn with_tries(runs: Vec<status::Run>, chain: &ChainSettings) -> Vec<status::Run> {
     runs.into_iter().map(|run| run.with_tries(chain.task.max_tries.count())).collect()
 }
 
 /// What those who look should know of the token.
-#[cfg(feature = "http")]
 fn of_token(trouble: String) -> Remark {
     Remark { kind: "token_refused".to_owned(), since: None, queue: None, text: format!("[daemon] token_file: {trouble}") }
 }
 
-#[cfg(feature = "http")]
 fn unknown() -> Remark {
     let text = "what ran before this daemon began, and in other programs, is not known yet: the database has not answered";
     Remark { kind: status::HISTORY_UNKNOWN.to_owned(), since: None, queue: None, text: text.to_owned() }
 }
 
 /// The file and the line that a message begins with.
-#[cfg(feature = "http")]
 fn place_in(message: &str) -> (Option<String>, Option<u32>) {
     let mut parts = message.splitn(3, ':');
     match (parts.next(), parts.next().and_then(|line| line.parse().ok())) {

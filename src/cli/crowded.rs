@@ -15,11 +15,11 @@ use crate::config::database::DatabaseUrl;
 use crate::config::keys::{Overlap, SlotScope};
 use crate::config::settings::StateSettings;
 use crate::daemon::book::Booked;
-use crate::schedule::room::{Crowded, Gaps};
+use crate::schedule::room::{Crowded, Gaps, Took};
 use crate::store::record::RunRecord;
 use crate::store::{HistoryQuery, StoreError};
 
-/// So many of the last runs and slots are looked through for runs that were done.
+/// So many of the last runs and slots are looked through for runs that can be judged.
 pub const LOOKED_AT: u32 = 1000;
 
 /// The newest runs of each chain, for who only remarks on them: none where the database is a server, which may be away, where
@@ -44,22 +44,32 @@ pub fn remark(chain: &Booked, runs: &[RunRecord], now: Timestamp) -> Option<Stri
     // Of a slot that machines share nobody knows which of them has it.
     let fires_here = chain.named.enabled && chain.named.scope == SlotScope::Machine;
     let gaps = Gaps::after(chain.schedule.as_ref().filter(|_| fires_here)?, now)?;
-    let Crowded { gap, least, runs } = gaps.crowded(chain.named.overlap, lengths(runs))?;
-    let (gap, least) = (Seconds(gap), Seconds(least));
+    let Crowded { gap, least, replaced, runs } = gaps.crowded(chain.named.overlap, lengths(runs))?;
+    let gap = Seconds(gap);
     let which = match chain.named.overlap {
         Overlap::Skip | Overlap::Replace => format!("two slots are only {gap} apart"),
         Overlap::Queue => format!("slots are {gap} apart on average"),
+    };
+    let took = match (least.map(Seconds), replaced) {
+        (Some(least), 0) => format!("each of the last {runs} runs that were done took longer, {least} at least"),
+        (Some(least), _) => {
+            format!("of the last {runs} runs {replaced} were stopped by the next slot, and the others took {least} at least")
+        }
+        (None, _) => format!("each of the last {runs} runs was stopped by the next slot, none came to its end"),
     };
     let comes = match chain.named.overlap {
         Overlap::Skip => "a slot that comes meanwhile is given up (overlap = skip)",
         Overlap::Queue => "one that comes meanwhile waits, the others are given up (overlap = queue)",
         Overlap::Replace => "a run is stopped when the next slot comes (overlap = replace)",
     };
-    Some(format!("{which}, and each of the last {runs} runs that were done took longer, {least} at least: {comes}"))
+    Some(format!("{which}, and {took}: {comes}"))
 }
 
-/// How long the runs took that were done.
-pub fn lengths(runs: &[RunRecord]) -> impl Iterator<Item = Duration> {
-    let done = runs.iter().filter(|run| run.outcome.as_deref() == Some("done"));
-    done.filter_map(|run| run.duration_ms.map(Duration::from_millis))
+/// How long the runs took that were done, or whose place the next slot took.
+pub fn lengths(runs: &[RunRecord]) -> impl Iterator<Item = Took> {
+    let length = |run: &RunRecord| match run.outcome.as_deref() {
+        Some("done") => run.duration_ms.map(Duration::from_millis).map(Took::Whole),
+        Some(_) | None => run.was_replaced().then_some(Took::Replaced),
+    };
+    runs.iter().filter_map(length)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::Finding;
+use crate::config::{Finding, Origin};
 use crate::outcome::RunOutcome;
 
 /// How `runner` ends.
@@ -111,6 +111,14 @@ impl Failure {
         Self::Config(vec![Finding::about(crate::config::Severity::Error, message)])
     }
 
+    /// The same, told with the line that led there; what has a line already keeps it.
+    pub fn said_at(mut self, origin: &Origin) -> Self {
+        if let Self::Config(findings) = &mut self {
+            findings.iter_mut().filter(|finding| finding.origin == Origin::Default).for_each(|finding| finding.origin = origin.clone());
+        }
+        self
+    }
+
     /// The exit code it leads to.
     pub fn exit(&self) -> Exit {
         match self {
@@ -132,8 +140,8 @@ impl Failure {
             Self::State(_) | Self::Output(_) | Self::Internal(_) => None,
         };
         let (file, line) = match origin {
-            Some(crate::config::Origin::File { file, line }) => (Some(file.display().to_string()), Some(*line)),
-            Some(crate::config::Origin::Default | crate::config::Origin::CommandLine) | None => (None, None),
+            Some(Origin::File { file, line }) => (Some(file.display().to_string()), Some(*line)),
+            Some(Origin::Default | Origin::CommandLine) | None => (None, None),
         };
         serde_json::json!({ "error": { "code": self.exit().code(), "message": self.to_string(), "file": file, "line": line } })
     }

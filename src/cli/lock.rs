@@ -48,7 +48,7 @@ pub fn lock(args: &LockArgs) -> Result<Exit, Failure> {
     };
     if std::io::stdin().is_terminal() {
         // The command leads a process group of its own, and would be stopped when it read from the terminal.
-        close_stdin().context("/dev/null cannot be opened")?;
+        close_stdin().context("standard input cannot be closed")?;
     }
     let clock = SystemClock::new();
     let family = Family::new(WaitMethod::detect());
@@ -277,6 +277,7 @@ impl Guarded<'_> {
             }
             self.look_after_guard();
             if let Some(gone) = process.advance(self.family, self.clock.now(), |end| end != ProcessEnd::Code(0)) {
+                lost = lost || self.is_lost_at_the_end(&name);
                 return self.exit(&gone, lost, signalled, &name);
             }
             let guard = self.guard.iter().flat_map(|guard| guard.process().fds());
@@ -293,6 +294,21 @@ impl Guarded<'_> {
                 }
             }
         }
+    }
+
+    /// The command is gone: looks whether the lock was ours until then, where it is not renewed (a file that was removed). As late as
+    /// can be: what ran while somebody else could is not done.
+    fn is_lost_at_the_end(&mut self, name: &str) -> bool {
+        self.lock.look();
+        let mut lost = false;
+        for event in self.lock.hear(BootTime::now()) {
+            if let LockEvent::Stop(why) | LockEvent::Kill(why) = event {
+                let shown = self.lock.shown();
+                log::error!("{shown} was lost, which is seen only now that {name} has ended; somebody else may have run beside it: {why}");
+                lost = true;
+            }
+        }
+        lost
     }
 
     /// Does what the lock says; tells whether it is lost.

@@ -3,6 +3,7 @@
 
 pub mod args;
 #[cfg(all(feature = "schedule", feature = "store"))]
+#[cfg_attr(not(feature = "http"), path = "nobody.rs")]
 mod audience;
 mod check;
 mod check_programs;

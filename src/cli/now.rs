@@ -14,7 +14,7 @@ use super::record::Record;
 use super::refused::{Refusal, TASK_DIR, start_hook};
 use super::run::{at_once, refuse_nested, result_of, result_of_refused, tell_findings};
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables, push, without_repeats};
-use super::stage::Stage;
+use super::stage::{Said, Stage};
 use super::{print, strangers};
 use crate::chain::World;
 use crate::chain::fleet::{Fleet, Opened, Ready};
@@ -31,7 +31,6 @@ use crate::event::{Event, RunRef, StoppedBy};
 use crate::mark::{self, Mark, Room};
 use crate::names::{MAIN_CHAIN, RunId, RunIds};
 use crate::notify::systemd::stopping;
-use crate::outcome::RunOutcome;
 use crate::push::{Push, Waits};
 use crate::report::bars::{Bars, Progress};
 use crate::trigger::{Trigger, TriggerKind};
@@ -59,6 +58,8 @@ pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit,
     super::left::tell(&state, chains.iter().map(|(chain, _)| chain.setup.chain.name.as_str()));
     let others = push(told_others, Waits::TheEnd);
     stage.tell_others(others.clone());
+    let said = Said::default();
+    stage.keep_opinions(&said);
     let (driver, ids) = stage.driver();
     let fleet = Fleet::new(driver);
     let mut play = Play { fleet, config: &config, room, others, waiting: Vec::new(), marks: Vec::new(), ended: Vec::new() };
@@ -74,9 +75,9 @@ pub fn now(settings: &Settings, words: &[String], no_lock: bool) -> Result<Exit,
     if settings.json {
         let refused = |of: &NotReady| {
             let (chain, message, code) = (&of.chain.name, of.why.message(), Exit::Config.code());
-            json!({ "chain": chain, "run_id": null, "outcome": "refused", "task": null, "exit_code": code, "message": message })
+            json!({ "chain": chain, "run_id": null, "outcome": "refused", "task": null, "exit_code": code, "said": null, "message": message })
         };
-        let runs: Vec<_> = ended.iter().filter_map(Ended::json).chain(unfit.iter().map(refused)).collect();
+        let runs: Vec<_> = ended.iter().filter_map(|ended| ended.json(&said)).chain(unfit.iter().map(refused)).collect();
         print::json(&json!({ "version": 1, "runs": runs }))?;
     }
     let begin = if unfit.is_empty() { Exit::Done } else { Exit::Config };
@@ -104,16 +105,12 @@ impl Ended {
         }
     }
 
-    fn json(&self) -> Option<serde_json::Value> {
-        let (of, outcome, task) = match self {
-            Self::Run(run) => {
-                let outcome = run.outcome();
-                (run.run_ref(), outcome.map(RunOutcome::word), outcome.and_then(RunOutcome::task))
-            }
-            Self::Refused(run, exit, message) => return Some(result_of_refused(run, *exit, message)),
-            Self::Stopped(_) => return None,
-        };
-        Some(result_of(of, (outcome, task.map(|task| task.text())), self.exit()))
+    fn json(&self, said: &Said) -> Option<serde_json::Value> {
+        match self {
+            Self::Run(run) => Some(result_of(run.run_ref(), run.outcome(), said.of(run.run_ref()), self.exit())),
+            Self::Refused(run, exit, message) => Some(result_of_refused(run, *exit, message)),
+            Self::Stopped(_) => None,
+        }
     }
 }
 
@@ -292,15 +289,17 @@ impl Play<'_> {
     }
 
     fn refuse(&mut self, run: RunRef, ready: &Ready, why: &Unavailable) {
-        let (chain, message) = (run.chain.as_str(), why.message());
+        let (exit, said) = match why {
+            Unavailable::Held(_) => (Exit::Refused, None),
+            Unavailable::Unreachable(_) => (Exit::Io, None),
+            Unavailable::Unusable(_) => (Exit::Config, ready.setup.chain.lock.as_ref()),
+        };
+        let message = said.map_or_else(|| why.message().to_owned(), |keys| keys.told(why.message()));
+        let (chain, message) = (run.chain.as_str(), message.as_str());
         log::error!(event = "run_refused", chain, reason = "lock"; "chain {chain}: {message}");
         self.fleet.driver().world.reader.tell(&run, &Event::RunRefused { why: message });
         self.tell_hook((&ready.setup.chain, &ready.variables), "lock", message);
         let message = message.to_owned();
-        let exit = match why {
-            Unavailable::Held(_) => Exit::Refused,
-            Unavailable::Unreachable(_) => Exit::Io,
-        };
         self.ended.push(Ended::Refused(run, exit, message));
     }
 

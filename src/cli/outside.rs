@@ -24,7 +24,7 @@ use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findin
 use super::state::marks_of;
 use super::strangers;
 #[cfg(feature = "http")]
-use super::web::{Web, answer_tick};
+use super::web::answer_tick;
 use super::work::{TaskFinder, telling};
 use crate::chain::Driver;
 use crate::chain::fleet::{Opened, Ready};
@@ -252,21 +252,14 @@ impl Outside for Surroundings<'_> {
         read
     }
 
-    #[cfg(feature = "http")]
     fn ears(&self) -> Option<BorrowedFd<'_>> {
-        self.audience.web.as_ref().map(Web::fd)
-    }
-
-    #[cfg(not(feature = "http"))]
-    fn ears(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.audience.fd()
     }
 
     #[cfg(feature = "http")]
     fn asked(&mut self, view: &View<'_>) -> Vec<TickAnswer> {
-        let Some(web) = &mut self.audience.web else { return Vec::new() };
         let (mut ticks, mut views) = (Vec::new(), Vec::new());
-        for (route, reply) in web.questions() {
+        for (route, reply) in self.audience.questions() {
             match route {
                 Route::Tick => ticks.push(Box::new(move |begun: Result<&[RunRef], &str>| reply.send(answer_tick(begun))) as TickAnswer),
                 Route::View(view) => views.push((view, reply)),
@@ -309,9 +302,8 @@ impl Outside for Surroundings<'_> {
         queues::names(&self.config).next().is_some()
     }
 
-    #[cfg(feature = "http")]
     fn shows_runs(&self) -> bool {
-        self.audience.web.is_some()
+        self.audience.is_open()
     }
 
     fn remember(&mut self, known: &[(String, Known)]) {
@@ -379,10 +371,7 @@ impl Surroundings<'_> {
             return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
         }
         tell_findings(&told);
-        #[cfg(feature = "http")]
-        if let Some(web) = &mut self.audience.web {
-            web.reload(&daemon)?;
-        }
+        self.audience.reload(&daemon)?;
         self.audience.push.reload(push);
         self.audience.note_reload();
         self.stop_time = daemon.stop_time;

@@ -18,7 +18,7 @@ use super::prepare::{Fit, Unfit, make_fit};
 use super::record::Record;
 use super::refused::{Refusal, TASK_DIR, start_hook};
 use super::settings::{Loaded, Settings, apply_run_args, find_main_dir, own_variable, program_variables, push};
-use super::stage::Stage;
+use super::stage::{Said, Stage};
 use super::{dry_run, filter, print, strangers};
 use crate::chain::ears::Ears;
 use crate::chain::hold::LockPlan;
@@ -29,10 +29,11 @@ use crate::chain::{Driver, World, wait_for_hook};
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::config::keys::{CHAIN_HOOK, Output};
 use crate::config::settings::ChainSettings;
-use crate::config::{Config, Finding, Severity};
+use crate::config::{Config, Finding, Origin, Severity};
 use crate::event::{Event, RunRef};
-use crate::names::{MAIN_CHAIN, RunIds};
+use crate::names::{MAIN_CHAIN, RunIds, TaskName};
 use crate::notify::systemd::{Watchdog, stopping};
+use crate::opinion::Opinion;
 use crate::outcome::{RunOutcome, signal_name};
 use crate::process::Family;
 use crate::process::signal::Signals;
@@ -76,26 +77,29 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
         return Ok(Exit::Done);
     }
     let managed = own_variable("NOTIFY_SOCKET").is_some();
-    let results = settings.json.then(RefCell::default);
+    let results = settings.json.then(Results::default);
     let (halt_after, progress) = (args.halt_after, settings.progress);
     let setup = ManuallyDrop::new(Rc::new(ManuallyDrop::into_inner(setup)));
     let play = Play { config: &config, setup: Rc::clone(&setup), variables, managed, halt_after, progress, results };
     let exit = play.drive(lock, Record::of_main(&state), push(told_others, Waits::EachRun))?;
     stopping(managed);
     if let Some(runs) = play.results {
-        print::json(&json!({ "version": 1, "runs": runs.take() }))?;
+        print::json(&json!({ "version": 1, "runs": runs.runs.take() }))?;
     }
     Ok(exit)
 }
 
 /// What became of a run, as JSON; version 1.
-pub fn result_of(run: &RunRef, (word, task): (Option<&str>, Option<&str>), exit: Exit) -> Value {
-    json!({ "chain": run.chain, "run_id": run.id.as_str(), "outcome": word, "task": task, "exit_code": exit.code() })
+pub fn result_of(run: &RunRef, outcome: Option<&RunOutcome>, said: Option<Opinion>, exit: Exit) -> Value {
+    let (word, task) = (outcome.map(RunOutcome::word), outcome.and_then(RunOutcome::task).map(TaskName::text));
+    let (id, said) = (run.id.as_str(), said.map(Opinion::word));
+    json!({ "chain": run.chain, "run_id": id, "outcome": word, "task": task, "exit_code": exit.code(), "said": said })
 }
 
 /// The same of one that did not begin, with the reason.
 pub fn result_of_refused(run: &RunRef, exit: Exit, message: &str) -> Value {
-    let mut result = result_of(run, (Some("refused"), None), exit);
+    let mut result = result_of(run, None, None, exit);
+    result["outcome"] = json!("refused");
     result["message"] = json!(message);
     result
 }
@@ -137,7 +141,14 @@ struct Play<'a> {
     halt_after: bool,
     progress: Progress,
     /// What became of the runs, where that is to be printed.
-    results: Option<RefCell<Vec<Value>>>,
+    results: Option<Results>,
+}
+
+/// What became of the runs, and what their tasks said of themselves.
+#[derive(Default)]
+struct Results {
+    runs: RefCell<Vec<Value>>,
+    said: Said,
 }
 
 /// What became of one of the runs.
@@ -157,9 +168,13 @@ impl Play<'_> {
             stage.expect_many();
         }
         stage.tell_others(others);
+        if let Some(results) = &self.results {
+            stage.keep_opinions(&results.said);
+        }
         let (mut driver, ids) = stage.driver();
         let Some(lock) = lock else { return self.repeat(&mut driver, ids, None) };
-        let guarded = Guarded::open(&lock, self.managed)?;
+        let said = self.setup.chain.lock.as_ref().map_or(&Origin::Default, |keys| &keys.lock.1);
+        let guarded = Guarded::open(&lock, self.managed).map_err(|failure| failure.said_at(said))?;
         let Driver { ears, world: World { family, clock, reader, rng } } = driver;
         let mut reader = guarded.reader(reader);
         let mut driver = Driver { ears, world: World { family, clock, reader: &mut reader, rng } };
@@ -230,13 +245,11 @@ impl Play<'_> {
     fn note(&self, run: &RunRef, once: &Once) {
         let Some(results) = &self.results else { return };
         let result = match once {
-            Once::Ended(outcome, _) => {
-                result_of(run, (Some(outcome.word()), outcome.task().map(|task| task.text())), Exit::of_run(outcome))
-            }
+            Once::Ended(outcome, _) => result_of(run, Some(outcome), results.said.of(run), Exit::of_run(outcome)),
             Once::Refused(failure) => result_of_refused(run, failure.exit(), &failure.to_string()),
             Once::Signal(_) => return,
         };
-        results.borrow_mut().push(result);
+        results.runs.borrow_mut().push(result);
     }
 
     /// One run, if there is a right to it.

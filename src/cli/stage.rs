@@ -1,6 +1,8 @@
 //! What a command that runs something stands on: clocks, signals, the family of its processes, and who hears of events.
 
+use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher};
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,8 +14,9 @@ use crate::chain::ears::Ears;
 use crate::chain::{Driver, World};
 use crate::clock::{Clock, SystemClock};
 use crate::event::{Event, Reader, RunRef};
-use crate::names::{RunIds, TaskName};
+use crate::names::{RunId, RunIds, TaskName};
 use crate::notify::systemd::{Status, Watchdog};
+use crate::opinion::Opinion;
 use crate::process::signal::Signals;
 use crate::process::unix::WaitMethod;
 use crate::process::{Family, close_stdin};
@@ -36,7 +39,7 @@ impl Stage {
     /// `longest_stop` what it is told a stop may take.
     ///
     /// # Errors
-    /// /dev/null cannot be opened, or the kernel refuses a signal handler.
+    /// The kernel gives no descriptor, or refuses a signal handler.
     pub fn new(managed: bool, bars: Option<Bars>, longest_stop: Duration, record: Record) -> anyhow::Result<Self> {
         Self::hearing(hear_signals()?, managed, bars, longest_stop, record)
     }
@@ -44,13 +47,19 @@ impl Stage {
     /// The same with signals that are heard already.
     ///
     /// # Errors
-    /// /dev/null cannot be opened.
+    /// The kernel gives no descriptor.
     pub fn hearing(signals: Signals, managed: bool, bars: Option<Bars>, longest_stop: Duration, record: Record) -> anyhow::Result<Self> {
-        close_stdin().context("/dev/null cannot be opened")?;
+        close_stdin().context("standard input cannot be closed")?;
         let clock = SystemClock::new();
         let family = Family::new(WaitMethod::detect());
         let ears = Ears::new(signals, Watchdog::new(managed, clock.now()));
-        let readers = Readers { reporter: Reporter::new(bars), status: Status::new(managed, longest_stop), record, push: Push::default() };
+        let readers = Readers {
+            reporter: Reporter::new(bars),
+            status: Status::new(managed, longest_stop),
+            record,
+            push: Push::default(),
+            said: None,
+        };
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let ids = RunIds::new(boot_id, random());
         Ok(Self { clock, family, ears, readers, rng: SmallRng::seed_from_u64(random()), ids })
@@ -64,6 +73,11 @@ impl Stage {
     /// Others are told of runs, too.
     pub fn tell_others(&mut self, push: Push) {
         self.readers.push = push;
+    }
+
+    /// Keeps what the tasks of each run say of themselves, for who prints what became of it.
+    pub fn keep_opinions(&mut self, said: &Said) {
+        self.readers.said = Some(said.clone());
     }
 
     /// The service manager does not hear what each run does: somebody else tells it how things stand.
@@ -93,12 +107,30 @@ pub fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
+/// The gravest of what the tasks of each run said last of themselves.
+#[derive(Debug, Clone, Default)]
+pub struct Said(Rc<RefCell<Vec<(RunId, Opinion)>>>);
+
+impl Said {
+    /// That of a run that has ended, if one of its tasks said anything.
+    pub fn of(&self, run: &RunRef) -> Option<Opinion> {
+        self.0.borrow().iter().rfind(|(id, _)| *id == run.id).map(|(_, said)| *said)
+    }
+
+    fn hear(&self, run: &RunRef, event: &Event<'_>) {
+        if let Event::RunEnded { said: Some(said), .. } = event {
+            self.0.borrow_mut().push((run.id.clone(), said.opinion));
+        }
+    }
+}
+
 /// Everybody who hears of events.
 struct Readers {
     reporter: Reporter,
     status: Status,
     record: Record,
     push: Push,
+    said: Option<Said>,
 }
 
 impl Reader for Readers {
@@ -107,6 +139,9 @@ impl Reader for Readers {
         self.status.tell(run, event);
         self.record.tell(run, event);
         self.push.tell(run, event);
+        if let Some(said) = &self.said {
+            said.hear(run, event);
+        }
     }
 
     fn wake_in(&self) -> Option<std::time::Duration> {

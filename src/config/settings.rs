@@ -165,6 +165,11 @@ pub struct LockKeys {
 }
 
 impl LockKeys {
+    /// What is wrong with the lock, with the line that names it.
+    pub fn told(&self, wrong: &str) -> String {
+        Finding::error(&self.lock.1, wrong).to_string()
+    }
+
     fn read(reader: &mut Reader<'_, '_, '_>) -> Option<Self> {
         // Also what stands there without a lock is judged.
         let lock = reader.optional(&keys::LOCK);

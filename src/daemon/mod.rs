@@ -183,6 +183,8 @@ struct Offer {
     run: RunId,
     /// It is not to begin before.
     due: Timestamp,
+    /// From when the window of its chain counts; known once it has gone its way as an idle one.
+    window_begins: Option<Timestamp>,
     /// It was missed together with one before it.
     follows: bool,
     /// The store knows that its run has begun.

@@ -69,6 +69,13 @@ impl<T: HasRun> Rounds<T> {
         taken
     }
 
+    /// The windows of those that wait are as long as this says from now on.
+    pub fn set_windows(&mut self, window_of: impl Fn(&T) -> Duration) {
+        for (chain, _, window) in self.rounds.iter_mut().flat_map(|round| &mut round.idle) {
+            *window = window_of(chain);
+        }
+    }
+
     /// When the first window of those that wait is over.
     pub fn next_end(&self) -> Option<Timestamp> {
         let end = |(_, begins, window): &(T, Timestamp, Duration)| begins.checked_add(SignedDuration::try_from(*window).ok()?).ok();
@@ -132,6 +139,17 @@ mod tests {
         assert_eq!((rounds.next_end(), rounds.next(at(31))), (Some(at(60)), None));
         rounds.ended(&run(1));
         assert_eq!((rounds.next(at(40)), rounds.next_end()), (Some(Step::Start(run(3))), None));
+    }
+
+    #[test]
+    fn a_window_that_is_another_one_now_counts_from_where_it_began() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut rounds = Rounds::default();
+        rounds.add(vec![(run(3), at(10), Duration::from_secs(60))], HashSet::from([run(1)]));
+        rounds.set_windows(|_| Duration::from_secs(100));
+        assert_eq!((rounds.next_end(), rounds.next(at(109))), (Some(at(110)), None));
+        rounds.set_windows(|_| Duration::from_secs(20));
+        assert_eq!(rounds.next(at(30)), Some(Step::NoTime(run(3))));
     }
 
     #[test]

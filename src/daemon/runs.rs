@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -41,8 +42,9 @@ impl Daemon<'_> {
     }
 
     /// A slot is ours: its run begins, waits, or is given up.
-    pub(super) fn offer(&mut self, offer: Offer) {
+    pub(super) fn offer(&mut self, mut offer: Offer) {
         let Some(chain) = self.chain_of(&offer) else { return };
+        offer.trigger.window_ends = self.window_ends(&chain, &offer);
         if let Some(why) = offer.unwanted {
             return self.skip(&chain, &offer, why);
         }
@@ -146,7 +148,8 @@ impl Daemon<'_> {
         }
     }
 
-    fn start(&mut self, chain: &Booked, offer: Offer, mut ready: Ready) {
+    fn start(&mut self, chain: &Booked, mut offer: Offer, mut ready: Ready) {
+        offer.trigger.window_ends = self.window_ends(chain, &offer);
         if is_too_late(&offer, self.parts.fleet.wall()) {
             self.parts.fleet.withdraw(&offer.run);
             return self.skip(chain, &offer, &window_is_over(chain));
@@ -209,11 +212,15 @@ impl Daemon<'_> {
 
     fn lock_refused(&mut self, offer: &Offer, why: Unavailable) {
         let Some(chain) = self.chain_of(offer) else { return };
-        let (name, message) = (chain.name(), why.message());
+        let said = chain.named.chain.lock.as_ref().filter(|_| matches!(why, Unavailable::Unusable(_)));
+        let message = said.map_or_else(|| why.message().to_owned(), |keys| keys.told(why.message()));
+        let name = chain.name();
         log::warn!(event = "run_refused", chain = name, reason = "lock"; "chain {name}: {message}");
-        self.not_begun(&chain, offer, REFUSED, Refused { reason: "lock", message });
-        if let Unavailable::Unreachable(why) = why {
-            self.no_lock = Some(why);
+        self.not_begun(&chain, offer, REFUSED, Refused { reason: "lock", message: &message });
+        match why {
+            Unavailable::Unreachable(why) => self.no_lock = Some(why),
+            Unavailable::Unusable(_) => self.refused += 1,
+            Unavailable::Held(_) => {}
         }
     }
 
@@ -320,6 +327,23 @@ impl Daemon<'_> {
                 self.skip(&chain, &offer, "a newer slot of it has come");
             }
         }
+    }
+
+    /// A new configuration is in force. That a slot waits was decided when it came, and stays so; until when it may, and whether for an
+    /// idle moment, the new one says. What waits of a chain that is gone or disabled is given up.
+    pub(super) fn review_waiting(&mut self) {
+        let Some(book) = &self.book else { return };
+        let wanted = |offer: &Offer| book.chain(&offer.chain).filter(|chain| chain.named.enabled);
+        let freed = self.rounds.take_out(|offer| wanted(offer).is_none_or(|chain| !chain.named.idle));
+        self.rounds.set_windows(|offer| wanted(offer).map_or(Duration::ZERO, |chain| chain.named.window));
+        let (waiting, gone): (Vec<Offer>, Vec<Offer>) =
+            std::mem::take(&mut self.backlog).into_values().flatten().partition(|offer| wanted(offer).is_some());
+        for mut offer in waiting {
+            offer.trigger.window_ends = self.booked(&offer.chain).and_then(|chain| self.window_ends(chain, &offer));
+            self.backlog.entry(offer.chain.clone()).or_default().push_back(offer);
+        }
+        gone.iter().for_each(|offer| drop(self.chain_of(offer)));
+        freed.into_iter().for_each(|offer| self.offer(offer));
     }
 
     /// When the first window is over of idle slots that wait, for others or for the run before theirs.

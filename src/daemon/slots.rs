@@ -155,6 +155,7 @@ impl Daemon<'_> {
             trigger: Trigger { kind, scheduled_at, window_ends: None },
             run: self.parts.ids.fresh(),
             due: Timestamp::MIN,
+            window_begins: None,
             follows,
             begun: false,
             unwanted: None,
@@ -205,6 +206,7 @@ impl Daemon<'_> {
                         self.save_marks(now);
                         self.review_locks();
                         self.review_held();
+                        self.review_waiting();
                     }
                     None => self.chains = chains,
                 }
@@ -426,6 +428,9 @@ impl Daemon<'_> {
 
     /// From when the window of an idle chain counts: the moment at which its slot fires, or the minute of the tick.
     fn window_begins(&self, offer: &Offer, now: Timestamp) -> Timestamp {
+        if let Some(known) = offer.window_begins {
+            return known;
+        }
         let fires = |at: Timestamp| {
             let delay = self.booked(&offer.chain).map_or(Duration::ZERO, |chain| chain.policy(self.parts.state.machine()).delay);
             at.saturating_add(delay).unwrap_or(at)
@@ -433,6 +438,12 @@ impl Daemon<'_> {
         let begins = offer.slot.time().filter(|_| offer.trigger.kind != TriggerKind::Missed).map_or(now, fires);
         let ticked = self.mode == Mode::Tick || offer.trigger.kind == TriggerKind::Tick;
         if ticked { minute_of(begins) } else { begins }
+    }
+
+    /// Until when a slot may begin, by the configuration in force: none but an idle chain has a window.
+    pub(super) fn window_ends(&self, chain: &Booked, offer: &Offer) -> Option<Timestamp> {
+        let window = SignedDuration::try_from(chain.named.window).ok().filter(|_| chain.named.idle)?;
+        self.window_begins(offer, self.parts.fleet.wall()).checked_add(window).ok()
     }
 
     /// Slots that are ours and due go their way together.
@@ -450,7 +461,7 @@ impl Daemon<'_> {
         let idle = idle.into_iter().map(|mut offer| {
             let begins = self.window_begins(&offer, now);
             let window = self.booked(&offer.chain).map_or(Duration::ZERO, |chain| chain.named.window);
-            offer.trigger.window_ends = SignedDuration::try_from(window).ok().and_then(|window| begins.checked_add(window).ok());
+            offer.window_begins = Some(begins);
             (offer, begins, window)
         });
         let idle: Vec<_> = idle.collect();

@@ -83,6 +83,16 @@ pub enum LockError {
     Kernel(#[from] io::Error),
 }
 
+impl LockError {
+    /// Whether a lock that cannot even be asked for is the fault of what is configured, and not of its engine.
+    pub fn is_of_configuration(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::File { .. } | Self::NotBuilt { .. } => true,
+            Self::Unreachable { .. } | Self::Kernel(_) => false,
+        }
+    }
+}
+
 #[cfg(feature = "net")]
 impl From<crate::client::BadFile> for LockError {
     fn from(bad: crate::client::BadFile) -> Self {

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -411,13 +411,26 @@ fn is_readable(fd: BorrowedFd<'_>) -> bool {
     rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
-/// Makes /dev/null our standard input, and so that of everything we start.
+/// Makes /dev/null our standard input, and so that of everything we start. Where there is none (an initramfs before its /dev), or a
+/// file that somebody's `>/dev/null` has made, an empty pipe nobody writes to stands in: whoever reads finds the end there, too.
 ///
 /// # Errors
-/// There is no /dev/null.
+/// The kernel gives no descriptor.
 pub fn close_stdin() -> io::Result<()> {
-    let null = File::open("/dev/null")?;
-    Ok(rustix::stdio::dup2_stdin(null)?)
+    let is_device =
+        |null: File| if null.metadata()?.file_type().is_char_device() { Ok(null) } else { Err(io::Error::other("it is no device")) };
+    match File::open("/dev/null").and_then(is_device) {
+        Ok(null) => rustix::stdio::dup2_stdin(null)?,
+        Err(error) => {
+            log::warn!(
+                "/dev/null cannot be used: {error}; what is started reads from an empty pipe instead, and has no /dev/null to write to \
+                 (mount -t devtmpfs devtmpfs /dev, or mknod -m 666 /dev/null c 1 3)"
+            );
+            let (reader, _) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            rustix::stdio::dup2_stdin(reader)?;
+        }
+    }
+    Ok(())
 }
 
 /// Finds the file that a command's first word means: itself when it holds a `/`, else the first executable of that

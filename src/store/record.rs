@@ -209,6 +209,11 @@ impl RunRecord {
         self.outcome.as_deref().is_none_or(|outcome| ![REFUSED, SKIPPED, "task_dir"].contains(&outcome))
     }
 
+    /// Whether it was stopped because the next slot of its chain came (`overlap = replace`).
+    pub fn was_replaced(&self) -> bool {
+        self.outcome.as_deref() == Some("signalled") && self.message.as_deref().is_some_and(StoppedBy::is_slot)
+    }
+
     fn end(&mut self, outcome: &RunOutcome, exit_code: fn(&RunOutcome) -> u8, said: Option<&Gravest>) {
         self.said = said.map(|said| said.opinion.word().to_owned());
         self.outcome = Some(outcome.word().to_owned());

@@ -341,6 +341,38 @@ fn slots_that_always_find_their_chain_running_are_a_warning(#[case] keys: &str, 
     scene.run(&["why", "a"]).exits(0).prints(&text).prints("-> a longer time between slots, in ").prints("runner.cfg:3, or tasks");
 }
 
+/// Killed each time, such a chain never does what it is for, and nothing of it was done that could be judged.
+#[cfg(all(feature = "schedule", feature = "store"))]
+#[rstest]
+#[case::none("replace", 3, Some("each of the last 3 runs was stopped by the next slot, none came to its end: a run is stopped when"))]
+#[case::some("replace", 2, Some("of the last 3 runs 2 were stopped by the next slot, and the others took 70.0 s at least: a run is"))]
+#[case::of_another_time("skip", 3, None)]
+fn a_chain_that_each_slot_stops_is_a_warning(#[case] overlap: &str, #[case] replaced: usize, #[case] expected: Option<&str>) {
+    use runner::store::Store;
+    let keys = format!("[chain:a]\ntask_dir = a\nschedule = * * * * *\noverlap = {overlap}\n");
+    let scene = good().tasks_at("a", ["1-x.sh"]).config(&keys);
+    let record = |number: usize| {
+        let outcome = if number < replaced { "signalled" } else { "done" };
+        let (slot, run) = ("2026-11-21T12:01:00Z".to_owned(), format!("r{number}"));
+        runner::store::record::RunRecord {
+            duration_ms: Some(70_000),
+            message: (outcome == "signalled").then(|| runner::event::StoppedBy::Slot(slot).words(15)),
+            ..crate::status::run(&run, "a", outcome, 10_000 - i64::try_from(number).unwrap())
+        }
+    };
+    std::fs::create_dir(scene.path(crate::scene::STATE_DIR)).unwrap();
+    crate::status::store(&scene).put_runs(&(0..3).map(record).collect::<Vec<_>>()).unwrap();
+    let (check, why) = (scene.run(&["check"]).exits(0), scene.run(&["why", "a"]).exits(0));
+    match expected {
+        Some(words) => {
+            let text = format!("two slots are only 60.0 s apart, and {words}");
+            check.prints(&format!("runner.cfg:3: warning: schedule: {text}"));
+            why.prints(&text)
+        }
+        None => check.never_prints("slots are only"),
+    };
+}
+
 #[cfg(all(feature = "schedule", feature = "store"))]
 #[rstest]
 #[case::a_quick_one("", &[70, 70, 5])]

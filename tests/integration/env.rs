@@ -1,11 +1,12 @@
 //! The environment of tasks: what runner adds, what it takes away, `[env]` and `[env:NAME]`.
 
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::scene::{Outcome, Scene};
+use crate::scene::{Outcome, Scene, skipped, succeeds};
 
 const REPORT: &str = "play report r.json";
 
@@ -196,6 +197,33 @@ fn what_runner_says_wins_over_env_with_a_warning() {
 #[test]
 fn a_new_path_is_the_path_of_the_task() {
     Scene::new().config("[env]\nPATH = /nowhere\n").task("1-a.sh", "say \"$PATH\"").run(&[]).exits(0).logged(["1-a.sh 1", "- /nowhere"]);
+}
+
+/// An initramfs may have nothing in /dev yet; what somebody's `>/dev/null` has made there is no device.
+#[rstest]
+#[case::nothing("", "No such file")]
+#[case::a_file("echo junk >/dev/null; ", "it is no device")]
+fn without_dev_null_tasks_find_an_end_to_read_all_the_same(#[case] before: &str, #[case] why: &str) {
+    if !succeeds(Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/tmp"])) {
+        return skipped("nothing can be mounted here");
+    }
+    let mount = format!("mount -t tmpfs none /dev; {before}exec \"$@\"");
+    let scene = Scene::new()
+        .config("[runner]\ntask_hook = ./hook\n[task:c]\numask = 022\n[chain:d]\ntask_dir = d\n")
+        .script("hook", "cat >>\"$SCENE/hooked\"")
+        .tasks(["1-a.sh"])
+        .task("2-b.sh", "say \"read: $(cat)\"")
+        .task("3-c.sh", "say \"read: $(cat)\"")
+        .task_at("d/1-d.sh", "say \"read: $(cat)\"")
+        .under(&["unshare", "--mount", "sh", "-c", &mount, "sh"]);
+    let told = format!("/dev/null cannot be used: {why}");
+    let run = scene.run_logged(&[]).exits(0).logged(["1-a.sh 1", "2-b.sh 1", "- read: ", "3-c.sh 1", "- read: "]);
+    assert!(run.warns().says(&told).says("mknod -m 666 /dev/null c 1 3").text_of("hooked").contains("1-a.sh"));
+    scene.run(&["check"]).exits(0).never_says("/dev/null cannot");
+    if cfg!(all(feature = "schedule", feature = "store")) {
+        std::fs::write(scene.path("log"), "").unwrap();
+        scene.run(&["now", "d"]).exits(0).says(&told).logged(["1-d.sh 1", "- read: "]);
+    }
 }
 
 #[test]

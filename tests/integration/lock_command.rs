@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::alive::is_alive;
@@ -140,6 +141,34 @@ fn whoever_left_the_group_is_ended_too() {
     assert!(is_alive(away));
     scene.run(&["lock", "k", "--", "./inside.sh"]).exits(0);
     assert!(!is_alive(away));
+}
+
+/// The kernel does not mind the name of what is locked, but whoever comes next does.
+#[rstest]
+#[case::removed("rm \"$SCENE/l\"; exit 0", Some(79))]
+#[case::by_one_that_fails("rm \"$SCENE/l\"; exit 3", Some(79))]
+#[case::exchanged("rm \"$SCENE/l\"; : >\"$SCENE/l\"", Some(79))]
+#[case::touched("touch \"$SCENE/l\"; exit 5", None)]
+fn a_file_that_is_removed_is_a_lock_that_is_lost(#[case] then: &str, #[case] lost: Option<i32>) {
+    let scene = lock_scene();
+    let key = format!("file:{}", scene.path("l").display());
+    let wait = format!("mkfifo \"$SCENE/go\"; read -r go <\"$SCENE/go\"; {then}");
+    let mut running = scene.start(&["lock", &key, "--", "sh", "-c", &wait]);
+    // Nobody looks at the file any more until the command has ended.
+    running.wait_for("the command is written down, and waits", |running| {
+        let owner = std::fs::read_to_string(running.path("l.owner")).unwrap_or_default();
+        running.path("go").exists() && owner.contains("\"task\":\"sh\"")
+    });
+    std::fs::write(scene.path("go"), "on\n").unwrap();
+    let run = running.finish();
+    match lost {
+        Some(code) => {
+            let told = format!("{key} was lost, which is seen only now that sh has ended; somebody else may have run beside it: ");
+            run.exits(code).says(&told).never_says("could not be given back")
+        }
+        None => run.exits(5).never_says("lost"),
+    };
+    assert_eq!(scene.path("l").exists(), !then.ends_with("exit 0") && !then.ends_with("exit 3"), "what another one has made stays");
 }
 
 #[test]

@@ -44,6 +44,15 @@ fn the_manual_of_the_configuration_has_every_section_and_every_kind_of_rule() {
     }
 }
 
+/// Whoever puts another address in has two lines to change.
+#[test]
+fn the_maintainer_is_one_and_the_same_everywhere() {
+    let control = read("debian/control");
+    let maintainer = control.lines().find_map(|line| line.strip_prefix("Maintainer: ")).unwrap();
+    let newest = read("debian/changelog").lines().find_map(|line| line.strip_prefix(" -- ").map(str::to_owned)).unwrap();
+    assert_eq!(newest.split_once("  ").map(|(by, _)| by), Some(maintainer));
+}
+
 /// The parts of the installed configuration, each by the header that it begins with or would begin with.
 fn part<'a>(file: &'a str, header: &str) -> Vec<&'a str> {
     let bare = |line: &'a str| line.strip_prefix("; ").unwrap_or(line).trim_end();

@@ -86,6 +86,25 @@ fn a_task_that_is_done_and_has_a_warning_is_seen_everywhere() {
     }
 }
 
+#[test]
+fn what_a_run_is_told_to_have_said_is_in_its_result() {
+    let scene = one_try("[chain:b]\ntask_dir = b\n")
+        .task("1-a.sh", "play notify X_RUNNER_RESULT=success notify-barrier exit 0")
+        .task("2-b.sh", "once || exit 0\nplay notify X_RUNNER_RESULT=warning notify-barrier exit 0")
+        .tasks_at("b", ["1-b.sh"]);
+    let said = |args: &[&str]| {
+        let result = scene.run(args).exits(0).json();
+        result["runs"].as_array().unwrap().iter().map(|run| run["said"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let (success, warning) = (Some("success".to_owned()), Some("warning".to_owned()));
+    assert_eq!(said(&["-n", "2", "--json"]), [warning, success], "each run has its own");
+    if cfg!(all(feature = "schedule", feature = "store")) {
+        let mut both = said(&["now", "main", "b", "--json"]);
+        both.sort();
+        assert_eq!(both, [None, Some("success".to_owned())]);
+    }
+}
+
 #[rstest]
 #[case("")]
 #[case("STATUS")]

@@ -55,6 +55,43 @@ fn what_anybody_can_write_is_refused(#[case] path: &str, #[case] mode: u32) {
     assert_refused(&scene.mode(path, mode), path.rsplit('/').next().unwrap());
 }
 
+/// Whoever reads it wants to know which line is to be changed; the configuration itself is named by none.
+#[rstest]
+#[case::configuration("runner.cfg", None)]
+#[case::drop_in("conf.d/a.cfg", Some(2))]
+#[case::task_directory("tasks.d", Some(3))]
+#[case::task("tasks.d/1-a.sh", Some(3))]
+#[case::halt_task("stop.sh", Some(4))]
+#[case::task_hook("bin/hook.sh", Some(5))]
+#[case::chain_hook("bin/chain.sh", Some(6))]
+#[case::interpreter("bin/interpreter", Some(9))]
+#[case::lock("locks/l", Some(7))]
+fn the_line_that_led_there_is_told(#[case] path: &str, #[case] line: Option<u32>) {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let config = "[runner]\ninclude_dir = conf.d\ntask_dir = tasks.d\nhalt_task = ../stop.sh\ntask_hook = bin/hook.sh\n\
+                  chain_hook = bin/chain.sh\nlock = file:locks/l\n[task:a]\ninterpreter = bin/interpreter\n";
+    let scene = Scene::new()
+        .script("bin/hook.sh", "exit 0")
+        .script("bin/chain.sh", "exit 0")
+        .script("stop.sh", "exit 0")
+        .script("bin/interpreter", "exec /bin/sh \"$@\"")
+        .config(config)
+        .file("conf.d/a.cfg", "[hg]\nk = v\n")
+        .tasks(["1-a.sh", "2-b.sh"]);
+    scene.run(&[]).exits(0);
+    let said = match line {
+        // Of the lock the file itself is named first.
+        Some(line) => format!("{}:{line}: ", scene.config_file().display()),
+        None => " not trusted: ".to_owned(),
+    };
+    let run = scene.owner(path, OTHER, 0).run(&[]).exits(78);
+    let text = run.stderr_text();
+    let told = text.lines().find(|told| told.contains("not trusted: ")).unwrap_or_default();
+    assert!(told.contains(&said) && told.contains(path) && (line.is_some() || !told.contains("runner.cfg:")), "{run}");
+}
+
 #[rstest]
 #[case::configuration("runner.cfg")]
 #[case::drop_in("conf.d/a.cfg")]

@@ -119,6 +119,19 @@ fn a_database_that_others_can_write_is_not_worked(
     scene.run(&["queue", "list"]).exits(0);
 }
 
+#[test]
+fn the_line_that_names_a_database_is_told() {
+    if !is_root_or_skipped() {
+        return;
+    }
+    let scene = Scene::new().config("[runner]\ndatabase = sqlite:own/db\n[queue:default]\ntask_dir = tasks.d\n").tasks(["1-a.sh"]);
+    scene.run(&["enqueue", "1-a.sh"]).exits(0);
+    let said = format!("{}:2: not trusted: the database: ", scene.config_file().display());
+    let scene = scene.owner("own/db", OTHER, 0);
+    scene.run(&["work", "--drain"]).exits(78).logged([]).says(&said);
+    scene.run(&["-s", "runner.trust=warn", "work", "--drain"]).exits(0).says(&said).ran(["1-a.sh"]);
+}
+
 #[rstest]
 #[case::lock("locks/l", 0o666)]
 #[case::token("locks/l.token", 0o666)]
@@ -128,13 +141,18 @@ fn a_lock_that_others_can_write_is_none(#[case] path: &str, #[case] mode: u32) {
     if !is_root_or_skipped() {
         return;
     }
-    let scene = Scene::new().task("1-a.sh", "say a").config("[runner]\nlock = file:locks/l\n");
+    let named = "[chain:c]\ntask_dir = tasks.d\nlock = file:locks/l\nschedule = * * * * *\n";
+    let scene = Scene::new().task("1-a.sh", "say a").config(&format!("[runner]\nlock = file:locks/l\n{named}"));
     scene.run(&[]).exits(0);
     let scene = if path.ends_with("owner") { scene.file(path, "{}") } else { scene }.mode(path, mode);
     let key = format!("file:{}", scene.path("locks/l").display());
     std::fs::write(scene.path("log"), "").unwrap();
     scene.run(&[]).exits(78).logged([]).says("not trusted").says(path);
     scene.run(&["lock", &key, "--", "true"]).exits(78).says("not trusted");
+    let said = format!("chain c: {}:5: {}", scene.config_file().display(), scene.path("locks").display());
+    for command in ["now", "tick"] {
+        scene.run(&[command]).exits(78).logged([]).says(&said).says("not trusted").says(path);
+    }
     // As /run/lock is: what is ours there is ours alone.
     scene.mode(path, if mode == 0o777 { 0o1777 } else { 0o644 }).run(&[]).exits(0).ran(["1-a.sh"]);
 }

@@ -10,6 +10,7 @@
 )]
 
 mod ahead;
+mod changes;
 mod play;
 mod queue;
 
