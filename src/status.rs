@@ -272,6 +272,9 @@ pub struct Run {
     /// When it begins again from its start: this try is still to come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Date>,
+    /// What of it still runs although its tasks are over and `outcome` is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing: Option<Closing>,
     /// Its tasks, in their order.
     pub tasks: Vec<Task>,
 }
@@ -388,6 +391,15 @@ pub struct Going {
     pub pid: u32,
     /// How it stands.
     pub run: Run,
+}
+
+/// What of a run goes on when its end was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// `chain_hook` or `halt_task`.
+    pub what: String,
+    /// The process that leads it.
+    pub pid: i32,
 }
 
 /// One try of a task.

@@ -1,14 +1,18 @@
 //! What a run that goes on does at this moment, in words.
 
 use super::table::about;
+use crate::event::ClosingPart;
 use crate::names::counted;
-use crate::status::{Date, Run, Task, TaskState};
+use crate::status::{Closing, Date, Run, Task, TaskState};
 
 /// How many tasks of a run are named in a line.
 const NAMED: usize = 3;
 
 /// What a run does at this moment, in a line; nothing where that is not known.
 pub fn of_run(run: &Run, now: Date) -> Option<String> {
+    if let Some(outcome) = run.outcome {
+        return Some(format!("{}; {} runs", outcome.words(), of_closing(run.closing.as_ref())));
+    }
     let mut parts = Vec::new();
     let done = run.tasks.iter().filter(|task| matches!(task.state, TaskState::Done | TaskState::Skipped)).count();
     if done > 0 {
@@ -23,6 +27,15 @@ pub fn of_run(run: &Run, now: Date) -> Option<String> {
         parts.push(format!("and {} more", going.len() - NAMED));
     }
     (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// What still runs of a run whose end was told; one that does not answer does not say which of them it is.
+pub fn of_closing(closing: Option<&Closing>) -> String {
+    match closing {
+        Some(closing) if closing.what == ClosingPart::HaltTask.word() => format!("its halt task (process {})", closing.pid),
+        Some(closing) => format!("its {} (process {})", closing.what, closing.pid),
+        None => "its chain_hook or its halt task".to_owned(),
+    }
 }
 
 /// Where a task stands that runs or waits, in words.

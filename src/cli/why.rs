@@ -222,8 +222,10 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn facts(&self, findings: Vec<Finding>, reading: &mut Reading) -> Result<Vec<Fact>, Failure> {
-        let runs = reading.of_chain(&self.chain.name, RUNS)?;
+        let mut runs = reading.of_chain(&self.chain.name, RUNS)?;
         let (run, running) = self.of_running(&runs, reading).unzip();
+        // One whose hook or halt task runs has its record already, and is told of once.
+        runs.retain(|known| known.outcome.is_none() || run.as_deref() != Some(&known.run_id));
         let mut facts: Vec<Fact> = running.into_iter().collect();
         facts.extend(self.told.filter(|_| run.is_some()).map(|told| self.of_told(&told.run)).unwrap_or_default());
         facts.extend(self.lock.and_then(|lock| self.of_lock(lock, run.as_deref())));
@@ -252,14 +254,16 @@ impl Case<'_> {
         let open = runs.iter().find(|run| run.outcome.is_none()).map(|run| (run.run_id.clone(), run.pid, run.began));
         let pid_of = |going: &Going| i32::try_from(going.pid).unwrap_or_default();
         // One that ended since it was asked has its record.
-        let goes_on = |going: &&Going| runs.iter().all(|run| run.run_id != going.run.id);
+        let goes_on = |going: &&Going| going.run.closing.is_some() || runs.iter().all(|run| run.run_id != going.run.id);
         let told = || self.told.filter(goes_on).map(|going| (going.run.id.clone(), pid_of(going), going.run.started_at.at));
         let marked = || {
             let holder = reading.marks.as_ref().and_then(|room| mark::look(room, &self.chain.name));
             holder.map(|holder| (holder.run_id, holder.pid, holder.since))
         };
         let (run, pid, since) = open.or_else(marked).or_else(told)?;
-        if self.lock.is_some_and(|lock| waits_for(lock, &run)) {
+        let closing = self.told.and_then(|going| going.run.closing.as_ref());
+        let is_over = closing.is_some() || runs.iter().any(|known| known.run_id == run && known.outcome.is_some());
+        if !is_over && self.lock.is_some_and(|lock| waits_for(lock, &run)) {
             let text =
                 format!("its lock is asked for, by run {run} of process {pid}, for {}", table::about(since.duration_until(self.now)));
             return Some((run, Fact::new("waits_for_lock", text).at(self.date(since)).advice("wait_lock says how long it waits")));
@@ -270,7 +274,8 @@ impl Case<'_> {
             Some(Overlap::Replace) => "; the next slot stops it (overlap = replace)",
             None => "",
         };
-        let text = format!("it runs: run {run} of process {pid}, for {}{meanwhile}", table::about(since.duration_until(self.now)));
+        let over = if is_over { format!("; it is over but for {}", doing::of_closing(closing)) } else { String::new() };
+        let text = format!("it runs: run {run} of process {pid}, for {}{over}{meanwhile}", table::about(since.duration_until(self.now)));
         let (show, stop) = (self.settings.command(&format!("show {run}")), self.settings.command(&format!("stop {}", self.chain.name)));
         Some((run, Fact::new("running", text).at(self.date(since)).advice(format!("{show}; to end it: {stop}"))))
     }
