@@ -16,18 +16,19 @@ use super::watchers::{Watchers, overdue};
 use super::{crowded, doing, going, left, print, unread, waiting};
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::{self, Overlap};
-use crate::config::sections::Sections;
+use crate::config::sections::{Lines, Sections, matters_to};
 use crate::config::settings::ChainSettings;
 use crate::config::{Config, Finding};
 use crate::daemon::book::Booked;
 use crate::mark;
-use crate::names::{MAIN_CHAIN, counted};
+use crate::names::{MAIN_CHAIN, TaskName, counted};
 use crate::process::leftovers::in_words;
 use crate::schedule::agenda::believe;
 use crate::schedule::room::FEWEST;
 use crate::status::{Date, Ended, Going, Lock, Run, Task};
 use crate::store::HistoryQuery;
 use crate::store::record::{REFUSED, RunRecord, SKIPPED};
+use crate::task::TaskDir;
 
 /// How many of the last runs are looked at.
 const RUNS: u32 = 20;
@@ -129,11 +130,11 @@ pub fn why(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
         let told = told.iter().find(|going| going.chain == chain.name);
         let lock = locks.iter().find(|lock| lock.chains.contains(&chain.name));
         let (config, watchers, zone) = (&config, &watchers, zone.clone());
-        let case = Case { settings, config, whole, chain, booked: *booked, told, lock, watchers, now, zone };
+        let case = Case { settings, config, whole, alone: word.is_some(), chain, booked: *booked, told, lock, watchers, now, zone };
         all.push((chain.name.clone(), case.facts(findings.clone(), &mut reading)?));
     }
     // With an error that hides chains nobody knows of which of them it is to be said.
-    let unreadable = if whole { Vec::new() } else { of_errors(settings, findings).1 };
+    let unreadable = if whole { Vec::new() } else { of_errors(settings, findings, &|_| true).1 };
     match (word, settings.json) {
         (Some(word), true) => print::json(&json!({ "version": 1, "chain": word, "facts": facts_as_json(&all[0].1) }))?,
         (Some(word), false) => print::text(&as_text(word, &all[0].1))?,
@@ -188,14 +189,28 @@ fn all_as_text(settings: &Settings, all: &[(String, Vec<Fact>)], count: usize) -
     text
 }
 
-/// What is wrong in the configuration, and the facts that say so.
-fn of_errors(settings: &Settings, findings: Vec<Finding>) -> (Vec<Finding>, Vec<Fact>) {
+/// What is wrong in the configuration, and the facts that say so: a line each of what is ours, and one for all the rest.
+fn of_errors(settings: &Settings, findings: Vec<Finding>, is_ours: &dyn Fn(&Finding) -> bool) -> (Vec<Finding>, Vec<Fact>) {
     let (errors, others) = part_findings(without_repeats(findings), settings.strict);
     let check = settings.command("check");
-    let suspects = others.iter().filter(|other| is_error(other, true));
-    let suspects = suspects.map(|one| Fact::new("suspect", one.to_string()).advice(format!("nothing comes of it; {check}")));
-    let wrong = errors.iter().map(|error| Fact::new("wrong", error.to_string()).advice(advice_of(settings)));
-    let facts = suspects.chain(wrong).collect();
+    let (ours, others): (Vec<_>, Vec<_>) = others.iter().filter(|other| is_error(other, true)).partition(|other| is_ours(other));
+    let suspect = |one: &&Finding| Fact::new("suspect", one.to_string()).advice(format!("nothing comes of it; {check}"));
+    let mut facts: Vec<Fact> = ours.iter().map(suspect).collect();
+    if !others.is_empty() {
+        let text = format!("elsewhere in the configuration, not about this chain: {}", counted(others.len(), "finding"));
+        facts.push(Fact::new("suspect", text).advice(format!("{check} names them")));
+    }
+    // An error of others keeps all of it from being taken over.
+    let (ours, others): (Vec<&Finding>, Vec<&Finding>) = errors.iter().partition(|error| is_ours(error));
+    let wrong = |text: String| Fact::new("wrong", text).advice(advice_of(settings));
+    facts.extend(ours.iter().map(|error| wrong(error.to_string())));
+    match others.as_slice() {
+        [] => {}
+        [only] => facts.push(wrong(only.to_string())),
+        [first, ..] => {
+            facts.push(wrong(format!("elsewhere in the configuration: {}, the first is {first}", counted(others.len(), "error"))))
+        }
+    }
     (errors, facts)
 }
 
@@ -209,6 +224,8 @@ struct Case<'a> {
     config: &'a Config,
     /// Whether it could be read to its end.
     whole: bool,
+    /// No other chain is asked about.
+    alone: bool,
     chain: &'a ChainSettings,
     booked: Option<&'a Booked>,
     /// A run of it that tells of itself.
@@ -301,7 +318,12 @@ impl Case<'_> {
     }
 
     fn of_configuration(&self, findings: Vec<Finding>) -> Vec<Fact> {
-        let (errors, mut facts) = of_errors(self.settings, findings);
+        let (lines, tasks) = (Lines::new(self.config), self.task_names());
+        let is_ours = |finding: &Finding| {
+            let section = lines.section_of(&finding.origin);
+            !self.alone || section.is_none_or(|section| matters_to(section, &self.chain.name, &tasks))
+        };
+        let (errors, mut facts) = of_errors(self.settings, findings, &is_ours);
         match self.booked {
             // What it has may stand in what could not be read.
             None if !self.whole => {}
@@ -325,6 +347,13 @@ impl Case<'_> {
             facts.extend(new.iter().map(|wrong| Fact::new("refused", format!("it would be refused now: {wrong}")).advice(self.check())));
         }
         facts
+    }
+
+    /// The names of its tasks, the halt task among them.
+    fn task_names(&self) -> Vec<TaskName> {
+        let dir = find_task_dir(None, self.chain).ok().filter(|_| self.alone);
+        let read = dir.and_then(|dir| TaskDir::read(&dir, None, |_| true).ok());
+        read.map(|dir| dir.tasks.into_iter().map(|(name, _)| name).collect()).unwrap_or_default()
     }
 
     /// The slot that is ours and has not begun.
