@@ -1,9 +1,9 @@
 //! What a run that goes on does at this moment, in words.
 
+use super::going::of_closing;
 use super::table::about;
-use crate::event::ClosingPart;
 use crate::names::counted;
-use crate::status::{Closing, Date, Run, Task, TaskState};
+use crate::status::{Date, Run, Task, TaskState};
 
 /// How many tasks of a run are named in a line.
 const NAMED: usize = 3;
@@ -27,15 +27,6 @@ pub fn of_run(run: &Run, now: Date) -> Option<String> {
         parts.push(format!("and {} more", going.len() - NAMED));
     }
     (!parts.is_empty()).then(|| parts.join(", "))
-}
-
-/// What still runs of a run whose end was told; one that does not answer does not say which of them it is.
-pub fn of_closing(closing: Option<&Closing>) -> String {
-    match closing {
-        Some(closing) if closing.what == ClosingPart::HaltTask.word() => format!("its halt task (process {})", closing.pid),
-        Some(closing) => format!("its {} (process {})", closing.what, closing.pid),
-        None => "its chain_hook or its halt task".to_owned(),
-    }
 }
 
 /// Where a task stands that runs or waits, in words.

@@ -3,7 +3,6 @@
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::doing::of_closing;
 use super::exit::{Exit, Failure};
 use super::history::result;
 use super::settings::{Settings, own_variable};
@@ -70,7 +69,7 @@ fn as_text(run: &RunRecord, told: Option<&Run>, zone: &TimeZone) -> String {
         ("took", Some(table::length(run.duration_ms)).filter(|took| !took.is_empty())),
         ("result", Some(result(run))),
         ("exit code", exit),
-        ("runs still", told.and_then(|told| told.closing.as_ref()).map(|closing| of_closing(Some(closing)))),
+        ("runs still", told.and_then(|told| told.closing.as_ref()).map(|closing| going::of_closing(Some(closing)))),
     ];
     let mut text = String::new();
     for (name, value) in lines {

@@ -7,7 +7,6 @@ use anyhow::Context;
 use rustix::event::{Timespec, poll};
 use serde_json::json;
 
-use super::doing::of_closing;
 use super::exit::{Exit, Failure};
 use super::going;
 use super::left::{self, Left};
@@ -219,7 +218,7 @@ fn end(chosen: &[&Going], no_wait: bool) -> Result<Vec<Fate>, Failure> {
     for (going, _) in &open {
         stopper.tell(&going.run.id);
         if let Some(closing) = &going.run.closing {
-            let (chain, run, what) = (&going.chain, &going.run.id, of_closing(Some(closing)));
+            let (chain, run, what) = (&going.chain, &going.run.id, going::of_closing(Some(closing)));
             log::info!("chain {chain}: the run {run} is over but for {what}, which goes on to its end; a second stop kills it");
         }
     }

@@ -291,7 +291,7 @@ impl Case<'_> {
             Some(Overlap::Replace) => "; the next slot stops it (overlap = replace)",
             None => "",
         };
-        let over = if is_over { format!("; it is over but for {}", doing::of_closing(closing)) } else { String::new() };
+        let over = if is_over { format!("; it is over but for {}", going::of_closing(closing)) } else { String::new() };
         let text = format!("it runs: run {run} of process {pid}, for {}{over}{meanwhile}", table::about(since.duration_until(self.now)));
         let (show, stop) = (self.settings.command(&format!("show {run}")), self.settings.command(&format!("stop {}", self.chain.name)));
         Some((run, Fact::new("running", text).at(self.date(since)).advice(format!("{show}; to end it: {stop}"))))
