@@ -24,6 +24,8 @@ use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findin
 use super::state::marks_of;
 use super::strangers;
 #[cfg(feature = "http")]
+use super::waiting;
+#[cfg(feature = "http")]
 use super::web::{Web, answer_tick};
 use super::work::{TaskFinder, telling};
 use crate::chain::Driver;
@@ -276,7 +278,9 @@ impl Outside for Surroundings<'_> {
             self.audience.note(view);
             let file = self.settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
             let locks = lock_view::of_all(&self.config, view.book.chains().iter().map(|chain| &chain.named.chain));
-            lock_view::show(self.audience.status(view, &file, &self.config), locks, &self.looker, views);
+            let mut status = self.audience.status(view, &file, &self.config);
+            waiting::show(&view.slots.slots(), &mut status);
+            lock_view::show(status, locks, &self.looker, views);
         }
         ticks
     }

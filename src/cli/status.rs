@@ -232,10 +232,11 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
         part_waiting(chain, &locks);
     }
     let watchers = watchers::Watchers::look(settings, &config, &booked, &mut reading)?;
-    for chain in &mut chains {
-        let Some(booked) = booked.iter().find(|booked| booked.name() == chain.name && booked.named.idle) else { continue };
-        if let Some(waiting) = waiting::of_chain(booked, &mut reading, now, (watchers.daemon, !chain.running.is_empty()))? {
-            chain.waits_because = Some(format!("{} {}", waiting::SLOT, waiting.text));
+    let slots = reading.waiting_slots()?;
+    for chain in chains.iter_mut().filter(|chain| slots.iter().any(|slot| slot.claim.key.chain == chain.name)) {
+        let Some(booked) = booked.iter().find(|booked| booked.name() == chain.name) else { continue };
+        if let Some(waiting) = waiting::of_chain(booked, &slots, &mut reading, now, (watchers.daemon, !chain.running.is_empty()))? {
+            chain.waits_because = Some(waiting::because(&waiting.text));
         }
     }
     let file = settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();

@@ -61,7 +61,10 @@ fn result(chain: &Chain, now: Date) -> String {
     let parts: Vec<String> = if chain.refused().is_some() {
         given_up.into_iter().chain(last().map(|last| format!("before: {last}"))).collect()
     } else {
-        doing.or_else(waits).or_else(last).into_iter().chain(given_up).collect()
+        // While a run goes on the slot after it may wait.
+        let now: Vec<String> = doing.into_iter().chain(waits()).collect();
+        let past = if now.is_empty() { last() } else { None };
+        now.into_iter().chain(past).chain(given_up).collect()
     };
     if parts.is_empty() { "-".to_owned() } else { parts.join("; ") }
 }

@@ -359,7 +359,8 @@ impl Case<'_> {
     /// The slot that is ours and has not begun.
     fn of_waiting(&self, reading: &mut Reading, runs_now: bool) -> Result<Option<Fact>, Failure> {
         let Some(chain) = self.booked else { return Ok(None) };
-        let waiting = waiting::of_chain(chain, reading, self.now, (self.watchers.daemon, runs_now))?;
+        let all = reading.waiting_slots()?;
+        let waiting = waiting::of_chain(chain, &all, reading, self.now, (self.watchers.daemon, runs_now))?;
         Ok(waiting.map(|waiting| Fact::new("slot_waits", format!("its slot {}", waiting.text)).at(self.date(waiting.slot))))
     }
 
