@@ -280,6 +280,9 @@ impl Outside for Surroundings<'_> {
             let locks = lock_view::of_all(&self.config, view.book.chains().iter().map(|chain| &chain.named.chain));
             let mut status = self.audience.status(view, &file, &self.config);
             waiting::show(&view.slots.slots(), &mut status);
+            if let Some(why) = view.no_clock {
+                status.without_clock(why);
+            }
             lock_view::show(status, locks, &self.looker, views);
         }
         ticks

@@ -244,7 +244,9 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     let queues = if words.is_empty() { queues(&config, &mut reading, now, &zone)? } else { Vec::new() };
     let watched: Vec<&Booked> = booked.iter().filter(|chain| wanted(chain.name())).collect();
     let remarks = watchers.remarks(&watched, &queues, &mut reading, time)?;
-    Ok(Status {
+    let fires = booked.iter().any(|chain| wanted(chain.name()) && chain.named.enabled && chain.schedule.is_some());
+    let no_clock = if fires { watchers::no_clock(now, &mut reading)? } else { None };
+    let mut status = Status {
         version: VERSION,
         host: reading.here.host.clone(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -255,7 +257,11 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
         queues,
         locks,
         remarks,
-    })
+    };
+    if let Some(why) = no_clock {
+        status.without_clock(&why.to_string());
+    }
+    Ok(status)
 }
 
 /// A run that was written down as begun, and under whose id nobody holds the lock, waits for it.

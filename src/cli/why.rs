@@ -4,7 +4,6 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::daemon::BUILT;
 use super::exit::{Exit, Failure};
 use super::lock_view::{holder_in_words, look, needed, waits_for};
 use super::outside::{judge_all, local_zone};
@@ -12,7 +11,7 @@ use super::prepare::prepare;
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, is_error, part_findings, without_repeats};
 use super::state::Reading;
 use super::table;
-use super::watchers::{Watchers, overdue};
+use super::watchers::{Watchers, no_clock, overdue};
 use super::{crowded, doing, going, left, print, unread, waiting};
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::{self, Overlap};
@@ -23,7 +22,6 @@ use crate::daemon::book::Booked;
 use crate::mark;
 use crate::names::{MAIN_CHAIN, TaskName, counted};
 use crate::process::leftovers::in_words;
-use crate::schedule::agenda::believe;
 use crate::schedule::room::FEWEST;
 use crate::status::{Date, Ended, Going, Lock, Run, Task};
 use crate::store::HistoryQuery;
@@ -248,12 +246,16 @@ impl Case<'_> {
         facts.extend(self.lock.and_then(|lock| self.of_lock(lock, run.as_deref())));
         facts.extend(self.of_configuration(findings));
         facts.extend(self.of_waiting(reading, run.is_some())?);
-        facts.extend(self.of_clock(reading)?);
+        let no_clock = self.of_clock(reading)?;
+        let believed = no_clock.is_none();
+        facts.extend(no_clock);
         facts.extend(self.of_firing(reading)?);
         facts.extend(self.of_crashed(&runs));
         facts.extend(self.of_past(&runs, run.is_some()));
         facts.extend(self.of_room(runs, reading)?);
-        facts.extend(self.of_future(reading, run.is_some()));
+        let future = self.of_future(reading, run.is_some());
+        // Of a clock that is none no date comes.
+        facts.extend(future.into_iter().filter(|fact| believed || fact.kind != "next"));
         Ok(facts)
     }
 
@@ -365,10 +367,9 @@ impl Case<'_> {
     }
 
     fn of_clock(&self, reading: &mut Reading) -> Result<Option<Fact>, Failure> {
-        let Some(built) = BUILT.parse::<Timestamp>().ok().filter(|_| self.booked.is_some()) else { return Ok(None) };
-        let newest = reading.newest_time()?;
+        let why = if self.booked.is_some() { no_clock(self.now, reading)? } else { None };
         let advice = "set the clock; if the stored time is wrong, docs/state.md tells how to forget it";
-        Ok(believe(self.now, newest, built).err().map(|why| Fact::new("no_clock", why.to_string()).advice(advice)))
+        Ok(why.map(|why| Fact::new("no_clock", why.to_string()).advice(advice)))
     }
 
     fn now_command(&self) -> String {

@@ -227,6 +227,30 @@ fn after_a_restart_it_shows_what_ran_before_and_then_what_others_run() {
     running.finish().exits(0);
 }
 
+#[test]
+fn a_clock_that_is_none_has_no_next_slot() {
+    let scene = daemon("[chain:a]\ntask_dir = a\nschedule = every 1h\n");
+    let (here, later) = (runner::store::Owner::look(), jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_hours(48)).unwrap());
+    std::fs::create_dir_all(scene.path("state")).unwrap();
+    let mut store = runner::store::sqlite::Sqlite::open(&scene.path("state/runner.db")).unwrap();
+    runner::store::Store::set_watermarks(&mut store, &here.machine, &[("a".to_owned(), later)], &here, later).unwrap();
+    drop(store);
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_message("answers on", "").wait_for_message("before the newest stored time", "");
+    until("it is told", || json(&running, "/status.json")["remarks"][0]["kind"] == "no_clock");
+    let status = json(&running, "/status.json");
+    let chain = &status["chains"][0];
+    assert_eq!(
+        (&chain["next"], &chain["waits_because"]),
+        (&serde_json::Value::Array(Vec::new()), &status["remarks"][0]["text"]),
+        "{status}"
+    );
+    let (_, page) = ask(&running, "GET", "/");
+    assert!(page.contains("only @boot fires") && !page.contains("Due next"), "{page}");
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}
+
 /// A slot that waits for the run before it, and idle ones that wait for others, say so in the same words wherever one looks.
 #[test]
 fn a_slot_that_waits_says_for_whom() {

@@ -271,6 +271,28 @@ fn a_clock_that_is_none() {
     let (here, later) = (Owner::look(), Timestamp::now().checked_add(SignedDuration::from_hours(48)).unwrap());
     store(&scene).set_watermarks(&here.machine, &[("a".to_owned(), later)], &here, later).unwrap();
     assert!(text_of(&scene, "no_clock").contains("before the newest stored time"));
+    assert!(!kinds(&scene).contains(&"next".to_owned()), "there is no date for it");
+    let text = scene.run(&["status"]).exits(0).prints("before the newest stored time").stdout_text();
+    assert!(text.lines().any(|line| line.starts_with("a ") && line.contains("never ran") && line.contains("no clock")), "{text}");
+    let status = scene.run(&["status", "--json"]).exits(0).json();
+    let chain = &status["chains"][0];
+    assert_eq!((&chain["next"], &status["remarks"][1]["kind"]), (&Value::Array(Vec::new()), &"no_clock".into()), "{status:#}");
+    assert_eq!(chain["waits_because"], status["remarks"][1]["text"], "as the daemon has it");
+}
+
+/// A machine that has no battery for its clock begins in 1970.
+#[cfg(all(feature = "net", feature = "postgres"))]
+#[test]
+fn a_clock_that_was_not_set_yet_gives_no_dates() {
+    let home = scene("schedule = every 1h");
+    let Some(clock) = crate::lock_clock::WallClock::new(&home, "clock") else { return };
+    clock.set(60 - Timestamp::now().as_second());
+    let scene = clock.scene(&home).tasks_at("a", ["1-a.sh"]).raw_config("[chain:a]\ntask_dir = a\nschedule = every 1h\n");
+    let words = "the clock shows 1970-01-01T00:0";
+    scene.run(&["why", "a"]).exits(0).prints(words).never_prints("next");
+    scene.run(&["status"]).exits(0).prints(words).prints("no clock").never_prints("in 5");
+    scene.run(&["schedule", "a"]).exits(0).says(words);
+    scene.run(&["schedule", "a", "--after", "2027-01-01T00:00:00Z"]).exits(0).never_says(words);
 }
 
 #[test]
