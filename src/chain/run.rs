@@ -298,20 +298,26 @@ impl Run {
         self.act(world);
     }
 
-    /// What it does since its end was told.
-    fn closing(&self, kit: &Kit<'_>) -> Option<Closing> {
+    /// What of it runs since its end was told, and in which process.
+    pub fn closing_part(&self) -> Option<(ClosingPart, i32)> {
         let (what, process) = match self.aside.as_ref()? {
             Aside::StartHook(_) => return None,
             Aside::EndHook(hook) => (ClosingPart::ChainHook, hook.process()),
             Aside::Halt(halt, _) => (ClosingPart::HaltTask, halt.process()),
         };
+        Some((what, process.pid().as_raw_pid()))
+    }
+
+    /// The same with what else is known of it.
+    fn closing(&self, kit: &Kit<'_>) -> Option<Closing> {
+        let (what, pid) = self.closing_part()?;
         let outcome = match self.chain.phase() {
             Phase::Halting(outcome) | Phase::Ended(outcome) => self.outcome_of(outcome),
             Phase::Open | Phase::Draining(_) | Phase::Cancelling(_) | Phase::Pause(_) => return None,
         };
         let wall = kit.clock.wall();
         let began = wall.checked_sub(kit.now.since(self.began)).unwrap_or(wall);
-        Some(Closing { outcome, began, what, pid: process.pid().as_raw_pid() })
+        Some(Closing { outcome, began, what, pid })
     }
 
     fn deadline(&self) -> Option<Moment> {

@@ -7,10 +7,14 @@ use jiff::tz::TimeZone;
 use rustix::process::Pid;
 
 use super::table::{self, Table, about};
+#[cfg(all(feature = "schedule", feature = "http"))]
+use crate::chain;
 use crate::event::ClosingPart;
 use crate::notify::asking::ask_all;
 use crate::outcome::signal_name;
 use crate::process::tree::Stat;
+#[cfg(all(feature = "schedule", feature = "http"))]
+use crate::status::Status;
 use crate::status::{Closing, Date, Going, Run, Try, VERSION};
 use crate::store::Owner;
 use crate::store::record::{Occasion, RunRecord};
@@ -55,6 +59,18 @@ pub fn of_closing(closing: Option<&Closing>) -> String {
         Some(closing) if closing.what == ClosingPart::HaltTask.word() => format!("its halt task (process {})", closing.pid),
         Some(closing) => format!("its {} (process {})", closing.what, closing.pid),
         None => "its chain_hook or its halt task".to_owned(),
+    }
+}
+
+/// Says it of the chains of a daemon: their board has such a run among those that have ended.
+#[cfg(all(feature = "schedule", feature = "http"))]
+pub fn show_closing(runs: &[chain::run::Run], status: &mut Status) {
+    for (run, (what, pid)) in runs.iter().filter_map(|run| Some((run.run_ref(), run.closing_part()?))) {
+        if let Ok(at) = status.chains.binary_search_by(|chain| chain.name.cmp(&run.chain)) {
+            let closing = Closing { what: what.word().to_owned(), pid };
+            let words = || format!("its run {} is over but for {}", run.id, of_closing(Some(&closing)));
+            status.chains[at].waits_because.get_or_insert_with(words);
+        }
     }
 }
 

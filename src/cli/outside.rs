@@ -16,6 +16,8 @@ use super::audience::Audience;
 use super::daemon::LAST_WORDS;
 use super::exit::Failure;
 #[cfg(feature = "http")]
+use super::going;
+#[cfg(feature = "http")]
 use super::lock_view;
 use super::prepare::{Fit, make_fit};
 use super::refused::{Refusal, start_hook};
@@ -279,6 +281,7 @@ impl Outside for Surroundings<'_> {
             let file = self.settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
             let locks = lock_view::of_all(&self.config, view.book.chains().iter().map(|chain| &chain.named.chain));
             let mut status = self.audience.status(view, &file, &self.config);
+            going::show_closing(view.runs, &mut status);
             waiting::show(&view.slots.slots(), &mut status);
             if let Some(why) = view.no_clock {
                 status.without_clock(why);

@@ -228,6 +228,26 @@ fn after_a_restart_it_shows_what_ran_before_and_then_what_others_run() {
 }
 
 #[test]
+fn a_run_whose_hook_runs_is_over_and_keeps_its_chain() {
+    let scene = daemon("[chain:a]\ntask_dir = a\nschedule = @boot\nchain_hook = bin/hook.sh\n")
+        .task_at("a/1-a.sh", "exit 0")
+        .script("bin/hook.sh", "case $1 in *'\"end\"'*) play touch begun wait-file go ;; esac");
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_message("answers on", "").wait_for_file("begun");
+    let status = json(&running, "/status.json");
+    let chain = &status["chains"][0];
+    let id = chain["runs"][0]["id"].as_str().unwrap();
+    assert_eq!((chain["running"].as_array().unwrap().len(), &chain["runs"][0]["outcome"]), (0, &"done".into()), "{status}");
+    let words = format!("its run {id} is over but for its chain_hook (process ");
+    assert!(chain["waits_because"].as_str().unwrap().starts_with(&words), "{status}");
+    assert!(ask(&running, "GET", "/").1.contains(&words));
+    std::fs::write(running.path("go"), "").unwrap();
+    until("it is over", || json(&running, "/status.json")["chains"][0]["waits_because"].is_null());
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}
+
+#[test]
 fn a_clock_that_is_none_has_no_next_slot() {
     let scene = daemon("[chain:a]\ntask_dir = a\nschedule = every 1h\n");
     let (here, later) = (runner::store::Owner::look(), jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_hours(48)).unwrap());
