@@ -219,7 +219,7 @@ fn end(chosen: &[&Going], no_wait: bool) -> Result<Vec<Fate>, Failure> {
         stopper.tell(&going.run.id);
         if let Some(closing) = &going.run.closing {
             let (chain, run, what) = (&going.chain, &going.run.id, going::of_closing(Some(closing)));
-            log::info!("chain {chain}: the run {run} is over but for {what}, which goes on to its end; a second stop kills it");
+            log::info!("chain {chain}: the run {run} is over but for {what}: a first stop spares that, a second kills it");
         }
     }
     let mut fates = Vec::new();
