@@ -165,6 +165,7 @@ impl Live {
             try_num: 1,
             max_tries: u32::MAX,
             until: None,
+            closing: None,
             tasks: Vec::new(),
         }
     }

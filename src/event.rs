@@ -168,6 +168,47 @@ pub enum Event<'a> {
     },
 }
 
+/// What a run does when somebody asks.
+#[derive(Debug)]
+pub struct Doing<'a> {
+    /// Its tasks that run, each with the process that leads it.
+    pub processes: &'a [(i32, &'a TaskName)],
+    /// What it does since its end was told.
+    pub closing: Option<&'a Closing>,
+}
+
+/// What a run whose end was told still does.
+#[derive(Debug, Clone)]
+pub struct Closing {
+    /// How it ended.
+    pub outcome: RunOutcome,
+    /// When it began, by the wall clock.
+    pub began: Timestamp,
+    /// What of it runs.
+    pub what: ClosingPart,
+    /// The process that leads that.
+    pub pid: i32,
+}
+
+/// What of a run is left to do when its end was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClosingPart {
+    /// The hook of its chain.
+    ChainHook,
+    /// The halt task.
+    HaltTask,
+}
+
+impl ClosingPart {
+    /// The word in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ChainHook => "chain_hook",
+            Self::HaltTask => "halt_task",
+        }
+    }
+}
+
 /// Somebody who wants to hear of events.
 pub trait Reader {
     /// Hears of one. Must not fail, and must not take long.
@@ -181,9 +222,8 @@ pub trait Reader {
     /// It is woken, for whatever reason.
     fn wake(&mut self) {}
 
-    /// How the run stands, in the words of whoever asks for it. `_processes` are its tasks that run, each with the process
-    /// that leads it.
-    fn describe(&self, _run: &RunRef, _processes: &[(i32, &TaskName)]) -> Option<Vec<u8>> {
+    /// How the run stands, in the words of whoever asks for it.
+    fn describe(&self, _run: &RunRef, _doing: &Doing<'_>) -> Option<Vec<u8>> {
         None
     }
 

@@ -44,10 +44,21 @@ pub struct Status {
     pub remarks: Vec<Remark>,
 }
 
+impl Status {
+    /// The clock is none, for this reason: slots have no date then, and all that have a schedule wait for it.
+    pub fn without_clock(&mut self, why: &str) {
+        for chain in self.chains.iter_mut().filter(|chain| chain.enabled && !chain.schedule.is_empty()) {
+            chain.next.clear();
+            chain.waits_because.get_or_insert_with(|| why.to_owned());
+        }
+        self.remarks.push(Remark { kind: NO_CLOCK.to_owned(), since: None, queue: None, text: why.to_owned() });
+    }
+}
+
 /// Something to be known that belongs to no single run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remark {
-    /// Its name: `nobody_fires`, `nobody_works`, `token_refused`, `history_unknown`.
+    /// Its name: `nobody_fires`, `nobody_works`, `no_clock`, `token_refused`, `history_unknown`.
     pub kind: String,
     /// Since when, where that is known.
     pub since: Option<Date>,
@@ -153,6 +164,8 @@ impl GivenUp {
 
 /// The kind of a remark: what ran before, and in other programs, is not known yet.
 pub const HISTORY_UNKNOWN: &str = "history_unknown";
+/// The kind of a remark: the clock shows a time that cannot be, and only `@boot` fires.
+pub const NO_CLOCK: &str = "no_clock";
 /// The reason of a slot that was given up.
 pub const SKIPPED: &str = "skipped";
 
@@ -272,6 +285,9 @@ pub struct Run {
     /// When it begins again from its start: this try is still to come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Date>,
+    /// What of it still runs although its tasks are over and `outcome` is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing: Option<Closing>,
     /// Its tasks, in their order.
     pub tasks: Vec<Task>,
 }
@@ -388,6 +404,15 @@ pub struct Going {
     pub pid: u32,
     /// How it stands.
     pub run: Run,
+}
+
+/// What of a run goes on when its end was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// `chain_hook` or `halt_task`.
+    pub what: String,
+    /// The process that leads it.
+    pub pid: i32,
 }
 
 /// One try of a task.

@@ -10,7 +10,7 @@ use super::run::Run;
 use super::{News, World};
 use crate::clock::{BootTime, Moment, Seconds};
 use crate::environment::variable;
-use crate::event::{Event, Reader, RunRef};
+use crate::event::{Doing, Event, Reader, RunRef};
 use crate::lock::address::LockSettings;
 use crate::lock::guard::Guard;
 use crate::lock::owner::TaskGroup;
@@ -239,8 +239,8 @@ impl Reader for Recording<'_> {
         self.inner.wake();
     }
 
-    fn describe(&self, run: &RunRef, processes: &[(i32, &TaskName)]) -> Option<Vec<u8>> {
-        self.inner.describe(run, processes)
+    fn describe(&self, run: &RunRef, doing: &Doing<'_>) -> Option<Vec<u8>> {
+        self.inner.describe(run, doing)
     }
 
     fn may_start(&self) -> bool {

@@ -6,6 +6,7 @@ pub mod ears;
 pub mod fleet;
 pub mod halt;
 pub mod hold;
+pub mod letters;
 pub mod locks;
 pub mod repeat;
 pub mod run;

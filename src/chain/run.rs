@@ -13,24 +13,22 @@ use rustix::net::SocketAddrUnix;
 use super::attempt::{Attempt, Kit, Places, Progress};
 use super::ears::readable;
 use super::halt::HaltRun;
+use super::letters::deliver;
 use super::setup::Setup;
 use super::step::{Action, Chain, Input, Outcome, Phase, Rules, TaskRules};
 use super::{News, World};
 use crate::clock::Moment;
 use crate::config::keys::CHAIN_HOOK;
 use crate::environment::{Block, variable};
-use crate::event::{Event, Reader, RunRef, StoppedBy};
+use crate::event::{Closing, ClosingPart, Event, RunRef, StoppedBy};
 use crate::hook::{self, HookRun, HookStart};
 use crate::names::TaskName;
 use crate::notify::asking::Said;
-use crate::notify::inbox::{Inbox, Socket, leader_of};
+use crate::notify::inbox::{Inbox, Socket};
 use crate::opinion::Opinions;
 use crate::outcome::{ExitKind, HaltReason, RunOutcome};
 use crate::output::Capture;
-use crate::process::Supervised;
 
-/// How many letters of tasks are read before the rest of the world has its turn.
-const LETTERS_AT_ONCE: usize = 100;
 /// The signal that a word on its socket stands for.
 const SIGTERM: i32 = 15;
 
@@ -101,6 +99,7 @@ impl Run {
     pub fn begin_halt(setup: Rc<Setup>, run: RunRef, program_variables: &[CString], world: &mut World<'_>) -> Self {
         let mut this = Self::new(setup, run, program_variables.to_vec(), world.clock.now());
         this.end_told = true;
+        this.open_inbox();
         this.chain.halt_only(&mut this.pending);
         this.act(world);
         this
@@ -274,7 +273,8 @@ impl Run {
         if let Some(inbox) = &self.inbox
             && own_ready
         {
-            stops = deliver(inbox, &mut self.attempts, &kit, world.reader);
+            let closing = self.closing(&kit);
+            stops = deliver(inbox, &mut self.attempts, &kit, closing.as_ref(), world.reader);
         }
         let mut finished = false;
         for attempt in &mut self.attempts {
@@ -296,6 +296,28 @@ impl Run {
             self.chain.step(Input::Woke, now, &mut self.pending);
         }
         self.act(world);
+    }
+
+    /// What of it runs since its end was told, and in which process.
+    pub fn closing_part(&self) -> Option<(ClosingPart, i32)> {
+        let (what, process) = match self.aside.as_ref()? {
+            Aside::StartHook(_) => return None,
+            Aside::EndHook(hook) => (ClosingPart::ChainHook, hook.process()),
+            Aside::Halt(halt, _) => (ClosingPart::HaltTask, halt.process()),
+        };
+        Some((what, process.pid().as_raw_pid()))
+    }
+
+    /// The same with what else is known of it.
+    fn closing(&self, kit: &Kit<'_>) -> Option<Closing> {
+        let (what, pid) = self.closing_part()?;
+        let outcome = match self.chain.phase() {
+            Phase::Halting(outcome) | Phase::Ended(outcome) => self.outcome_of(outcome),
+            Phase::Open | Phase::Draining(_) | Phase::Cancelling(_) | Phase::Pause(_) => return None,
+        };
+        let wall = kit.clock.wall();
+        let began = wall.checked_sub(kit.now.since(self.began)).unwrap_or(wall);
+        Some(Closing { outcome, began, what, pid })
     }
 
     fn deadline(&self) -> Option<Moment> {
@@ -540,37 +562,4 @@ fn advance_attempt(attempt: &mut Attempt, chain: &mut Chain, kit: &Kit<'_>, pend
             }
         }
     }
-}
-
-/// Hands letters to the tasks whose processes they came from. One that comes from elsewhere is dropped. There is a
-/// limit to how many are read at once: a task that never stops talking must not keep us from the others. Those who want
-/// the run to stop are handed back.
-fn deliver(inbox: &Inbox, attempts: &mut [Attempt], kit: &Kit<'_>, reader: &mut dyn Reader) -> Vec<SocketAddrUnix> {
-    let mut stops = Vec::new();
-    let pid = |attempt: &Attempt| attempt.process().map(Supervised::pid);
-    for letter in std::iter::from_fn(|| inbox.next_letter()).take(LETTERS_AT_ONCE) {
-        if let Some(asker) = letter.asker {
-            if letter.stops {
-                stops.push(asker);
-            } else {
-                reader.describe(kit.run, &processes(attempts, kit.setup)).iter().for_each(|answer| inbox.answer(&asker, answer));
-            }
-            continue;
-        }
-        let leaders: Vec<_> = attempts.iter().filter_map(pid).collect();
-        let leader = leader_of(letter.sender, &leaders);
-        match attempts.iter_mut().find(|attempt| leader.is_some() && pid(attempt) == leader) {
-            Some(attempt) => attempt.hear(kit, &letter.messages, reader),
-            // The empty letter is BARRIER=1: systemd-notify asks whether the one before has been read.
-            None if letter.messages.is_empty() => {}
-            None => log::debug!("a message from process {} is of no running task", letter.sender.as_raw_pid()),
-        }
-    }
-    stops
-}
-
-/// The tasks whose processes run, each with the one that leads it.
-fn processes<'a>(attempts: &[Attempt], setup: &'a Setup) -> Vec<(i32, &'a TaskName)> {
-    let of = |attempt: &Attempt| Some((attempt.process()?.pid().as_raw_pid(), &setup.task_at(attempt.place).name));
-    attempts.iter().filter_map(of).collect()
 }

@@ -1,5 +1,6 @@
 //! What a run that goes on does at this moment, in words.
 
+use super::going::of_closing;
 use super::table::about;
 use crate::names::counted;
 use crate::status::{Date, Run, Task, TaskState};
@@ -9,6 +10,9 @@ const NAMED: usize = 3;
 
 /// What a run does at this moment, in a line; nothing where that is not known.
 pub fn of_run(run: &Run, now: Date) -> Option<String> {
+    if let Some(outcome) = run.outcome {
+        return Some(format!("{}; {} runs", outcome.words(), of_closing(run.closing.as_ref())));
+    }
     let mut parts = Vec::new();
     let done = run.tasks.iter().filter(|task| matches!(task.state, TaskState::Done | TaskState::Skipped)).count();
     if done > 0 {

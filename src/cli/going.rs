@@ -7,10 +7,15 @@ use jiff::tz::TimeZone;
 use rustix::process::Pid;
 
 use super::table::{self, Table, about};
+#[cfg(all(feature = "schedule", feature = "http"))]
+use crate::chain;
+use crate::event::ClosingPart;
 use crate::notify::asking::ask_all;
 use crate::outcome::signal_name;
 use crate::process::tree::Stat;
-use crate::status::{Date, Going, Run, Try, VERSION};
+#[cfg(all(feature = "schedule", feature = "http"))]
+use crate::status::Status;
+use crate::status::{Closing, Date, Going, Run, Try, VERSION};
 use crate::store::Owner;
 use crate::store::record::{Occasion, RunRecord};
 
@@ -46,6 +51,27 @@ pub fn record(going: &Going, here: &Owner) -> RunRecord {
     let start_time = Pid::from_raw(pid).and_then(Stat::of).map_or(0, |stat| stat.start_time);
     let occasion = Occasion { trigger: run.trigger.clone(), scheduled_at: run.scheduled_at.map(|date| date.at) };
     RunRecord::begun(&run.id, &going.chain, occasion, &Owner { pid, start_time, ..here.clone() }, run.started_at.at)
+}
+
+/// What still runs of a run whose end was told; one that does not answer does not say which of them it is.
+pub fn of_closing(closing: Option<&Closing>) -> String {
+    match closing {
+        Some(closing) if closing.what == ClosingPart::HaltTask.word() => format!("its halt task (process {})", closing.pid),
+        Some(closing) => format!("its {} (process {})", closing.what, closing.pid),
+        None => "its chain_hook or its halt task".to_owned(),
+    }
+}
+
+/// Says it of the chains of a daemon: their board has such a run among those that have ended.
+#[cfg(all(feature = "schedule", feature = "http"))]
+pub fn show_closing(runs: &[chain::run::Run], status: &mut Status) {
+    for (run, (what, pid)) in runs.iter().filter_map(|run| Some((run.run_ref(), run.closing_part()?))) {
+        if let Ok(at) = status.chains.binary_search_by(|chain| chain.name.cmp(&run.chain)) {
+            let closing = Closing { what: what.word().to_owned(), pid };
+            let words = || format!("its run {} is over but for {}", run.id, of_closing(Some(&closing)));
+            status.chains[at].waits_because.get_or_insert_with(words);
+        }
+    }
 }
 
 /// How a try that failed has ended, in a few words.

@@ -16,6 +16,8 @@ use super::audience::Audience;
 use super::daemon::LAST_WORDS;
 use super::exit::Failure;
 #[cfg(feature = "http")]
+use super::going;
+#[cfg(feature = "http")]
 use super::lock_view;
 use super::prepare::{Fit, make_fit};
 use super::refused::{Refusal, start_hook};
@@ -23,6 +25,8 @@ use super::run::tell_findings;
 use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findings, program_variables, without_repeats};
 use super::state::marks_of;
 use super::strangers;
+#[cfg(feature = "http")]
+use super::waiting;
 #[cfg(feature = "http")]
 use super::web::answer_tick;
 use super::work::{TaskFinder, telling};
@@ -269,7 +273,13 @@ impl Outside for Surroundings<'_> {
             self.audience.note(view);
             let file = self.settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
             let locks = lock_view::of_all(&self.config, view.book.chains().iter().map(|chain| &chain.named.chain));
-            lock_view::show(self.audience.status(view, &file, &self.config), locks, &self.looker, views);
+            let mut status = self.audience.status(view, &file, &self.config);
+            going::show_closing(view.runs, &mut status);
+            waiting::show(&view.slots.slots(), &mut status);
+            if let Some(why) = view.no_clock {
+                status.without_clock(why);
+            }
+            lock_view::show(status, locks, &self.looker, views);
         }
         ticks
     }

@@ -108,16 +108,16 @@ impl Reader for Record {
 
     /// As JSON, for `runner status` and `runner why`.
     #[cfg(feature = "store")]
-    fn describe(&self, run: &RunRef, processes: &[(i32, &crate::names::TaskName)]) -> Option<Vec<u8>> {
+    fn describe(&self, run: &RunRef, doing: &crate::event::Doing<'_>) -> Option<Vec<u8>> {
         use crate::notify::asking::LONGEST;
         use crate::status::{Going, VERSION};
 
         let chain = run.chain.clone();
         let (state_dir, database) = self.state.clone()?;
-        let run = self.recorder.as_ref()?.describe(run)?;
+        let run = self.recorder.as_ref()?.describe(run, doing.closing)?;
         let mut going = Going { version: VERSION, chain, state_dir, database, pid: std::process::id(), run };
         for task in &mut going.run.tasks {
-            task.pid = processes.iter().find(|(_, name)| name.text() == task.file).map(|(pid, _)| *pid);
+            task.pid = doing.processes.iter().find(|(_, name)| name.text() == task.file).map(|(pid, _)| *pid);
         }
         let mut text = serde_json::to_vec(&going).ok()?;
         // Of a thousand tasks those that are done are of the least interest.

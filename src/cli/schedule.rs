@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::daemon::BUILT;
 use super::exit::{Exit, Failure};
 use super::outside::{book_of, local_zone};
 use super::prepare::refuse_errors;
@@ -17,6 +18,7 @@ use super::table::{self, Table};
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::book::Booked;
 use crate::names::{MAIN_CHAIN, typed_suggestion};
+use crate::schedule::agenda::believe;
 use crate::schedule::{Dst, Schedule, when, when_after};
 use crate::status::Date;
 use crate::store::Owner;
@@ -59,6 +61,9 @@ pub fn schedule(settings: &Settings, question: &Question) -> Result<Exit, Failur
     let chains = choose(&all, &question.chains)?;
     tell_findings(&told);
     let (now, local) = (SystemClock::new().wall(), local_zone());
+    if let Some(why) = BUILT.parse().ok().and_then(|built| believe(now, None, built).err()).filter(|_| question.after.is_none()) {
+        log::warn!("{why}");
+    }
     let usage = |option| move |error| Failure::Usage(format!("{option} {error}"));
     let after = question.after.as_ref().map_or(Ok(now), |text| when(text, now, &local)).map_err(usage("--after"))?;
     let before = question.before.as_ref().map(|text| when_after(text, after, now, &local)).transpose().map_err(usage("--before"))?;

@@ -33,7 +33,10 @@ pub fn show(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
         Some(word) if is_chain(&reading.config, word) || reading.knows(word)? => reading.last(Some(word))?,
         Some(id) => reading.find(id)?,
     };
-    let told = told.into_iter().find(|going| going.run.id == run.run_id && run.outcome.is_none()).map(|going| going.run);
+    let told = told
+        .into_iter()
+        .find(|going| going.run.id == run.run_id && (run.outcome.is_none() || going.run.closing.is_some()))
+        .map(|going| going.run);
     if settings.json {
         let mut document = json!({ "version": 1, "run": run });
         if let (Some(told), Value::Object(fields)) = (told, &mut document) {
@@ -66,6 +69,7 @@ fn as_text(run: &RunRecord, told: Option<&Run>, zone: &TimeZone) -> String {
         ("took", Some(table::length(run.duration_ms)).filter(|took| !took.is_empty())),
         ("result", Some(result(run))),
         ("exit code", exit),
+        ("runs still", told.and_then(|told| told.closing.as_ref()).map(|closing| going::of_closing(Some(closing)))),
     ];
     let mut text = String::new();
     for (name, value) in lines {

@@ -13,8 +13,8 @@ use super::record::Record;
 use crate::chain::ears::Ears;
 use crate::chain::{Driver, World};
 use crate::clock::{Clock, SystemClock};
-use crate::event::{Event, Reader, RunRef};
-use crate::names::{RunId, RunIds, TaskName};
+use crate::event::{Doing, Event, Reader, RunRef};
+use crate::names::{RunId, RunIds};
 use crate::notify::systemd::{Status, Watchdog};
 use crate::opinion::Opinion;
 use crate::process::signal::Signals;
@@ -152,8 +152,8 @@ impl Reader for Readers {
         self.reporter.wake();
     }
 
-    fn describe(&self, run: &RunRef, processes: &[(i32, &TaskName)]) -> Option<Vec<u8>> {
-        self.record.describe(run, processes)
+    fn describe(&self, run: &RunRef, doing: &Doing<'_>) -> Option<Vec<u8>> {
+        self.record.describe(run, doing)
     }
 }
 

@@ -125,7 +125,8 @@ impl Reading {
         let told = going::look();
         let mut reading = Self::open(settings)?;
         let told = going::of_state(told, reading.state_dir.as_deref(), reading.database.as_deref(), zone);
-        let new = |going: &&Going| reading.spooled.iter().all(|record| record.run_id != going.run.id);
+        // The record of one whose hook or halt task runs is there, or on its way.
+        let new = |going: &&Going| going.run.closing.is_none() && reading.spooled.iter().all(|record| record.run_id != going.run.id);
         let records: Vec<RunRecord> = told.iter().filter(new).map(|going| going::record(going, &reading.here)).collect();
         reading.spooled.extend(records);
         Ok((reading, told))

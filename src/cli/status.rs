@@ -232,10 +232,11 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
         part_waiting(chain, &locks);
     }
     let watchers = watchers::Watchers::look(settings, &config, &booked, &mut reading)?;
-    for chain in &mut chains {
-        let Some(booked) = booked.iter().find(|booked| booked.name() == chain.name && booked.named.idle) else { continue };
-        if let Some(waiting) = waiting::of_chain(booked, &mut reading, now, (watchers.daemon, !chain.running.is_empty()))? {
-            chain.waits_because = Some(format!("{} {}", waiting::SLOT, waiting.text));
+    let slots = reading.waiting_slots()?;
+    for chain in chains.iter_mut().filter(|chain| slots.iter().any(|slot| slot.claim.key.chain == chain.name)) {
+        let Some(booked) = booked.iter().find(|booked| booked.name() == chain.name) else { continue };
+        if let Some(waiting) = waiting::of_chain(booked, &slots, &mut reading, now, (watchers.daemon, !chain.running.is_empty()))? {
+            chain.waits_because = Some(waiting::because(&waiting.text));
         }
     }
     let file = settings.config_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
@@ -243,7 +244,9 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     let queues = if words.is_empty() { queues(&config, &mut reading, now, &zone)? } else { Vec::new() };
     let watched: Vec<&Booked> = booked.iter().filter(|chain| wanted(chain.name())).collect();
     let remarks = watchers.remarks(&watched, &queues, &mut reading, time)?;
-    Ok(Status {
+    let fires = booked.iter().any(|chain| wanted(chain.name()) && chain.named.enabled && chain.schedule.is_some());
+    let no_clock = if fires { watchers::no_clock(now, &mut reading)? } else { None };
+    let mut status = Status {
         version: VERSION,
         host: reading.here.host.clone(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -254,16 +257,21 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
         queues,
         locks,
         remarks,
-    })
+    };
+    if let Some(why) = no_clock {
+        status.without_clock(&why.to_string());
+    }
+    Ok(status)
 }
 
 /// A run that was written down as begun, and under whose id nobody holds the lock, waits for it.
 fn part_waiting(chain: &mut Chain, locks: &[Lock]) {
     let Some(lock) = locks.iter().find(|lock| lock.chains.contains(&chain.name)) else { return };
-    let Some(run) = chain.running.iter().find(|run| waits_for(lock, &run.id)) else { return };
+    let waits = |run: &Run| run.outcome.is_none() && waits_for(lock, &run.id);
+    let Some(run) = chain.running.iter().find(|run| waits(run)) else { return };
     let held = holder_in_words(lock).unwrap_or_else(|| "which is free just now".to_owned());
     let why = format!("run {} waits for its lock {}, {held}", run.id, lock.name);
-    chain.running.retain(|run| !waits_for(lock, &run.id));
+    chain.running.retain(|run| !waits(run));
     chain.waits_because = Some(why);
 }
 
@@ -309,8 +317,11 @@ impl Look<'_> {
         let query = |limit| HistoryQuery { chain: Some(name.clone()), failed: false, limit };
         let known = Known::read(self.now, |limit| reading.history(&query(limit)))?;
         let mut running: Vec<Run> = known.going.iter().map(|run| self.run(run)).collect();
-        running.extend(self.marked(reading).filter(|run| running.iter().all(|known| known.id != run.id)));
+        running.extend(self.marked(reading, &known.ended).filter(|run| running.iter().all(|known| known.id != run.id)));
         self.add_told(&mut running, &known.ended);
+        // One whose hook or halt task runs has its record already, and is told of once.
+        let is_past = |run: &&RunRecord| running.iter().all(|going| going.id != run.run_id);
+        let runs = known.told().filter(is_past).map(|run| self.run(run)).collect();
         let given_up = known.given_up(running.iter().map(|run| run.started_at.at).max(), self.zone);
         let schedule = self.booked.and_then(|chain| chain.schedule.as_ref());
         Ok(Chain {
@@ -320,8 +331,8 @@ impl Look<'_> {
             timezone: self.booked.and_then(|chain| chain.named.timezone.clone()),
             next: self.next(&reading.here),
             waits_because: self.booked.filter(|chain| !chain.named.enabled).map(|_| "not enabled".to_owned()),
+            runs,
             running,
-            runs: known.told().map(|run| self.run(run)).collect(),
             last_success: known.last_success.map(|at| Date::new(at, self.zone)),
             totals: Totals::default(),
             given_up,
@@ -331,8 +342,12 @@ impl Look<'_> {
     /// What runs tell of themselves is more than what is written of them; one that ended meanwhile has its record.
     fn add_told(&self, running: &mut Vec<Run>, ended: &[RunRecord]) {
         let ours = self.going.iter().filter(|going| going.chain == self.settings.name).map(|going| &going.run);
-        for told in ours.filter(|told| ended.iter().all(|run| run.run_id != told.id)) {
-            let told = told.clone().with_tries(self.settings.task.max_tries.count());
+        for told in ours {
+            let told = match (ended.iter().find(|run| run.run_id == told.id), &told.closing) {
+                (None, _) => told.clone().with_tries(self.settings.task.max_tries.count()),
+                (Some(record), Some(closing)) => Run { closing: Some(closing.clone()), ..self.run(record) },
+                (Some(_), None) => continue,
+            };
             match running.iter_mut().find(|known| known.id == told.id) {
                 Some(known) => *known = told,
                 None => running.push(told),
@@ -354,8 +369,11 @@ impl Look<'_> {
     }
 
     /// The run that has the mark of the chain: one of `now` stands in no database yet.
-    fn marked(&self, reading: &Reading) -> Option<Run> {
+    fn marked(&self, reading: &Reading, ended: &[RunRecord]) -> Option<Run> {
         let holder = mark::look(reading.marks.as_ref()?, &self.settings.name)?;
+        if let Some(record) = ended.iter().find(|run| run.run_id == holder.run_id) {
+            return Some(self.run(record));
+        }
         let started_at = Date::new(holder.since, self.zone);
         Some(Run { started_at, ..self.blank(holder.run_id, "now") })
     }
@@ -374,6 +392,7 @@ impl Look<'_> {
             try_num: 1,
             max_tries: self.settings.task.max_tries.count(),
             until: None,
+            closing: None,
             tasks: Vec::new(),
         }
     }

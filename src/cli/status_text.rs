@@ -3,24 +3,28 @@
 use super::settings::Settings;
 use super::table::{self, Table};
 use super::{doing, waiting};
-use crate::status::{Chain, Date, Ended, GivenUp, Holder, Run, Status};
+use crate::status::{Chain, Date, Ended, GivenUp, Holder, NO_CLOCK, Run, Status};
 
 /// All that is known, as tables that fit the terminal.
 pub fn as_text(status: &Status, settings: &Settings) -> String {
     let mut table = Table::new(&["CHAIN", "STATE", "LAST RUN", "LAST SUCCESS", "NEXT", "RESULT"]);
     let ago = |at: Option<Date>| at.map_or("-".to_owned(), |at| format!("{} ago", table::about(at.at.duration_until(status.time.at))));
     let unwatched = status.remarks.iter().any(|remark| remark.kind == "nobody_fires");
+    let clock = status.remarks.iter().find(|remark| remark.kind == NO_CLOCK).map(|remark| remark.text.as_str());
     for chain in &status.chains {
+        // What the clock does to all of them is said below, once.
+        let waits = chain.waits_because.as_deref().filter(|why| chain.enabled && Some(*why) != clock);
+        let is_timed = clock.is_some() && chain.enabled && !chain.schedule.is_empty();
         let next = chain.next.first().map(|at| format!("in {}", table::about(status.time.at.duration_until(at.at))));
         // A slot comes, and below it is said that nobody is there to fire it.
         let next = next.map(|next| if unwatched { format!("({next})") } else { next });
         table.add(vec![
             chain.name.clone(),
-            state(chain, status.time),
+            state(chain, waits, status.time),
             ago(chain.last_run().map(|run| run.ended_at.unwrap_or(run.started_at))),
             ago(chain.last_success),
-            next.unwrap_or_else(|| "-".to_owned()),
-            result(chain, status.time),
+            next.unwrap_or_else(|| if is_timed { "no clock" } else { "-" }.to_owned()),
+            result(chain, waits, status.time),
         ]);
     }
     let mut text = table.text(table::width());
@@ -47,10 +51,8 @@ pub fn as_text(status: &Status, settings: &Settings) -> String {
 }
 
 /// What a chain does, waits for, or came to, and what came to nothing since.
-fn result(chain: &Chain, now: Date) -> String {
+fn result(chain: &Chain, waits: Option<&str>, now: Date) -> String {
     let doing = chain.running.first().and_then(|run| doing::of_run(run, now));
-    // That it is not enabled stands beside it.
-    let waits = || chain.waits_because.clone().filter(|_| chain.enabled);
     let last = || {
         // While it runs, how the run before it ended is not what it came to.
         let run = chain.last_run().filter(|_| chain.running.is_empty())?;
@@ -61,7 +63,10 @@ fn result(chain: &Chain, now: Date) -> String {
     let parts: Vec<String> = if chain.refused().is_some() {
         given_up.into_iter().chain(last().map(|last| format!("before: {last}"))).collect()
     } else {
-        doing.or_else(waits).or_else(last).into_iter().chain(given_up).collect()
+        // While a run goes on the slot after it may wait.
+        let now: Vec<String> = doing.into_iter().chain(waits.map(str::to_owned)).collect();
+        let past = if now.is_empty() { last() } else { None };
+        now.into_iter().chain(past).chain(given_up).collect()
     };
     if parts.is_empty() { "-".to_owned() } else { parts.join("; ") }
 }
@@ -103,15 +108,15 @@ fn queues_as_text(status: &Status) -> String {
     text
 }
 
-fn state(chain: &Chain, now: Date) -> String {
+fn state(chain: &Chain, waits: Option<&str>, now: Date) -> String {
     if let Some(run) = chain.running.first() {
         return format!("runs {}", table::about(run.started_at.at.duration_until(now.at)));
     }
     let last = chain.last_run().and_then(|run| run.outcome);
     let words = match last {
         _ if !chain.enabled => "not enabled",
-        _ if chain.waits_because.as_ref().is_some_and(|why| why.starts_with(waiting::SLOT)) => "waits",
-        _ if chain.waits_because.is_some() => "waits for its lock",
+        _ if waits.is_some_and(|why| why.starts_with(waiting::SLOT)) => "waits",
+        _ if waits.is_some() => "waits for its lock",
         _ if chain.refused().is_some() => Ended::NotStarted.words(),
         Some(Ended::Done) => return chain.last_run().and_then(Run::doubt).map_or("ok".to_owned(), |said| format!("ok ({said})")),
         Some(Ended::Signalled) => Ended::Signalled.words(),

@@ -217,6 +217,10 @@ fn end(chosen: &[&Going], no_wait: bool) -> Result<Vec<Fate>, Failure> {
     let mut open: Vec<(&Going, bool)> = chosen.iter().map(|going| (*going, false)).collect();
     for (going, _) in &open {
         stopper.tell(&going.run.id);
+        if let Some(closing) = &going.run.closing {
+            let (chain, run, what) = (&going.chain, &going.run.id, going::of_closing(Some(closing)));
+            log::info!("chain {chain}: the run {run} is over but for {what}: a first stop spares that, a second kills it");
+        }
     }
     let mut fates = Vec::new();
     while !open.is_empty() {

@@ -1,11 +1,17 @@
-//! Slots that were claimed and whose runs have not begun: for whom each waits, as far as the state tells. Changes nothing.
+//! Slots that were claimed and whose runs have not begun: for whom each waits, as far as the state, or the daemon, tells; and the
+//! words for it. Changes nothing.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::exit::Failure;
 use super::state::Reading;
 use crate::daemon::book::Booked;
+use crate::daemon::waiting::Behind;
+#[cfg(feature = "http")]
+use crate::daemon::waiting::SlotWait;
 use crate::schedule::window::minute_of;
+#[cfg(feature = "http")]
+use crate::status;
 use crate::store::{HistoryQuery, WaitingSlot};
 
 /// How the words begin that say of a chain that its slot waits.
@@ -22,19 +28,54 @@ pub struct Waiting {
     pub text: String,
 }
 
+/// For whom a slot waits, behind the words "its slot".
+fn in_words(behind: &Behind, now: Timestamp) -> String {
+    /// More names than these say nothing more.
+    const NAMED: usize = 5;
+    match behind {
+        Behind::ItsRun => "waits for the end of the run before it".to_owned(),
+        Behind::Others { chains, until } => {
+            let whom = match chains.as_slice() {
+                [] => "others of its minute".to_owned(),
+                some if some.len() <= NAMED => some.join(", "),
+                many => format!("{} and {} more", many[..NAMED].join(", "), many.len() - NAMED),
+            };
+            let until = until.map(|until| format!("; its window ends in {}", super::table::about(now.duration_until(until))));
+            format!("waits for {whom}: it is idle{}", until.unwrap_or_default())
+        }
+    }
+}
+
+/// The same as the reason why a chain does not run.
+pub fn because(text: &str) -> String {
+    format!("{SLOT} {text}")
+}
+
+/// Says it of the chains of a daemon, where nothing graver keeps them.
+#[cfg(feature = "http")]
+pub fn show(slots: &[SlotWait], status: &mut status::Status) {
+    let now = status.time.at;
+    for slot in slots {
+        if let Ok(at) = status.chains.binary_search_by(|chain| chain.name.cmp(&slot.chain)) {
+            status.chains[at].waits_because.get_or_insert_with(|| because(&in_words(&slot.behind, now)));
+        }
+    }
+}
+
 /// The slot of a chain that waits, if one does. `by_daemon`: no tick claims slots here. `runs_now`: a run of the chain goes on.
+/// `waiting` are all slots that wait.
 ///
 /// # Errors
 /// The database does not answer.
 pub fn of_chain(
     chain: &Booked,
+    waiting: &[WaitingSlot],
     reading: &mut Reading,
     now: Timestamp,
     (by_daemon, runs_now): (bool, bool),
 ) -> Result<Option<Waiting>, Failure> {
     let machine = chain.slots_of(&reading.here.machine).to_owned();
     let ours = |slot: &WaitingSlot| slot.claim.key.chain == chain.name() && slot.claim.key.machine == machine;
-    let waiting = reading.waiting_slots()?;
     let newest =
         waiting.iter().filter(|slot| ours(slot)).filter_map(|slot| Some((slot.claim.key.slot.time()?, slot))).min_by_key(|(at, _)| *at);
     let Some((slot, claimed)) = newest else { return Ok(None) };
@@ -45,17 +86,14 @@ pub fn of_chain(
         return Ok(None);
     }
     if runs_now || !chain.named.idle {
-        let text = "waits for the end of the run before it".to_owned();
-        return Ok(runs_now.then_some(Waiting { slot, text }));
+        return Ok(runs_now.then(|| Waiting { slot, text: in_words(&Behind::ItsRun, now) }));
     }
     let late = fires.duration_until(claimed.claimed_at) > MISSED;
     let begins = if late { claimed.claimed_at } else { fires };
     let begins = if by_daemon { begins } else { minute_of(begins) };
-    let ends = SignedDuration::try_from(chain.named.window).ok().and_then(|window| begins.checked_add(window).ok());
-    let mates = mates(chain, slot, &waiting, reading)?;
-    let whom = if mates.is_empty() { "others of its minute".to_owned() } else { mates.join(", ") };
-    let until = ends.map(|ends| format!("; its window ends in {}", super::table::about(now.duration_until(ends)))).unwrap_or_default();
-    Ok(Some(Waiting { slot, text: format!("waits for {whom}: it is idle{until}") }))
+    let until = SignedDuration::try_from(chain.named.window).ok().and_then(|window| begins.checked_add(window).ok());
+    let chains = mates(chain, slot, waiting, reading)?;
+    Ok(Some(Waiting { slot, text: in_words(&Behind::Others { chains, until }, now) }))
 }
 
 /// The chains that run for the same moment, and then those that are idle, too, and have their turn before it.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::daemon::BUILT;
 use super::exit::Failure;
 use super::settings::Settings;
 use super::state::Reading;
@@ -13,6 +14,7 @@ use crate::config::{Config, queues};
 use crate::daemon::book::Booked;
 use crate::names::counted;
 use crate::presence::{self, Presence, Work};
+use crate::schedule::agenda::{NoClock, believe};
 use crate::status::{Date, Queue, Remark};
 use crate::store::HistoryQuery;
 
@@ -134,6 +136,15 @@ fn waits(queue: &Queue) -> String {
         0 => format!("its {} due later", counted(number(queue.scheduled), "job")),
         ready => format!("its {} that {} ready", counted(number(ready), "job"), if ready == 1 { "is" } else { "are" }),
     }
+}
+
+/// Why the clock of this machine is not believed, by the rule of those who fire.
+///
+/// # Errors
+/// The database does not answer.
+pub fn no_clock(now: Timestamp, reading: &mut Reading) -> Result<Option<NoClock>, Failure> {
+    let Ok(built) = BUILT.parse::<Timestamp>() else { return Ok(None) };
+    Ok(believe(now, reading.newest_time()?, built).err())
 }
 
 /// Whether the newest run that was not begun by hand was begun by a tick.

@@ -4,7 +4,6 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::daemon::BUILT;
 use super::exit::{Exit, Failure};
 use super::lock_view::{holder_in_words, look, needed, waits_for};
 use super::outside::{judge_all, local_zone};
@@ -12,22 +11,22 @@ use super::prepare::prepare;
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, is_error, part_findings, without_repeats};
 use super::state::Reading;
 use super::table;
-use super::watchers::{Watchers, overdue};
+use super::watchers::{Watchers, no_clock, overdue};
 use super::{crowded, doing, going, left, print, unread, waiting};
 use crate::clock::{Clock, SystemClock};
 use crate::config::keys::{self, Overlap};
-use crate::config::sections::Sections;
+use crate::config::sections::{Lines, Sections, matters_to};
 use crate::config::settings::ChainSettings;
 use crate::config::{Config, Finding};
 use crate::daemon::book::Booked;
 use crate::mark;
-use crate::names::{MAIN_CHAIN, counted};
+use crate::names::{MAIN_CHAIN, TaskName, counted};
 use crate::process::leftovers::in_words;
-use crate::schedule::agenda::believe;
 use crate::schedule::room::FEWEST;
 use crate::status::{Date, Ended, Going, Lock, Run, Task};
 use crate::store::HistoryQuery;
 use crate::store::record::{REFUSED, RunRecord, SKIPPED};
+use crate::task::TaskDir;
 
 /// How many of the last runs are looked at.
 const RUNS: u32 = 20;
@@ -129,11 +128,11 @@ pub fn why(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
         let told = told.iter().find(|going| going.chain == chain.name);
         let lock = locks.iter().find(|lock| lock.chains.contains(&chain.name));
         let (config, watchers, zone) = (&config, &watchers, zone.clone());
-        let case = Case { settings, config, whole, chain, booked: *booked, told, lock, watchers, now, zone };
+        let case = Case { settings, config, whole, alone: word.is_some(), chain, booked: *booked, told, lock, watchers, now, zone };
         all.push((chain.name.clone(), case.facts(findings.clone(), &mut reading)?));
     }
     // With an error that hides chains nobody knows of which of them it is to be said.
-    let unreadable = if whole { Vec::new() } else { of_errors(settings, findings).1 };
+    let unreadable = if whole { Vec::new() } else { of_errors(settings, findings, &|_| true).1 };
     match (word, settings.json) {
         (Some(word), true) => print::json(&json!({ "version": 1, "chain": word, "facts": facts_as_json(&all[0].1) }))?,
         (Some(word), false) => print::text(&as_text(word, &all[0].1))?,
@@ -188,14 +187,28 @@ fn all_as_text(settings: &Settings, all: &[(String, Vec<Fact>)], count: usize) -
     text
 }
 
-/// What is wrong in the configuration, and the facts that say so.
-fn of_errors(settings: &Settings, findings: Vec<Finding>) -> (Vec<Finding>, Vec<Fact>) {
+/// What is wrong in the configuration, and the facts that say so: a line each of what is ours, and one for all the rest.
+fn of_errors(settings: &Settings, findings: Vec<Finding>, is_ours: &dyn Fn(&Finding) -> bool) -> (Vec<Finding>, Vec<Fact>) {
     let (errors, others) = part_findings(without_repeats(findings), settings.strict);
     let check = settings.command("check");
-    let suspects = others.iter().filter(|other| is_error(other, true));
-    let suspects = suspects.map(|one| Fact::new("suspect", one.to_string()).advice(format!("nothing comes of it; {check}")));
-    let wrong = errors.iter().map(|error| Fact::new("wrong", error.to_string()).advice(advice_of(settings)));
-    let facts = suspects.chain(wrong).collect();
+    let (ours, others): (Vec<_>, Vec<_>) = others.iter().filter(|other| is_error(other, true)).partition(|other| is_ours(other));
+    let suspect = |one: &&Finding| Fact::new("suspect", one.to_string()).advice(format!("nothing comes of it; {check}"));
+    let mut facts: Vec<Fact> = ours.iter().map(suspect).collect();
+    if !others.is_empty() {
+        let text = format!("elsewhere in the configuration, not about this chain: {}", counted(others.len(), "finding"));
+        facts.push(Fact::new("suspect", text).advice(format!("{check} names them")));
+    }
+    // An error of others keeps all of it from being taken over.
+    let (ours, others): (Vec<&Finding>, Vec<&Finding>) = errors.iter().partition(|error| is_ours(error));
+    let wrong = |text: String| Fact::new("wrong", text).advice(advice_of(settings));
+    facts.extend(ours.iter().map(|error| wrong(error.to_string())));
+    match others.as_slice() {
+        [] => {}
+        [only] => facts.push(wrong(only.to_string())),
+        [first, ..] => {
+            facts.push(wrong(format!("elsewhere in the configuration: {}, the first is {first}", counted(others.len(), "error"))))
+        }
+    }
     (errors, facts)
 }
 
@@ -209,6 +222,8 @@ struct Case<'a> {
     config: &'a Config,
     /// Whether it could be read to its end.
     whole: bool,
+    /// No other chain is asked about.
+    alone: bool,
     chain: &'a ChainSettings,
     booked: Option<&'a Booked>,
     /// A run of it that tells of itself.
@@ -222,19 +237,25 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn facts(&self, findings: Vec<Finding>, reading: &mut Reading) -> Result<Vec<Fact>, Failure> {
-        let runs = reading.of_chain(&self.chain.name, RUNS)?;
+        let mut runs = reading.of_chain(&self.chain.name, RUNS)?;
         let (run, running) = self.of_running(&runs, reading).unzip();
+        // One whose hook or halt task runs has its record already, and is told of once.
+        runs.retain(|known| known.outcome.is_none() || run.as_deref() != Some(&known.run_id));
         let mut facts: Vec<Fact> = running.into_iter().collect();
         facts.extend(self.told.filter(|_| run.is_some()).map(|told| self.of_told(&told.run)).unwrap_or_default());
         facts.extend(self.lock.and_then(|lock| self.of_lock(lock, run.as_deref())));
         facts.extend(self.of_configuration(findings));
         facts.extend(self.of_waiting(reading, run.is_some())?);
-        facts.extend(self.of_clock(reading)?);
+        let no_clock = self.of_clock(reading)?;
+        let believed = no_clock.is_none();
+        facts.extend(no_clock);
         facts.extend(self.of_firing(reading)?);
         facts.extend(self.of_crashed(&runs));
         facts.extend(self.of_past(&runs, run.is_some()));
         facts.extend(self.of_room(runs, reading)?);
-        facts.extend(self.of_future(reading, run.is_some()));
+        let future = self.of_future(reading, run.is_some());
+        // Of a clock that is none no date comes.
+        facts.extend(future.into_iter().filter(|fact| believed || fact.kind != "next"));
         Ok(facts)
     }
 
@@ -252,14 +273,16 @@ impl Case<'_> {
         let open = runs.iter().find(|run| run.outcome.is_none()).map(|run| (run.run_id.clone(), run.pid, run.began));
         let pid_of = |going: &Going| i32::try_from(going.pid).unwrap_or_default();
         // One that ended since it was asked has its record.
-        let goes_on = |going: &&Going| runs.iter().all(|run| run.run_id != going.run.id);
+        let goes_on = |going: &&Going| going.run.closing.is_some() || runs.iter().all(|run| run.run_id != going.run.id);
         let told = || self.told.filter(goes_on).map(|going| (going.run.id.clone(), pid_of(going), going.run.started_at.at));
         let marked = || {
             let holder = reading.marks.as_ref().and_then(|room| mark::look(room, &self.chain.name));
             holder.map(|holder| (holder.run_id, holder.pid, holder.since))
         };
         let (run, pid, since) = open.or_else(marked).or_else(told)?;
-        if self.lock.is_some_and(|lock| waits_for(lock, &run)) {
+        let closing = self.told.and_then(|going| going.run.closing.as_ref());
+        let is_over = closing.is_some() || runs.iter().any(|known| known.run_id == run && known.outcome.is_some());
+        if !is_over && self.lock.is_some_and(|lock| waits_for(lock, &run)) {
             let text =
                 format!("its lock is asked for, by run {run} of process {pid}, for {}", table::about(since.duration_until(self.now)));
             return Some((run, Fact::new("waits_for_lock", text).at(self.date(since)).advice("wait_lock says how long it waits")));
@@ -270,7 +293,8 @@ impl Case<'_> {
             Some(Overlap::Replace) => "; the next slot stops it (overlap = replace)",
             None => "",
         };
-        let text = format!("it runs: run {run} of process {pid}, for {}{meanwhile}", table::about(since.duration_until(self.now)));
+        let over = if is_over { format!("; it is over but for {}", going::of_closing(closing)) } else { String::new() };
+        let text = format!("it runs: run {run} of process {pid}, for {}{over}{meanwhile}", table::about(since.duration_until(self.now)));
         let (show, stop) = (self.settings.command(&format!("show {run}")), self.settings.command(&format!("stop {}", self.chain.name)));
         Some((run, Fact::new("running", text).at(self.date(since)).advice(format!("{show}; to end it: {stop}"))))
     }
@@ -296,7 +320,12 @@ impl Case<'_> {
     }
 
     fn of_configuration(&self, findings: Vec<Finding>) -> Vec<Fact> {
-        let (errors, mut facts) = of_errors(self.settings, findings);
+        let (lines, tasks) = (Lines::new(self.config), self.task_names());
+        let is_ours = |finding: &Finding| {
+            let section = lines.section_of(&finding.origin);
+            !self.alone || section.is_none_or(|section| matters_to(section, &self.chain.name, &tasks))
+        };
+        let (errors, mut facts) = of_errors(self.settings, findings, &is_ours);
         match self.booked {
             // What it has may stand in what could not be read.
             None if !self.whole => {}
@@ -322,18 +351,25 @@ impl Case<'_> {
         facts
     }
 
+    /// The names of its tasks, the halt task among them.
+    fn task_names(&self) -> Vec<TaskName> {
+        let dir = find_task_dir(None, self.chain).ok().filter(|_| self.alone);
+        let read = dir.and_then(|dir| TaskDir::read(&dir, None, |_| true).ok());
+        read.map(|dir| dir.tasks.into_iter().map(|(name, _)| name).collect()).unwrap_or_default()
+    }
+
     /// The slot that is ours and has not begun.
     fn of_waiting(&self, reading: &mut Reading, runs_now: bool) -> Result<Option<Fact>, Failure> {
         let Some(chain) = self.booked else { return Ok(None) };
-        let waiting = waiting::of_chain(chain, reading, self.now, (self.watchers.daemon, runs_now))?;
+        let all = reading.waiting_slots()?;
+        let waiting = waiting::of_chain(chain, &all, reading, self.now, (self.watchers.daemon, runs_now))?;
         Ok(waiting.map(|waiting| Fact::new("slot_waits", format!("its slot {}", waiting.text)).at(self.date(waiting.slot))))
     }
 
     fn of_clock(&self, reading: &mut Reading) -> Result<Option<Fact>, Failure> {
-        let Some(built) = BUILT.parse::<Timestamp>().ok().filter(|_| self.booked.is_some()) else { return Ok(None) };
-        let newest = reading.newest_time()?;
+        let why = if self.booked.is_some() { no_clock(self.now, reading)? } else { None };
         let advice = "set the clock; if the stored time is wrong, docs/state.md tells how to forget it";
-        Ok(believe(self.now, newest, built).err().map(|why| Fact::new("no_clock", why.to_string()).advice(advice)))
+        Ok(why.map(|why| Fact::new("no_clock", why.to_string()).advice(advice)))
     }
 
     fn now_command(&self) -> String {

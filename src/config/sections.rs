@@ -4,6 +4,9 @@
 //! `[NAME]`, then in `[runner]`, then in `[DEFAULT]`. NAME is the file name or the short name; the file name, which is
 //! the more exact, goes first.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use super::keys::{KeyInfo, Scope, is_known};
 use super::{Config, DEFAULT_SECTION, Entry, Origin, Section};
 use crate::names::{MAIN_CHAIN, TaskName};
@@ -59,6 +62,51 @@ pub fn near_miss(section: &str) -> Option<String> {
             let kind = || KINDS.iter().find(|known| section.trim().eq_ignore_ascii_case(known)).map(|known| format!("{known}:NAME"));
             NAMES.iter().find(|known| is_near(section, known)).map(|known| (*known).to_owned()).or_else(kind)
         }
+    }
+}
+
+/// Whether what stands in a section may matter to a chain with these tasks: its own, those it inherits from, those of its tasks.
+/// One that is a slip away from such a section was meant for it.
+pub fn matters_to(section: &str, chain: &str, tasks: &[TaskName]) -> bool {
+    let meant = near_miss(section);
+    let section = meant.as_deref().unwrap_or(section);
+    let is_task = |word: &str| tasks.iter().any(|task| words(task).any(|known| known == word));
+    match section.split_once(':') {
+        Some(("chain", name)) => name == chain,
+        Some(("queue", _)) => false,
+        Some(("env", word)) => is_task(word),
+        Some(("task", word)) => word.split_once('/').map_or_else(|| is_task(word), |(of, _)| of == chain),
+        Some(_) | None if is_owned(section) => ![DAEMON_SECTION, METRICS_SECTION, LIVENESS_SECTION].contains(&section),
+        Some(_) | None => is_task(section),
+    }
+}
+
+/// Which section each line of the files stands in.
+#[derive(Debug)]
+pub struct Lines<'a>(BTreeMap<(&'a Path, u32), &'a str>);
+
+impl<'a> Lines<'a> {
+    /// The lines of this configuration.
+    pub fn new(config: &'a Config) -> Self {
+        let origins = |section: &'a Section| [&section.origin].into_iter().chain(section.entries().iter().map(|entry| &entry.origin));
+        let place = |(origin, name): (&'a Origin, &'a str)| match origin {
+            Origin::File { file, line } => Some(((&**file, *line), name)),
+            Origin::Default | Origin::CommandLine => None,
+        };
+        Self(
+            config
+                .sections()
+                .flat_map(|section| origins(section).map(|origin| (origin, section.name.as_str())))
+                .filter_map(place)
+                .collect(),
+        )
+    }
+
+    /// The section that a line stands in; `None` where it is no line of a section.
+    pub fn section_of(&self, origin: &Origin) -> Option<&'a str> {
+        let Origin::File { file, line } = origin else { return None };
+        let ((known, _), name) = self.0.range(..=(&**file, *line)).next_back()?;
+        (*known == &**file).then_some(*name)
     }
 }
 
@@ -308,6 +356,28 @@ mod tests {
         let own = |task: &str| sections.has_own_variables(&TaskName::parse(OsStr::new(task)));
         assert_eq!([own("1-a.sh"), own("b")], [true, false]);
         assert!(Sections::for_chain(&config, "c").of_task(&TaskName::parse(OsStr::new("a"))).is_general(), "no task is looked for");
+    }
+
+    #[test]
+    fn what_matters_to_a_chain() {
+        let tasks = [TaskName::parse(OsStr::new("1-a.sh"))];
+        let matters = ["runner", "DEFAULT", "env", "chain:c", "task:c/x", "task:a", "env:1-a.sh", "a", "chains:c", "runer", "tasks:a"];
+        for section in matters {
+            assert!(matters_to(section, "c", &tasks), "{section}");
+        }
+        for section in ["daemon", "metrics", "liveness", "chain:d", "chian:d", "task:d/a", "task:b", "env:b", "queue:c", "b", "hg"] {
+            assert!(!matters_to(section, "c", &tasks), "{section}");
+        }
+    }
+
+    #[test]
+    fn a_line_stands_in_the_section_above_it() {
+        let mut config = config("[a]\nx = 1\n y\n[b]\n\nx = 2\n[a]\nz = 3\n");
+        config.add_override("c", "x", "1");
+        let lines = Lines::new(&config);
+        let of = |file: &str, line| lines.section_of(&Origin::File { file: Path::new(file).into(), line });
+        assert_eq!([2, 3, 4, 5, 8].map(|line| of("/etc/r.cfg", line)), [Some("a"), Some("a"), Some("b"), Some("b"), Some("a")]);
+        assert_eq!([of("/etc/s.cfg", 2), of("/etc/r.cfg", 0), lines.section_of(&Origin::CommandLine)], [None; 3]);
     }
 
     #[test]

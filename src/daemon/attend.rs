@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Daemon;
 use super::book::Book;
 use super::view;
+use super::waiting::Waiting;
 use crate::clock::Moment;
 use crate::names::MAIN_CHAIN;
 use crate::store::desk::Health;
@@ -31,7 +32,9 @@ impl Daemon<'_> {
             Some(book) => book,
             None => unread.insert(self.unread_book()),
         };
-        let view = view((book, self.book.is_none()), &self.parts.fleet, (&self.crew, &self.depths), &self.trouble, self.mode);
+        let (fleet, state) = (&self.parts.fleet, &self.parts.state);
+        let slots = Waiting { backlog: &self.backlog, rounds: &self.rounds, runs: fleet.runs(), state };
+        let view = view((book, self.book.is_none()), fleet, slots, (&self.crew, &self.depths), (&self.trouble, self.mode));
         for answer in self.parts.outside.asked(&view) {
             self.tick_now(answer);
         }

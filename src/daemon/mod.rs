@@ -17,6 +17,7 @@ mod runs;
 mod slots;
 mod state;
 pub mod trouble;
+pub mod waiting;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::os::fd::BorrowedFd;
@@ -48,6 +49,7 @@ use lead::Lead;
 use rounds::Rounds;
 pub use state::{Outbox, State, tell_unfinished};
 use trouble::Troubles;
+use waiting::Waiting;
 
 pub use lead::LEAD;
 pub use slots::UNREAD;
@@ -161,6 +163,8 @@ pub struct View<'a> {
     pub runs: &'a [Run],
     /// The chains that wait for their lock, and why.
     pub waits: Vec<(&'a str, &'a str)>,
+    /// The slots that wait for their turn.
+    pub slots: Waiting<'a>,
     /// What was wrong with the newest configuration, which is therefore not used.
     pub refused_config: Option<&'a str>,
     /// Why the clock is not believed.
@@ -561,7 +565,9 @@ impl<'a> Daemon<'a> {
             Some(book) => book,
             None => unread.insert(self.unread_book()),
         };
-        let view = view((book, self.book.is_none()), &self.parts.fleet, (&self.crew, &self.depths), &self.trouble, self.mode);
+        let (fleet, state) = (&self.parts.fleet, &self.parts.state);
+        let slots = Waiting { backlog: &self.backlog, rounds: &self.rounds, runs: fleet.runs(), state };
+        let view = view((book, self.book.is_none()), fleet, slots, (&self.crew, &self.depths), (&self.trouble, self.mode));
         self.parts.outside.tell(&view);
     }
 }
@@ -569,15 +575,16 @@ impl<'a> Daemon<'a> {
 fn view<'v>(
     (book, unread): (&'v Book, bool),
     fleet: &'v Fleet<'_>,
+    slots: Waiting<'v>,
     (crew, depths): (&'v Crew, &'v Depths),
-    trouble: &'v Trouble,
-    mode: Mode,
+    (trouble, mode): (&'v Trouble, Mode),
 ) -> View<'v> {
     View {
         book,
         unread,
         runs: fleet.runs(),
         waits: fleet.waiting().map(|(run, why)| (run.chain.as_str(), why)).collect(),
+        slots,
         refused_config: trouble.refused_config.as_deref(),
         no_clock: trouble.no_clock.as_deref(),
         stopping: matches!(mode, Mode::Stopping(_)),

@@ -78,8 +78,7 @@ impl<T: HasRun> Rounds<T> {
 
     /// When the first window of those that wait is over.
     pub fn next_end(&self) -> Option<Timestamp> {
-        let end = |(_, begins, window): &(T, Timestamp, Duration)| begins.checked_add(SignedDuration::try_from(*window).ok()?).ok();
-        self.rounds.iter().flat_map(|round| &round.idle).filter_map(end).min()
+        self.rounds.iter().flat_map(|round| &round.idle).filter_map(end_of).min()
     }
 
     /// One whose window is over, whomever it waits for.
@@ -108,10 +107,20 @@ impl<T: HasRun> Rounds<T> {
         Some(step)
     }
 
+    /// Those that wait: when the window of each ends, if it does, and the runs it waits for.
+    pub fn waiting(&self) -> impl Iterator<Item = (&T, Option<Timestamp>, &HashSet<RunId>)> {
+        self.rounds.iter().flat_map(|round| round.idle.iter().map(|waiting| (&waiting.0, end_of(waiting), &round.going)))
+    }
+
     /// Whether nobody waits for a turn.
     pub fn is_empty(&self) -> bool {
         self.rounds.iter().all(|round| round.idle.is_empty())
     }
+}
+
+/// When a window is over, if it ends.
+fn end_of<T>((_, begins, window): &(T, Timestamp, Duration)) -> Option<Timestamp> {
+    begins.checked_add(SignedDuration::try_from(*window).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -135,6 +144,8 @@ mod tests {
         let mut rounds = Rounds::default();
         rounds.add(vec![(run(3), at(0), window(60)), (run(4), at(0), window(30))], HashSet::from([run(1)]));
         assert_eq!((rounds.next_end(), rounds.next(at(29))), (Some(at(30)), None));
+        let waiting: Vec<_> = rounds.waiting().map(|(run, until, going)| (run.clone(), until, going.len())).collect();
+        assert_eq!(waiting, [(run(3), Some(at(60)), 1), (run(4), Some(at(30)), 1)]);
         assert_eq!(rounds.next(at(30)), Some(Step::NoTime(run(4))));
         assert_eq!((rounds.next_end(), rounds.next(at(31))), (Some(at(60)), None));
         rounds.ended(&run(1));

@@ -5,14 +5,25 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::record::{Gathered, Recorder, Running, TryRecord};
-use crate::event::RunRef;
-use crate::status::{Date, Run, Task, TaskState, Try};
+use super::past;
+use super::record::{Gathered, Recorder, Running, TryRecord, whole_millis};
+use crate::event::{self, RunRef};
+use crate::status::{Closing, Date, Run, Task, TaskState, Try};
 
 impl Recorder {
-    /// How the run stands: its tasks as far as they were begun since it last began from its start, each with its last try.
-    pub fn describe(&self, run: &RunRef) -> Option<Run> {
-        self.runs.iter().find(|gathered| gathered.record.run_id == run.id.as_str()).map(describe)
+    /// How the run stands: its tasks as far as they were begun since it last began from its start, each with its last try; of one
+    /// whose record was handed on, what it still does.
+    pub fn describe(&self, run: &RunRef, closing: Option<&event::Closing>) -> Option<Run> {
+        let going = self.runs.iter().find(|gathered| gathered.record.run_id == run.id.as_str());
+        going.map(describe).or_else(|| Some(self.describe_closing(run, closing?)))
+    }
+
+    fn describe_closing(&self, run: &RunRef, closing: &event::Closing) -> Run {
+        let mut record = self.record_of(run);
+        record.began = whole_millis(closing.began);
+        record.end(&closing.outcome, self.facts.exit_code, None);
+        let closing = Closing { what: closing.what.word().to_owned(), pid: closing.pid };
+        Run { closing: Some(closing), ..past::shown(&record, u32::MAX, &TimeZone::UTC) }
     }
 }
 
@@ -56,6 +67,7 @@ fn describe(gathered: &Gathered) -> Run {
         try_num,
         max_tries,
         until: waits.run.and_then(|(since, wait, ..)| date(since).after(wait)),
+        closing: None,
         tasks,
     }
 }

@@ -128,6 +128,7 @@ pub fn shown(record: &RunRecord, max_tries: u32, zone: &TimeZone) -> Run {
         try_num: record.tries.iter().map(|last| last.try_num).max().or(record.last_try).unwrap_or(1),
         max_tries,
         until: None,
+        closing: None,
         tasks: Vec::new(),
     }
 }

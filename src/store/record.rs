@@ -214,7 +214,7 @@ impl RunRecord {
         self.outcome.as_deref() == Some("signalled") && self.message.as_deref().is_some_and(StoppedBy::is_slot)
     }
 
-    fn end(&mut self, outcome: &RunOutcome, exit_code: fn(&RunOutcome) -> u8, said: Option<&Gravest>) {
+    pub(super) fn end(&mut self, outcome: &RunOutcome, exit_code: fn(&RunOutcome) -> u8, said: Option<&Gravest>) {
         self.said = said.map(|said| said.opinion.word().to_owned());
         self.outcome = Some(outcome.word().to_owned());
         self.failed_task = outcome.task().map(|task| task.text().to_owned());
@@ -241,7 +241,7 @@ pub trait Keeper {
 
 /// Hears events and gathers the record of each run.
 pub struct Recorder {
-    facts: Facts,
+    pub(super) facts: Facts,
     clock: Box<dyn Clock>,
     keeper: Box<dyn Keeper>,
     /// Those that go on: few, mostly one.
@@ -288,7 +288,7 @@ impl Recorder {
         Self { facts, clock, keeper, runs: Vec::new() }
     }
 
-    fn record_of(&self, run: &RunRef) -> RunRecord {
+    pub(super) fn record_of(&self, run: &RunRef) -> RunRecord {
         let trigger = &run.trigger;
         let scheduled_at = trigger.scheduled_at.as_ref().map(jiff::Zoned::timestamp);
         let occasion = Occasion { trigger: trigger.kind.word().to_owned(), scheduled_at };

@@ -130,11 +130,11 @@ fn in_the_pause_before_everything_begins_again_it_is_told_how_the_try_before_wen
     recorder.tell(&run, &begins(1));
     recorder.tell(&run, &Event::TaskEnded(&end(b"", Verdict::Retry)));
     recorder.tell(&run, &Event::RunRetry { wait: Duration::from_secs(20), try_num: 2, max_tries: 2 });
-    let paused = recorder.describe(&run).unwrap();
+    let paused = recorder.describe(&run, None).unwrap();
     assert_eq!((paused.try_num, paused.until.is_some(), paused.tasks[0].tries[0].try_num), (2, true, 1));
     assert_eq!(paused.tasks[0].state, crate::status::TaskState::Failed);
     recorder.tell(&run, &begins(2));
-    let goes_on = recorder.describe(&run).unwrap();
+    let goes_on = recorder.describe(&run, None).unwrap();
     assert_eq!((goes_on.tasks.len(), goes_on.tasks[0].tries[0].try_num, goes_on.until), (1, 2, None));
 }
 
@@ -146,7 +146,7 @@ fn what_a_task_says_of_itself_is_kept_with_its_try_and_its_run() {
     recorder.tell(&run, &Event::TaskStarted { task: &name(), try_num: 1, max_tries: 1, at: StandingClock.wall() });
     let result = Some(Opinion::Warning);
     recorder.tell(&run, &Event::TaskProgress { task: &name(), percent: None, status: None, result, at: crate::clock::Moment::default() });
-    assert_eq!(recorder.describe(&run).unwrap().tasks[0].said(), Some("warning"), "while it runs");
+    assert_eq!(recorder.describe(&run, None).unwrap().tasks[0].said(), Some("warning"), "while it runs");
     recorder.tell(&run, &Event::TaskEnded(&TaskEnd { said: result, ..end(b"", Verdict::Ok) }));
     let said = Gravest { opinion: Opinion::Warning, task: name(), others: 0 };
     recorder.tell(&run, &Event::RunEnded { outcome: &RunOutcome::Done, duration: Duration::ZERO, started: 1, said: Some(&said) });

@@ -228,6 +228,92 @@ fn after_a_restart_it_shows_what_ran_before_and_then_what_others_run() {
 }
 
 #[test]
+fn a_run_whose_hook_runs_is_over_and_keeps_its_chain() {
+    let scene = daemon("[chain:a]\ntask_dir = a\nschedule = @boot\nchain_hook = bin/hook.sh\n")
+        .task_at("a/1-a.sh", "exit 0")
+        .script("bin/hook.sh", "case $1 in *'\"end\"'*) play touch begun wait-file go ;; esac");
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_message("answers on", "").wait_for_file("begun");
+    let status = json(&running, "/status.json");
+    let chain = &status["chains"][0];
+    let id = chain["runs"][0]["id"].as_str().unwrap();
+    assert_eq!((chain["running"].as_array().unwrap().len(), &chain["runs"][0]["outcome"]), (0, &"done".into()), "{status}");
+    let words = format!("its run {id} is over but for its chain_hook (process ");
+    assert!(chain["waits_because"].as_str().unwrap().starts_with(&words), "{status}");
+    assert!(ask(&running, "GET", "/").1.contains(&words));
+    std::fs::write(running.path("go"), "").unwrap();
+    until("it is over", || json(&running, "/status.json")["chains"][0]["waits_because"].is_null());
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}
+
+#[test]
+fn a_clock_that_is_none_has_no_next_slot() {
+    let scene = daemon("[chain:a]\ntask_dir = a\nschedule = every 1h\n");
+    let (here, later) = (runner::store::Owner::look(), jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_hours(48)).unwrap());
+    std::fs::create_dir_all(scene.path("state")).unwrap();
+    let mut store = runner::store::sqlite::Sqlite::open(&scene.path("state/runner.db")).unwrap();
+    runner::store::Store::set_watermarks(&mut store, &here.machine, &[("a".to_owned(), later)], &here, later).unwrap();
+    drop(store);
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_message("answers on", "").wait_for_message("before the newest stored time", "");
+    until("it is told", || json(&running, "/status.json")["remarks"][0]["kind"] == "no_clock");
+    let status = json(&running, "/status.json");
+    let chain = &status["chains"][0];
+    assert_eq!(
+        (&chain["next"], &chain["waits_because"]),
+        (&serde_json::Value::Array(Vec::new()), &status["remarks"][0]["text"]),
+        "{status}"
+    );
+    let (_, page) = ask(&running, "GET", "/");
+    assert!(page.contains("only @boot fires") && !page.contains("Due next"), "{page}");
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}
+
+/// A slot that waits for the run before it, and idle ones that wait for others, say so in the same words wherever one looks.
+#[test]
+fn a_slot_that_waits_says_for_whom() {
+    let due = jiff::Timestamp::now().checked_sub(jiff::SignedDuration::from_secs(90)).unwrap();
+    let due = due.strftime("schedule = %M %H * * *\ntimezone = UTC\n").to_string();
+    let idle = |name: &str| format!("[chain:{name}]\ntask_dir = i\nidle = yes\nwindow = 2h\n{due}");
+    let queued = "[chain:q]\ntask_dir = q\noverlap = queue\nschedule = every 1s\n";
+    let scene = daemon(&format!("[chain:a]\ntask_dir = a\n{due}{}{}{queued}", idle("i"), idle("j")))
+        .task_at("a/1-a.sh", "play touch begun-a wait-file go")
+        .task_at("q/1-q.sh", "play touch begun-q wait-file go")
+        .tasks_at("i", ["1-i.sh"]);
+    let (here, past) = (runner::store::Owner::look(), jiff::Timestamp::now().checked_sub(jiff::SignedDuration::from_mins(4)).unwrap());
+    let marks = ["a", "i", "j"].map(|chain| (chain.to_owned(), past));
+    std::fs::create_dir_all(scene.path("state")).unwrap();
+    let mut store = runner::store::sqlite::Sqlite::open(&scene.path("state/runner.db")).unwrap();
+    runner::store::Store::set_watermarks(&mut store, &here.machine, &marks, &here, past).unwrap();
+    drop(store);
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_message("answers on", "").wait_for_file("begun-a").wait_for_file("begun-q");
+    let of = |status: &serde_json::Value, chain: &str| {
+        let all = status["chains"].as_array().unwrap();
+        let found = all.iter().find(|known| known["name"] == chain).unwrap();
+        found["waits_because"].as_str().unwrap_or_default().to_owned()
+    };
+    let words = [
+        ("i", "its slot waits for a: it is idle; its window ends in 1 h 5"),
+        ("j", "its slot waits for a: it is idle; its window ends in 1 h 5"),
+        ("q", "its slot waits for the end of the run before it"),
+    ];
+    for (chain, words) in words {
+        until("the daemon says so", || of(&json(&running, "/status.json"), chain).starts_with(words));
+        until("the page says so", || ask(&running, "GET", "/").1.contains(words));
+        until("status says so", || of(&scene.run(&["status", "--json"]).exits(0).json(), chain).starts_with(words));
+        assert!(scene.run(&["status"]).exits(0).stdout_text().contains(words));
+        assert!(scene.run(&["why", chain]).exits(0).stdout_text().contains(words));
+    }
+    std::fs::write(running.path("go"), "").unwrap();
+    until("nobody waits for a", || of(&json(&running, "/status.json"), "j").is_empty());
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
+}
+
+#[test]
 fn a_history_that_cannot_be_asked_is_no_good_news() {
     let scene = daemon("[chain:a]\ntask_dir = a\nschedule = 0 0 29 2 *\n").file("state", "a file is in the way");
     let mut running = scene.start(&["daemon"]);

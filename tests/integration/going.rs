@@ -1,10 +1,13 @@
 //! Runs that go on as `runner status` and `runner why` see them: the main chain and those of `now`, which stand in no
 //! database yet, with their progress and the tries they wait for.
 
+use jiff::{SignedDuration, Timestamp};
+use rstest::rstest;
+use runner::store::{Owner, Store};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::scene::{Running, Scene};
+use crate::scene::{Running, Scene, until};
 
 /// A main chain of two tasks, of which the second says how far it is and waits.
 fn main_chain() -> Scene {
@@ -169,4 +172,91 @@ fn whoever_is_called_by_cron_looks_at_chains_that_are_not_due_as_well() {
     scene.run(&["tick"]).exits(0).ran_nothing();
     let after = facts(&scene, "a");
     assert!(!after.iter().any(|fact| fact.starts_with("nobody_looks: ")), "{after:#?}");
+}
+
+fn a_moment_ago() -> Timestamp {
+    Timestamp::now().checked_sub(SignedDuration::from_secs(90)).unwrap()
+}
+
+/// A chain whose hook at the end, and whose halt task, each wait for a file.
+fn closing(chain: &str) -> Scene {
+    let schedule = a_moment_ago().strftime("%M %H * * *");
+    let hook = "chain_hook = bin/hook.sh\n";
+    let text = match chain {
+        "main" => format!("{hook}max_tries = 1\n"),
+        _ => format!("[chain:a]\ntask_dir = a\nhalt_task = ../bin/halt.sh\nmax_tries = 1\nschedule = {schedule}\ntimezone = UTC\n{hook}"),
+    };
+    let scene = if chain == "main" { Scene::new().config(&format!("[runner]\n{text}")) } else { Scene::new().raw_config(text) };
+    let halt = "play touch begun-halt wait-file go-halt";
+    scene
+        .task_at(if chain == "main" { "tasks.d/1-a.sh" } else { "a/1-a.sh" }, "exit 2")
+        .task("halt.sh", halt)
+        .script("bin/halt.sh", halt)
+        .script("bin/hook.sh", "case $1 in *'\"end\"'*) play touch begun-hook wait-file go-hook ;; esac")
+}
+
+fn run_names(chain: &Value, list: &str) -> Vec<String> {
+    chain[list].as_array().unwrap().iter().map(|run| run["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Its record stands in the state by then, and it goes on all the same: it is told of once, and says what it does.
+#[rstest]
+#[case::the_main_chain("main", &[], "boot")]
+#[case::now("a", &["now", "a"], "now")]
+#[case::a_daemon("a", &["daemon"], "missed")]
+#[case::a_tick("a", &["tick"], "missed")]
+fn a_run_whose_hook_or_halt_task_runs_is_seen_once(#[case] name: &str, #[case] command: &[&str], #[case] trigger: &str) {
+    let scene = closing(name);
+    let (here, past) = (Owner::look(), a_moment_ago().checked_sub(SignedDuration::from_mins(2)).unwrap());
+    crate::status::store(&scene).set_watermarks(&here.machine, &[("a".to_owned(), past)], &here, past).unwrap();
+    let mut running = scene.start(command);
+    for (part, words) in [("hook", "chain_hook"), ("halt", "halt task")] {
+        running.wait_for_file(&format!("begun-{part}"));
+        let chain = status(&scene);
+        assert_eq!((run_names(&chain, "running").len(), run_names(&chain, "runs").len()), (1, 0), "{chain:#}");
+        let run = &chain["running"][0];
+        let what = words.replace(' ', "_");
+        assert_eq!(
+            (&run["outcome"], &run["closing"]["what"], &run["trigger"]),
+            (&"halted".into(), &what.into(), &trigger.into()),
+            "{run:#}"
+        );
+        let text = scene.run(&["status"]).exits(0).stdout_text();
+        assert!(text.contains(&format!("halted; its {words} (process ")), "{text}");
+        let id = run["id"].as_str().unwrap();
+        let facts = facts(&scene, name);
+        let named: Vec<&String> = facts.iter().filter(|fact| fact.contains(id)).collect();
+        assert!(named.len() == 1 && named[0].starts_with(&format!("running: it runs: run {id}")), "{facts:#?}");
+        assert!(named[0].contains(&format!("; it is over but for its {words} (process ")), "{facts:#?}");
+        scene.run(&["show", id]).exits(0).prints(&format!("runs still    its {words} (process "));
+        if part == "hook" {
+            let stopped = scene.run(&["stop", "--no-wait", name, "-v"]).exits(0).says(&format!("is over but for its {words} (process "));
+            stopped.prints("was told to stop");
+        }
+        std::fs::write(running.path(format!("go-{part}")), "").unwrap();
+    }
+    if command == ["daemon"] {
+        until("it is over", || run_names(&status(&scene), "running").is_empty());
+        running.signal(Signal::TERM);
+        running.finish().exits(0);
+    } else {
+        drop(running.finish());
+    }
+    let chain = status(&scene);
+    assert_eq!((run_names(&chain, "running").len(), &chain["runs"][0]["outcome"]), (0, &"halted".into()), "{chain:#}");
+}
+
+#[test]
+fn the_halt_task_after_the_last_run_is_seen_as_well() {
+    let scene = Scene::new().task("1-a.sh", "exit 0").task("halt.sh", "play touch begun wait-file go");
+    let mut running = scene.start(&["-H", "-n", "1"]);
+    running.wait_for_file("begun");
+    let chain = status(&scene);
+    assert_eq!(
+        (&chain["running"][0]["outcome"], &chain["running"][0]["closing"]["what"]),
+        (&"done".into(), &"halt_task".into()),
+        "{chain:#}"
+    );
+    std::fs::write(running.path("go"), "").unwrap();
+    running.finish().exits(0);
 }

@@ -70,6 +70,28 @@ fn many_processes_share_a_server_and_a_killed_one_loses_nothing() {
     a_killed_process_loses_nothing(&server.local());
 }
 
+/// `now` needs no database; what it says before a second copy runs beside what was left stands only there.
+#[cfg(feature = "schedule")]
+#[test]
+fn what_a_killed_tick_left_running_is_named_by_now_as_well() {
+    use rustix::process::Signal;
+
+    let Some(mut server) = Server::start() else { return };
+    let task = "[ -e \"$SCENE/begun\" ] && exit 0; play pid-file pid touch begun wait-file go";
+    let chains = format!("[runner]\ndatabase = {}\n[chain:a]\ntask_dir = a\nschedule = every 1s\n", server.local());
+    let scene = Scene::new().raw_config(chains).task_at("a/1-a.sh", task);
+    let mut first = scene.start(&["tick"]);
+    first.wait_for_file("begun");
+    first.insist(Signal::KILL);
+    let pid = fs::read_to_string(first.path("pid")).unwrap();
+    first.finish().dies_of(Signal::KILL);
+    let next = scene.run(&["now", "a"]).exits(0).says("the process that ran it is gone; process").stderr_text();
+    assert!(next.contains(&format!("kill {pid}")), "{next}");
+    server.stop();
+    scene.run(&["now", "a"]).exits(0).never_says("the process that ran it is gone");
+    fs::write(scene.path("go"), "").unwrap();
+}
+
 #[test]
 fn a_server_that_goes_away_is_found_again() {
     let Some(mut server) = Server::start() else { return };

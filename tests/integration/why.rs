@@ -71,6 +71,25 @@ fn an_error_anywhere_and_a_key_that_means_nothing_are_told_by_why_and_by_status(
     status.says("runner.cfg:3: unknown key `schedul`").says("runner.cfg:6: unknown key `stop` in [daemon]");
 }
 
+#[test]
+fn what_is_wrong_with_other_chains_is_counted_and_not_told() {
+    let others = "[chain:b]\ntask_dir = a\nshedule = x\n[task:b/a]\nmax_tme = 1\n[task:z]\nmax_tme = 1\n[daemon]\nstop = 3";
+    let own = "[runner]\nmax_trys = 3\n[task:a]\nnise = 3";
+    let scene = scene(&format!("schedul = every 1h\n{others}\n{own}"));
+    let suspects = || facts(&scene).into_iter().filter(|fact| fact["fact"] == "suspect").map(|fact| fact["text"].to_string());
+    let suspects: Vec<String> = suspects().collect();
+    for (word, is_told) in [("schedul`", 1), ("max_trys", 1), ("nise", 1), ("shedule", 0), ("max_tme", 0), ("`stop`", 0)] {
+        assert_eq!(suspects.iter().filter(|text| text.contains(word)).count(), is_told, "{word} in {suspects:#?}");
+    }
+    assert_eq!(suspects.last().unwrap(), "\"elsewhere in the configuration, not about this chain: 4 findings\"");
+    scene.run(&["why", "b"]).exits(0).prints("unknown key `shedule`").never_prints("unknown key `schedul`");
+    let wrong = self::scene("schedule = every 1h\n[queue:q]\njobs = two\n[queue:r]\njobs = two\n[runner]\nmax_time = x");
+    let document = wrong.run(&["why", "a", "--json"]).exits(0).json();
+    let texts: Vec<String> = document["facts"].as_array().unwrap().iter().map(|fact| fact["text"].to_string()).collect();
+    assert!(texts.iter().any(|text| text.contains("runner.cfg:9: max_time = x")), "{texts:#?}");
+    assert!(texts.iter().any(|text| text.contains("elsewhere in the configuration: 4 errors, the first is ")), "{texts:#?}");
+}
+
 #[cfg(feature = "http")]
 #[test]
 fn an_error_of_the_daemon_is_told_by_why_and_by_status() {
@@ -252,6 +271,28 @@ fn a_clock_that_is_none() {
     let (here, later) = (Owner::look(), Timestamp::now().checked_add(SignedDuration::from_hours(48)).unwrap());
     store(&scene).set_watermarks(&here.machine, &[("a".to_owned(), later)], &here, later).unwrap();
     assert!(text_of(&scene, "no_clock").contains("before the newest stored time"));
+    assert!(!kinds(&scene).contains(&"next".to_owned()), "there is no date for it");
+    let text = scene.run(&["status"]).exits(0).prints("before the newest stored time").stdout_text();
+    assert!(text.lines().any(|line| line.starts_with("a ") && line.contains("never ran") && line.contains("no clock")), "{text}");
+    let status = scene.run(&["status", "--json"]).exits(0).json();
+    let chain = &status["chains"][0];
+    assert_eq!((&chain["next"], &status["remarks"][1]["kind"]), (&Value::Array(Vec::new()), &"no_clock".into()), "{status:#}");
+    assert_eq!(chain["waits_because"], status["remarks"][1]["text"], "as the daemon has it");
+}
+
+/// A machine that has no battery for its clock begins in 1970.
+#[cfg(all(feature = "net", feature = "postgres"))]
+#[test]
+fn a_clock_that_was_not_set_yet_gives_no_dates() {
+    let home = scene("schedule = every 1h");
+    let Some(clock) = crate::lock_clock::WallClock::new(&home, "clock") else { return };
+    clock.set(60 - Timestamp::now().as_second());
+    let scene = clock.scene(&home).tasks_at("a", ["1-a.sh"]).raw_config("[chain:a]\ntask_dir = a\nschedule = every 1h\n");
+    let words = "the clock shows 1970-01-01T00:0";
+    scene.run(&["why", "a"]).exits(0).prints(words).never_prints("next");
+    scene.run(&["status"]).exits(0).prints(words).prints("no clock").never_prints("in 5");
+    scene.run(&["schedule", "a"]).exits(0).says(words);
+    scene.run(&["schedule", "a", "--after", "2027-01-01T00:00:00Z"]).exits(0).never_says(words);
 }
 
 #[test]
