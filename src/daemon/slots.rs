@@ -270,7 +270,11 @@ impl Daemon<'_> {
     pub(super) fn answered(&mut self, answer: Answer) {
         match answer {
             Answer::Loaded(loaded) => self.loaded(loaded),
-            Answer::Claimed(offers, answer) => self.claimed(offers, answer),
+            Answer::Claimed(offers, answer) => {
+                // Those were asked for before, and are older.
+                self.send_taken();
+                self.claimed(offers, answer);
+            }
             Answer::TakenOver(offer) => {
                 // Ours and not begun, if we are told to stop: whoever comes next takes it over again.
                 if let Some(offer) = offer

@@ -236,6 +236,22 @@ fn a_slot_of_a_process_that_is_gone(#[case] missed: &str, #[case] later: &str, #
     assert_eq!(play.fired(), [""; 0], "once");
 }
 
+#[test]
+fn slots_that_are_answered_at_one_moment_begin_the_oldest_first() {
+    let machine = Machine::new("2026-05-04T12:05:00Z", &format!("{EVERY_TEN}\nmissed = all"));
+    machine.daemon().stop();
+    claim_for_a_dead_one(&machine, "a", "2026-05-04T12:10:00Z");
+    machine.set("2026-05-04T12:30:00Z");
+    let mut play = machine.daemon_of(true);
+    play.until_asked();
+    // What is taken over and what is claimed are two answers, and both wait to be heard.
+    while !machine.store_has_slots(3) {
+        std::thread::yield_now();
+    }
+    play.settle();
+    assert_eq!(times(&play.fired()), ["12:10", "12:20", "12:30"]);
+}
+
 fn claim_for_a_dead_one(machine: &Machine, chain: &str, slot: &str) {
     use runner::store::{Owner, Slot, SlotClaim, SlotKey, Store};
     let here = Owner::look();

@@ -566,6 +566,14 @@ impl Play<'_> {
         self.until(|play| !play.daemon.is_claiming());
     }
 
+    /// Goes on until slots were asked for, and hears no answer that is not there yet.
+    pub(crate) fn until_asked(&mut self) {
+        while !self.daemon.is_claiming() {
+            self.alarm.ring();
+            self.turn();
+        }
+    }
+
     /// Asks for what is due, and is told to stop before the answer is heard.
     pub(crate) fn ask_and_stop(mut self) {
         self.alarm.ring();
