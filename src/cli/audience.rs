@@ -6,8 +6,8 @@ use std::os::fd::BorrowedFd;
 use jiff::Timestamp;
 
 use super::exit::Failure;
-use super::outside::local_zone;
 use super::queue_status;
+use super::variables::local_zone;
 use super::web::Web;
 use crate::board::Board;
 use crate::board::OfChain;

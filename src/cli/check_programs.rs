@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::rc::Rc;
 
-use super::settings::program_search;
+use super::variables::program_search;
 use crate::chain::setup::Setup;
 use crate::config::keys::{self, KeyInfo};
 use crate::config::sections::Sections;

@@ -7,13 +7,14 @@ use jiff::Timestamp;
 
 use super::audience::Audience;
 use super::exit::{Exit, Failure};
-use super::outside::{Stamp, Surroundings, book_of, judge_daemon, judge_daemon_files, load_first, local_zone};
+use super::outside::{LAST_WORDS, Stamp, Surroundings, book_of, judge_daemon, judge_daemon_files, load_first};
 use super::record::Record;
 use super::run::tell_findings;
-use super::settings::{Loaded, Settings, own_variable, part_findings, push, without_repeats};
+use super::settings::{Loaded, Settings, part_findings, push, without_repeats};
 use super::stage::{Stage, hear_signals};
 use super::state::{failure, marks_of, own_place};
 use super::trusted::refuse_database;
+use super::variables::{local_zone, own_variable};
 use super::{print, strangers};
 use crate::alarm::ClockAlarm;
 use crate::board::Board;
@@ -36,8 +37,6 @@ use crate::store::open::Place;
 
 /// A wall clock that shows an earlier date is none: this program did not exist then.
 pub const BUILT: &str = "2026-01-01T00:00:00Z";
-/// How long the newest records may take to be written at the end.
-pub(super) const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Fires chains on their schedules until it is told to stop: by `signals`, which are heard since the program began.
 ///

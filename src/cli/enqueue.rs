@@ -16,8 +16,9 @@ use super::exit::{Exit, Failure};
 use super::print;
 use super::queue_args::{EnqueueArgs, ExistingArg};
 use super::queues::queues_of;
-use super::settings::{Settings, own_variable};
+use super::settings::Settings;
 use super::state::{failure, own_place};
+use super::variables::local_zone;
 use crate::clock::{Clock, SystemClock};
 use crate::config::queues::QueueSettings;
 use crate::config::value;
@@ -27,7 +28,6 @@ use crate::schedule::when;
 use crate::store::job::{Existing, NewJob};
 use crate::store::wake;
 use crate::task::left_over;
-use crate::zone;
 
 /// Adds jobs.
 ///
@@ -43,7 +43,7 @@ pub fn enqueue(settings: &Settings, args: EnqueueArgs) -> Result<Exit, Failure> 
     let mut store = place.open_quickly().map_err(failure)?;
     let now = store.clock(SystemClock::new().wall()).map_err(failure)?;
     // Most jobs name no time.
-    let zone: LazyCell<TimeZone> = LazyCell::new(|| zone::local(own_variable("TZ").as_deref()));
+    let zone: LazyCell<TimeZone> = LazyCell::new(local_zone);
     let place_of = |number: &Option<u64>| number.map(|number| format!("line {number}: ")).unwrap_or_default();
     let new: Result<Vec<NewJob>, Failure> = jobs
         .iter()

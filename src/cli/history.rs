@@ -5,22 +5,22 @@ use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
 use super::print;
-use super::settings::{Settings, own_variable};
+use super::settings::Settings;
 use super::state::Reading;
 use super::table::{self, Table};
+use super::variables::local_zone;
 use crate::config::Config;
 use crate::names::{MAIN_CHAIN, typed_suggestion};
 use crate::status::Ended;
 use crate::store::HistoryQuery;
 use crate::store::record::RunRecord;
-use crate::zone;
 
 /// Prints runs of the past.
 ///
 /// # Errors
 /// The state cannot be read; there is no such chain; the result cannot be written.
 pub fn history(settings: &Settings, query: HistoryQuery) -> Result<Exit, Failure> {
-    let zone = zone::local(own_variable("TZ").as_deref());
+    let zone = local_zone();
     let (mut reading, _) = Reading::open_with_going(settings, &zone)?;
     let config = reading.config.clone();
     let runs = reading.history(&query)?;

@@ -11,8 +11,8 @@ use rustix::process::Signal;
 
 use super::args::LockArgs;
 use super::exit::{Exit, Failure};
-use super::settings::{inherited_variables, own_variable};
 use super::stage::random;
+use super::variables::{inherited_variables, own_variable};
 use crate::chain::ears::{Ears, readable};
 use crate::clock::{BootTime, Clock, Moment, Seconds, SystemClock};
 use crate::config::database::state_dir;

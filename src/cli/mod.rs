@@ -75,6 +75,7 @@ mod table;
 mod trusted;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod unread;
+mod variables;
 #[cfg(all(feature = "schedule", feature = "store"))]
 mod waiting;
 #[cfg(all(feature = "schedule", feature = "store"))]

@@ -13,8 +13,9 @@ use super::prepare::{Fit, Unfit, make_fit, refuse_errors};
 use super::record::Record;
 use super::refused::{Refusal, TASK_DIR, start_hook};
 use super::run::{at_once, refuse_nested, result_of, result_of_refused, tell_findings};
-use super::settings::{Loaded, Settings, find_chain, find_task_dir, own_variable, program_variables, push, without_repeats};
+use super::settings::{Loaded, Settings, find_chain, find_task_dir, push, without_repeats};
 use super::stage::{Said, Stage};
+use super::variables::own_variable;
 use super::{print, strangers};
 use crate::chain::World;
 use crate::chain::fleet::{Fleet, Opened, Ready};
@@ -144,7 +145,7 @@ fn select(settings: &Settings, words: &[String]) -> Result<Selected, Failure> {
     for (chain, window) in wanted {
         let dir = find_task_dir(None, &chain)?;
         refuse_nested(settings, &chain.name, &dir)?;
-        let variables = program_variables(settings, &dir);
+        let variables = settings.program_variables(&dir);
         match make_fit(settings, &config, chain.clone(), Vec::new(), &dir) {
             Ok(Fit { mut setup, lock, told: new }) => {
                 told.extend(new);

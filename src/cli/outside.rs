@@ -10,10 +10,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
-
 use super::audience::Audience;
-use super::daemon::LAST_WORDS;
 use super::exit::Failure;
 #[cfg(feature = "http")]
 use super::going;
@@ -22,9 +19,10 @@ use super::lock_view;
 use super::prepare::{Fit, make_fit};
 use super::refused::{Refusal, start_hook};
 use super::run::tell_findings;
-use super::settings::{Loaded, Settings, find_task_dir, own_variable, part_findings, program_variables, without_repeats};
+use super::settings::{Loaded, Settings, find_task_dir, part_findings, without_repeats};
 use super::state::marks_of;
 use super::strangers;
+use super::variables::local_zone;
 #[cfg(feature = "http")]
 use super::waiting;
 #[cfg(feature = "http")]
@@ -56,7 +54,6 @@ use crate::store::past::Known;
 use crate::store::wake::Alarm;
 
 use crate::worker::{self, Orders, Worker};
-use crate::zone;
 
 /// Files, variables, the configuration in force, and those who look at us.
 pub struct Surroundings<'a> {
@@ -146,11 +143,6 @@ pub fn judge_daemon_files(settings: &DaemonSettings, unreadable: Severity, findi
     }
 }
 
-/// The zone of the machine.
-pub fn local_zone() -> TimeZone {
-    zone::local(own_variable("TZ").as_deref())
-}
-
 /// The files of a configuration, and the directory of its drop-ins: one that is new changes its directory.
 fn paths(config: &Config) -> impl Iterator<Item = PathBuf> {
     config.files().iter().map(|file| file.to_path_buf()).chain(include_dir(config).map(|(dir, _)| dir))
@@ -220,7 +212,7 @@ impl Outside for Surroundings<'_> {
             return None;
         }
         let dir = find_task_dir(None, &chain.named.chain).ok()?;
-        let variables = program_variables(self.settings, &dir);
+        let variables = self.settings.program_variables(&dir);
         let refusal = Refusal { chain: &chain.named.chain, reason, message };
         match start_hook(&self.config, &refusal, &variables, driver.world.family, driver.world.clock)? {
             Ok(hook) => {
@@ -352,7 +344,7 @@ impl Surroundings<'_> {
         }
         let Fit { mut setup, lock, told } = fit.map_err(|unfit| unfit.message())?;
         setup.beside_others = true;
-        let variables = program_variables(self.settings, &dir);
+        let variables = self.settings.program_variables(&dir);
         Ok((Ready { setup: Rc::new(setup), variables, lock, opened: Opened::default() }, told))
     }
 
@@ -390,6 +382,9 @@ impl Surroundings<'_> {
         Ok(chains)
     }
 }
+
+/// How long the newest records may take to be written at the end.
+pub const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How long a stop may take: what runs, chains and jobs, may go on for, is then ended, and is written down.
 fn longest_stop(stop_time: Duration, view: &View<'_>) -> Duration {

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::exit::Failure;
 use super::guarded;
-use super::settings::{Settings, is_error, own_environment, part_findings, without_repeats};
+use super::settings::{Settings, is_error, part_findings, without_repeats};
 use super::trusted::judge_chain;
+use super::variables::own_environment;
 use crate::chain::hold::LockPlan;
 use crate::chain::setup::Setup;
 use crate::config::settings::ChainSettings;

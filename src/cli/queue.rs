@@ -8,9 +8,10 @@ use super::exit::{Exit, Failure};
 use super::print;
 use super::queue_args::{QueueCommand, StateArg};
 use super::queues::queues_of;
-use super::settings::{Settings, own_variable};
+use super::settings::Settings;
 use super::state::{failure, own_place};
 use super::table::{self, Table, harmless};
+use super::variables::local_zone;
 use super::work;
 use crate::clock::{Clock, SystemClock};
 use crate::config::queues::QueueSettings;
@@ -21,7 +22,6 @@ use crate::store::job::{JobQuery, JobRecord, Kept, QueueCount};
 use crate::store::open::Place;
 use crate::store::{Store, StoreError, wake};
 use crate::worker::max_attempts;
-use crate::zone;
 
 /// How many failed jobs begin anew at once.
 const RETRIED_AT_ONCE: u32 = 100_000;
@@ -151,7 +151,7 @@ fn list(settings: &Settings, queues: &[QueueSettings], jobs: &[JobRecord], now: 
     if jobs.is_empty() {
         return Ok(());
     }
-    let zone = zone::local(own_variable("TZ").as_deref());
+    let zone = local_zone();
     let mut table = Table::new(&["ID", "QUEUE", "STATE", "PRIO", "DUE", "ATTEMPTS", "RESULT", "TASK"]);
     for job in jobs {
         let state = job.state(now).word().to_owned();
@@ -175,7 +175,7 @@ fn show(settings: &Settings, place: &Place, queues: &[QueueSettings], (id, now):
     if settings.json {
         return print::json(&json!({ "version": 1, "job": as_json(&job, now) }));
     }
-    print::text(&as_text(&job, queues, now, &zone::local(own_variable("TZ").as_deref())))
+    print::text(&as_text(&job, queues, now, &local_zone()))
 }
 
 fn as_text(job: &JobRecord, queues: &[QueueSettings], now: Timestamp, zone: &TimeZone) -> String {

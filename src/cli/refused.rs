@@ -2,8 +2,8 @@
 
 use std::ffi::CString;
 
-use super::settings::own_environment;
 use super::trusted::refuse_hooks;
+use super::variables::own_environment;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::keys::CHAIN_HOOK;

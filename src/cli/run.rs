@@ -17,8 +17,9 @@ use super::guarded::{Entry, Guarded};
 use super::prepare::{Fit, Unfit, make_fit};
 use super::record::Record;
 use super::refused::{Refusal, TASK_DIR, start_hook};
-use super::settings::{Loaded, Settings, apply_run_args, find_main_dir, own_variable, program_variables, push};
+use super::settings::{Loaded, Settings, apply_run_args, find_main_dir, push};
 use super::stage::{Said, Stage};
+use super::variables::own_variable;
 use super::{dry_run, filter, print, strangers};
 use crate::chain::ears::Ears;
 use crate::chain::hold::LockPlan;
@@ -57,7 +58,7 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
         loaded.findings.extend(strangers::find(&loaded.config, Some(&dir)));
     }
     let Loaded { config, chain, state, push: told_others, findings, .. } = loaded;
-    let variables = program_variables(settings, &dir);
+    let variables = settings.program_variables(&dir);
     let Fit { setup, lock, told } = match make_fit(settings, &config, chain.clone(), findings, &dir) {
         Ok(fit) => fit,
         Err(unfit) => {

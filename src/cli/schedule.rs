@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 
 use super::daemon::BUILT;
 use super::exit::{Exit, Failure};
-use super::outside::{book_of, local_zone};
+use super::outside::book_of;
 use super::prepare::refuse_errors;
 use super::print;
 use super::run::tell_findings;
 use super::settings::{Loaded, Settings};
 use super::table::{self, Table};
+use super::variables::local_zone;
 use crate::clock::{Clock, SystemClock};
 use crate::daemon::book::Booked;
 use crate::names::{MAIN_CHAIN, typed_suggestion};

@@ -1,29 +1,27 @@
 //! From what was typed to what holds: files found, values parsed, the machine looked at once.
 
 use std::env;
-use std::ffi::{CString, OsString};
+use std::ffi::CString;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use log::LevelFilter;
 
 use super::args::{GlobalArgs, RunArgs, When};
 use super::exit::{Exit, Failure};
 use super::trusted::judge_files;
+use super::variables::{local_zone, of_programs, own_variable};
 use crate::clock::SystemClock;
 use crate::config::chains::{self, NamedChain};
 use crate::config::judge::{judge_env, judge_keys, judge_owners};
 use crate::config::load::{DEFAULT_FILE, LoadError, Override, load};
 use crate::config::push::PushSettings;
-use crate::config::sections::Sections;
 use crate::config::settings::{ChainSettings, StateSettings};
 use crate::config::{Config, Finding, Origin, Severity, queues, value};
-use crate::environment::{Environment, variable};
 use crate::names::{MAIN_CHAIN, typed_suggestion};
 use crate::outcome::RunOutcome;
-use crate::process::find_program;
 use crate::push::{Push, Waits};
 use crate::report::bars::Progress;
 use crate::report::log::LogSettings;
@@ -77,10 +75,15 @@ impl Settings {
     #[cfg(all(feature = "schedule", feature = "store"))]
     pub fn command(&self, words: &str) -> String {
         match &self.named_config {
-            Some(file) if is_one_word(file) => format!("runner -c {} {words}", file.display()),
+            Some(file) if super::variables::is_one_word(file) => format!("runner -c {} {words}", file.display()),
             Some(file) => format!("runner -c '{}' {words}", file.display().to_string().replace('\'', "'\\''")),
             None => format!("runner {words}"),
         }
+    }
+
+    /// The variables by which the tasks of this directory find the configuration.
+    pub fn program_variables(&self, dir: &Path) -> Vec<CString> {
+        of_programs(self.config_file.as_deref(), &self.overrides, dir)
     }
 
     /// Reads the configuration and judges it. Errors inside it are findings. One that root cannot trust is refused whole:
@@ -148,7 +151,7 @@ impl Loaded {
 /// Those who are told of runs. `waits` is who waits for them.
 pub fn push(settings: PushSettings, waits: Waits) -> Push {
     let exit_code = |outcome: &RunOutcome| Exit::of_run(outcome).code();
-    Push::new(settings, waits, exit_code, Box::new(SystemClock::new()), || crate::zone::local(own_variable("TZ").as_deref()))
+    Push::new(settings, waits, exit_code, Box::new(SystemClock::new()), local_zone)
 }
 
 /// A file that cannot be read is the configuration's fault, whatever the file system's reason.
@@ -332,82 +335,6 @@ fn apply_lock_args(chain: &mut ChainSettings, args: &RunArgs) -> Result<(), Fail
         lock.wait = (text.clone(), Origin::CommandLine);
     }
     Ok(())
-}
-
-/// Our own variables, without what is private. Where the path of runner-config cannot stand in RUNNER_CONFIG_CMD, its
-/// directory is the last of PATH, so that the bare name is found.
-/// Looked at once: nobody changes them while we run.
-pub fn own_environment() -> &'static Environment {
-    static OWN: OnceLock<Environment> = OnceLock::new();
-    let extra = || config_program().filter(|program| !is_one_word(program)).and_then(|program| program.parent().map(Path::to_owned));
-    OWN.get_or_init(|| variables_of_ours(extra()))
-}
-
-#[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
-fn variables_of_ours(extra: Option<PathBuf>) -> Environment {
-    Environment::new(env::vars_os().map(|(name, value)| match &extra {
-        Some(dir) if name == "PATH" => {
-            let path = env::join_paths(env::split_paths(&value).chain([dir.clone()])).unwrap_or(value);
-            (name, path)
-        }
-        Some(_) | None => (name, value),
-    }))
-}
-
-/// The value of PATH by which the programs of this configuration are found: `[env]` may set it.
-pub fn program_search(config: &Config) -> Option<OsString> {
-    own_environment().variables(Sections::for_chain(config, MAIN_CHAIN).variables(None), &[]).search
-}
-
-/// The program that answers `-g`: the runner-config beside us; where there is none (only `runner` was built), the one
-/// in PATH; where there is none either, ourselves.
-fn config_program() -> Option<PathBuf> {
-    let exe = env::current_exe().ok()?;
-    let beside = exe.parent().map(|dir| dir.join("runner-config")).filter(|path| path.exists());
-    let in_path = || find_program("runner-config".as_ref(), own_variable("PATH").as_deref());
-    beside.or_else(in_path).or(Some(exe))
-}
-
-/// Whether `sh` takes a path without quotes as one word, and as it is.
-fn is_one_word(path: &Path) -> bool {
-    path.to_str().is_some_and(|text| !text.contains(|c: char| c.is_whitespace() || "*?[]\\'\"`$&|;<>(){}~#!".contains(c)))
-}
-
-/// All our variables, as they are.
-#[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
-pub fn inherited_variables() -> impl Iterator<Item = (OsString, OsString)> {
-    env::vars_os()
-}
-
-/// The value of one of our variables.
-#[expect(clippy::disallowed_methods, reason = "cli owns the environment")]
-pub fn own_variable(name: &str) -> Option<OsString> {
-    env::var_os(name)
-}
-
-/// The variables by which tasks find the configuration, the same in every run.
-///
-/// RUNNER_CONFIG_CMD is used without quotes in `sh`, so no word of it may hold a blank or a glob character: what
-/// does is handed on in RUNNER_CONFIG and PATH instead.
-pub fn program_variables(settings: &Settings, dir: &Path) -> Vec<CString> {
-    // Without a configuration an empty one answers: nothing is there.
-    let file = settings.config_file.clone().unwrap_or_else(|| PathBuf::from("/dev/null"));
-    let word = config_program().filter(|path| is_one_word(path)).unwrap_or_else(|| PathBuf::from("runner-config"));
-    let mut command = word.into_os_string();
-    if is_one_word(&file) {
-        command.push(" -c ");
-        command.push(&file);
-    }
-    let overrides: Vec<String> = settings.overrides.iter().map(Override::text).collect();
-    let mut variables = vec![
-        variable(b"RUNNER_CONFIG_CMD", command.as_encoded_bytes()),
-        variable(b"RUNNER_CONFIG", file.as_os_str().as_encoded_bytes()),
-        variable(b"RUNNER_TASK_DIR", dir.as_os_str().as_encoded_bytes()),
-    ];
-    if !overrides.is_empty() {
-        variables.push(variable(b"RUNNER_OVERRIDES", serde_json::json!(overrides).to_string().as_bytes()));
-    }
-    variables.into_iter().flatten().collect()
 }
 
 /// Sorts findings out: the ones that end a command, and the ones that are only told.

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
 use super::history::result;
-use super::settings::{Settings, own_variable};
+use super::settings::Settings;
 use super::state::Reading;
 use super::table::{self, Table, harmless};
+use super::variables::local_zone;
 use super::{going, print};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -17,14 +18,13 @@ use crate::names::{MAIN_CHAIN, printable};
 use crate::outcome::signal_name;
 use crate::status::{Date, Run};
 use crate::store::record::{RunRecord, TryRecord};
-use crate::zone;
 
 /// Prints one run: of this id, the last one of this chain, or the last one of all.
 ///
 /// # Errors
 /// The state cannot be read; no run, or more than one, is meant; the result cannot be written.
 pub fn show(settings: &Settings, word: Option<&str>) -> Result<Exit, Failure> {
-    let zone = zone::local(own_variable("TZ").as_deref());
+    let zone = local_zone();
     let (mut reading, told) = Reading::open_with_going(settings, &zone)?;
     let config = reading.config.clone();
     let run = match word {

@@ -11,7 +11,8 @@ use jiff::tz::TimeZone;
 
 use super::exit::Failure;
 use super::going;
-use super::settings::{Settings, own_variable};
+use super::settings::Settings;
+use super::variables::own_variable;
 #[cfg(feature = "schedule")]
 use crate::config::database::DatabaseUrl;
 use crate::config::database::{FILE_NAME, SYSTEM_DIR};

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure};
 use super::lock_view::{holder_in_words, look, needed, waits_for};
-use super::outside::{judge_all, local_zone};
+use super::outside::judge_all;
 use super::prepare::refuse_errors;
 use super::queue_status;
 use super::schedule::rules;
@@ -18,6 +18,7 @@ use super::settings::{Loaded, Settings, is_error, without_repeats};
 use super::state::Reading;
 use super::status_text::as_text;
 use super::table;
+use super::variables::local_zone;
 use super::{going, print, unread, waiting, watchers};
 use crate::clock::{Clock, SystemClock};
 use crate::config::queues::{self, QueueSettings};

@@ -7,7 +7,7 @@ use std::path::Path;
 
 #[cfg(all(feature = "schedule", feature = "store"))]
 use super::exit::Failure;
-use super::settings::program_search;
+use super::variables::program_search;
 use crate::chain::setup::{self, Setup};
 #[cfg(all(feature = "schedule", feature = "store"))]
 use crate::config::database::DatabaseUrl;

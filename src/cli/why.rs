@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure};
 use super::lock_view::{holder_in_words, look, needed, waits_for};
-use super::outside::{judge_all, local_zone};
+use super::outside::judge_all;
 use super::prepare::prepare;
 use super::settings::{Loaded, Settings, find_chain, find_task_dir, is_error, part_findings, without_repeats};
 use super::state::Reading;
 use super::table;
+use super::variables::local_zone;
 use super::watchers::{Watchers, no_clock, overdue};
 use super::{crowded, doing, going, left, print, unread, waiting};
 use crate::clock::{Clock, SystemClock};

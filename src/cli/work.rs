@@ -19,10 +19,11 @@ use super::queue_status;
 use super::queues::{find_queues, queues_with_config};
 use super::record::Record;
 use super::run::tell_findings;
-use super::settings::{Settings, find_task_dir, own_variable, part_findings, program_variables, push, without_repeats};
+use super::settings::{Settings, find_task_dir, part_findings, push, without_repeats};
 use super::stage::Stage;
 use super::state::{failure, own_place};
 use super::trusted::refuse_database;
+use super::variables::own_variable;
 use crate::chain::setup::{Setup, Task};
 use crate::clock::{Clock, SystemClock};
 use crate::config::push::PushSettings;
@@ -216,7 +217,7 @@ impl TaskFinder {
         if let (Some(setup), Some(seen)) = (setup, seen) {
             let stamped = setup.tasks.iter().filter_map(|task| Some((task.path.clone(), Stamp::of(&task.path)?)));
             let files = stamped.collect();
-            let variables = program_variables(&self.settings, dir);
+            let variables = self.settings.program_variables(dir);
             self.known.insert(queue.name.clone(), Known { setup, variables, seen, files });
         }
         Ok(())

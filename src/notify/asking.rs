@@ -11,17 +11,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, UCred, bind,
-    recvmsg, sendto, socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, recvmsg,
+    sendto, socket_with,
 };
 
-use super::inbox::NAME_START;
+use super::{NAME_START, QUESTION, STOP, is_trusted};
 use crate::clock::{Clock, Moment, SystemClock};
 
-/// What is asked: the whole of a datagram.
-pub const QUESTION: &[u8] = b"X_RUNNER_ASKS=1";
-/// What tells a run to stop: the whole of a datagram. A second one is a second signal.
-pub const STOP: &[u8] = b"X_RUNNER_STOP=1";
 /// How the answer begins of a run that was told to stop; its id follows.
 const HEARD: &str = "X_RUNNER_STOPPING=";
 /// How the word begins that such a run is over; its id follows, a blank, and how it ended.
@@ -35,11 +31,6 @@ const AT_ONCE: usize = 8;
 const SILENT_AFTER: Duration = Duration::from_millis(100);
 /// How many names are tried for the socket that hears the answers.
 const NAMES: u32 = 100;
-
-/// Whether the kernel says of the other side that it is root or the user we are.
-pub fn is_trusted(credentials: &UCred) -> bool {
-    credentials.uid.is_root() || credentials.uid == rustix::process::geteuid()
-}
 
 /// What a run says that was told to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]

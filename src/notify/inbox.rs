@@ -15,8 +15,7 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
-use super::asking::{QUESTION, STOP, is_trusted};
-use super::{Message, parse};
+use super::{Message, NAME_START, QUESTION, STOP, is_trusted, parse};
 use crate::names::RunId;
 use crate::process::tree::Stat;
 
@@ -25,9 +24,6 @@ const MAX_DEPTH: usize = 64;
 /// How many descriptors a datagram may bring (SCM_MAX_FD, unix(7)). There is room for all: the kernel would close the
 /// others on our way out of recvmsg, where nobody could do it for us.
 const MAX_DESCRIPTORS: usize = 253;
-
-/// How the names of the sockets begin; the id of the run follows.
-pub const NAME_START: &str = "runner/";
 
 /// A socket that has no name yet, made a moment before it is needed.
 #[derive(Debug)]

@@ -6,7 +6,21 @@ pub mod systemd;
 
 use std::time::Duration;
 
+use rustix::net::UCred;
+
 use crate::opinion::Opinion;
+
+/// How the names of the sockets of runs begin; the id of the run follows.
+pub const NAME_START: &str = "runner/";
+/// What a run is asked: the whole of a datagram.
+pub const QUESTION: &[u8] = b"X_RUNNER_ASKS=1";
+/// What tells a run to stop: the whole of a datagram. A second one is a second signal.
+pub const STOP: &[u8] = b"X_RUNNER_STOP=1";
+
+/// Whether the kernel says of the other side that it is root or the user we are.
+pub fn is_trusted(credentials: &UCred) -> bool {
+    credentials.uid.is_root() || credentials.uid == rustix::process::geteuid()
+}
 
 /// What a task may say of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
