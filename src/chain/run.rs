@@ -229,6 +229,8 @@ impl Run {
     fn end(&mut self, outcome: RunOutcome) {
         let said = Said::Ended(self.run.id.as_str().to_owned(), outcome.word().to_owned());
         self.stoppers.iter().for_each(|asker| self.answer(asker, &said));
+        // Whoever asks is not to wait for one that has nothing to say any more.
+        self.inbox = None;
         self.outcome = Some(outcome);
     }
 

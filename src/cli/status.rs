@@ -236,7 +236,9 @@ fn collect(settings: &Settings, words: &[String]) -> Result<Status, Failure> {
     let slots = reading.waiting_slots()?;
     for chain in chains.iter_mut().filter(|chain| slots.iter().any(|slot| slot.claim.key.chain == chain.name)) {
         let Some(booked) = booked.iter().find(|booked| booked.name() == chain.name) else { continue };
-        if let Some(waiting) = waiting::of_chain(booked, &slots, &mut reading, now, (watchers.daemon, !chain.running.is_empty()))? {
+        if let Some(waiting) =
+            waiting::of_chain(booked, (&slots, &config), &mut reading, now, (watchers.daemon, !chain.running.is_empty()))?
+        {
             chain.waits_because = Some(waiting::because(&waiting.text));
         }
     }

@@ -5,6 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::exit::Failure;
 use super::state::Reading;
+use crate::config::chains::NamedChain;
+use crate::config::{Config, Origin};
 use crate::daemon::book::Booked;
 use crate::daemon::waiting::Behind;
 #[cfg(feature = "http")]
@@ -18,6 +20,8 @@ use crate::store::{HistoryQuery, WaitingSlot};
 pub const SLOT: &str = "its slot";
 /// A slot that was claimed so much later was missed.
 const MISSED: SignedDuration = SignedDuration::from_mins(1);
+/// No slot is claimed so long before it is due.
+const AHEAD: SignedDuration = SignedDuration::from_secs(2);
 
 /// A slot that waits.
 #[derive(Debug, Clone)]
@@ -51,13 +55,15 @@ pub fn because(text: &str) -> String {
     format!("{SLOT} {text}")
 }
 
-/// Says it of the chains of a daemon, where nothing graver keeps them.
+/// Says it of the chains of a daemon, before what else keeps them.
 #[cfg(feature = "http")]
 pub fn show(slots: &[SlotWait], status: &mut status::Status) {
     let now = status.time.at;
     for slot in slots {
         if let Ok(at) = status.chains.binary_search_by(|chain| chain.name.cmp(&slot.chain)) {
-            status.chains[at].waits_because.get_or_insert_with(|| because(&in_words(&slot.behind, now)));
+            let text = because(&in_words(&slot.behind, now));
+            let known = status.chains[at].waits_because.take();
+            status.chains[at].waits_because = Some(known.map_or(text.clone(), |known| format!("{text}; {known}")));
         }
     }
 }
@@ -69,7 +75,7 @@ pub fn show(slots: &[SlotWait], status: &mut status::Status) {
 /// The database does not answer.
 pub fn of_chain(
     chain: &Booked,
-    waiting: &[WaitingSlot],
+    (waiting, config): (&[WaitingSlot], &Config),
     reading: &mut Reading,
     now: Timestamp,
     (by_daemon, runs_now): (bool, bool),
@@ -81,30 +87,36 @@ pub fn of_chain(
     let Some((slot, claimed)) = newest else { return Ok(None) };
     let delay = SignedDuration::try_from(chain.policy(&reading.here.machine).delay).unwrap_or_default();
     let fires = slot.saturating_add(delay).unwrap_or(slot);
-    if fires > now {
-        // It is claimed a moment before it is due.
+    // It is claimed a moment before it is due; where that was long ago, its delay has changed since.
+    let delayed_since = fires > now && claimed.claimed_at.duration_until(now) > AHEAD;
+    if fires > now && !delayed_since {
         return Ok(None);
     }
     if runs_now || !chain.named.idle {
         return Ok(runs_now.then(|| Waiting { slot, text: in_words(&Behind::ItsRun, now) }));
     }
     let late = fires.duration_until(claimed.claimed_at) > MISSED;
-    let begins = if late { claimed.claimed_at } else { fires };
+    let begins = if late || delayed_since { claimed.claimed_at } else { fires };
     let begins = if by_daemon { begins } else { minute_of(begins) };
     let until = SignedDuration::try_from(chain.named.window).ok().and_then(|window| begins.checked_add(window).ok());
-    let chains = mates(chain, slot, waiting, reading)?;
+    let is_idle = |name: &str| NamedChain::read(config, name, Origin::Default, &mut Vec::new()).idle;
+    let chains = mates(chain, slot, waiting, is_idle, reading)?;
     Ok(Some(Waiting { slot, text: in_words(&Behind::Others { chains, until }, now) }))
 }
 
-/// The chains that run for the same moment, and then those that are idle, too, and have their turn before it.
-fn mates(chain: &Booked, slot: Timestamp, waiting: &[WaitingSlot], reading: &mut Reading) -> Result<Vec<String>, Failure> {
+/// The chains that run for the same moment, or wait for that without being idle: those that have their turn before it for sure. In which
+/// order idle ones follow only the daemon knows.
+fn mates(
+    chain: &Booked,
+    slot: Timestamp,
+    waiting: &[WaitingSlot],
+    is_idle: impl Fn(&str) -> bool,
+    reading: &mut Reading,
+) -> Result<Vec<String>, Failure> {
     let recent = reading.history(&HistoryQuery { chain: None, failed: false, limit: 200 })?;
-    let going = recent.into_iter().filter(|run| run.outcome.is_none() && run.scheduled_at == Some(slot) && run.chain != chain.name());
-    let mut names: Vec<String> = going.map(|run| run.chain).collect();
-    if names.is_empty() {
-        let others = waiting.iter().filter(|other| other.claim.key.slot.time() == Some(slot) && other.claim.key.chain != chain.name());
-        names.extend(others.map(|other| other.claim.key.chain.clone()));
-    }
+    let going = recent.into_iter().filter(|run| run.outcome.is_none() && run.scheduled_at == Some(slot)).map(|run| run.chain);
+    let others = waiting.iter().map(|other| &other.claim.key).filter(|key| key.slot.time() == Some(slot) && !is_idle(&key.chain));
+    let mut names: Vec<String> = going.chain(others.map(|key| key.chain.clone())).filter(|name| name != chain.name()).collect();
     names.sort();
     names.dedup();
     Ok(names)

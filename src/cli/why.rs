@@ -291,6 +291,7 @@ impl Case<'_> {
         let meanwhile = match self.booked.map(|chain| chain.named.overlap) {
             Some(Overlap::Skip) => "; slots that come meanwhile are given up (overlap = skip)",
             Some(Overlap::Queue) => "; one slot that comes meanwhile waits (overlap = queue)",
+            Some(Overlap::Replace) if is_over => "; the next slot waits for that",
             Some(Overlap::Replace) => "; the next slot stops it (overlap = replace)",
             None => "",
         };
@@ -363,7 +364,7 @@ impl Case<'_> {
     fn of_waiting(&self, reading: &mut Reading, runs_now: bool) -> Result<Option<Fact>, Failure> {
         let Some(chain) = self.booked else { return Ok(None) };
         let all = reading.waiting_slots()?;
-        let waiting = waiting::of_chain(chain, &all, reading, self.now, (self.watchers.daemon, runs_now))?;
+        let waiting = waiting::of_chain(chain, (&all, self.config), reading, self.now, (self.watchers.daemon, runs_now))?;
         Ok(waiting.map(|waiting| Fact::new("slot_waits", format!("its slot {}", waiting.text)).at(self.date(waiting.slot))))
     }
 

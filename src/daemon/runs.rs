@@ -91,8 +91,8 @@ impl Daemon<'_> {
 
     /// Stops the run of the chain for a newer slot. Once: a second signal would kill it at once.
     fn stop_for(&mut self, offer: &Offer) {
-        // Nor one that somebody has told to stop already.
-        let of_chain = |run: &&Run| run.run_ref().chain == offer.chain && !run.is_stopping();
+        // Nor one that somebody has told to stop already, or that is over but for its hook.
+        let of_chain = |run: &&Run| run.run_ref().chain == offer.chain && !run.is_stopping() && run.closing_part().is_none();
         let going = self.parts.fleet.runs().iter().find(of_chain).map(|run| run.run_ref().id.clone());
         if let Some(run) = going
             && self.replaced.insert(run)

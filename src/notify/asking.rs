@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_passcred;
+use rustix::net::sockopt::{Timeout, set_socket_passcred, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, recvmsg,
     sendto, socket_with,
@@ -24,13 +24,13 @@ const HEARD: &str = "X_RUNNER_STOPPING=";
 const ENDED: &str = "X_RUNNER_ENDED=";
 /// The longest answer. A datagram holds a little more where nobody has changed the kernel's limits (net.core.wmem_default).
 pub const LONGEST: usize = 150 * 1024;
-/// So many runs may owe one socket an answer: it takes eleven datagrams that nobody has read yet (net.unix.max_dgram_qlen), and of
-/// more answers the rest would be lost.
+/// So many runs are asked on one socket: it takes eleven datagrams that nobody has read yet (net.unix.max_dgram_qlen), and of more
+/// answers the rest would be lost.
 const AT_ONCE: usize = 8;
-/// Those that have not answered for so long keep the others waiting no longer: they are asked on another socket.
-const SILENT_AFTER: Duration = Duration::from_millis(100);
-/// How many names are tried for the socket that hears the answers.
-const NAMES: u32 = 100;
+/// How long a run that is to stop may take to make room for that word.
+const ROOM_WITHIN: Duration = Duration::from_secs(1);
+/// The same where a run is only asked, each time.
+const ROOM_SOON: Duration = Duration::from_millis(20);
 
 /// What a run says that was told to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,8 +78,7 @@ impl Stopper {
 
     /// Tells the run of this id to stop. `false` where nobody hears it.
     pub fn tell(&self, run: &str) -> bool {
-        let to = SocketAddrUnix::new_abstract_name(format!("{NAME_START}{run}").as_bytes());
-        to.and_then(|address| sendto(&self.0, STOP, SendFlags::empty(), &address)).is_ok()
+        send(&self.0, &format!("{NAME_START}{run}"), STOP, ROOM_WITHIN) == Sent::There
     }
 
     /// What runs say, as soon as one says something; nothing when none does for so long. Answers of other users are not believed.
@@ -97,13 +96,7 @@ impl Stopper {
 /// Answers of other users are not believed.
 pub fn ask_all(patience: Duration) -> Vec<Vec<u8>> {
     let names = names(&fs::read_to_string("/proc/net/unix").unwrap_or_default());
-    if names.is_empty() {
-        return Vec::new();
-    }
-    hear(&names, patience).unwrap_or_else(|error| {
-        log::debug!("runs cannot be asked how they stand: {error}");
-        Vec::new()
-    })
+    hear(&names, patience)
 }
 
 /// The names of the sockets, from the kernel's list (proc_net(5)): the last column, where `@` stands for the abstract name space.
@@ -113,59 +106,78 @@ fn names(list: &str) -> Vec<String> {
 }
 
 fn open() -> Result<OwnedFd, Errno> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     set_socket_passcred(&socket, true)?;
-    let pid = std::process::id();
-    let taken = |number: u32| bind(&socket, &SocketAddrUnix::new_abstract_name(format!("runner-asks/{pid}-{number}").as_bytes())?);
-    // Processes of other PID name spaces may have our number.
-    (0..NAMES).map(taken).find(|bound| *bound != Err(Errno::ADDRINUSE)).unwrap_or(Err(Errno::ADDRINUSE))?;
+    // Without a name the kernel finds one (autobind, unix(7)).
+    bind(&socket, &SocketAddrUnix::new_unnamed())?;
     Ok(socket)
 }
 
-/// Whether somebody is there who hears the question.
-fn ask(socket: &OwnedFd, name: &str) -> bool {
+/// What became of a word to a run.
+#[derive(Debug, PartialEq, Eq)]
+enum Sent {
+    /// It will be read.
+    There,
+    /// What its tasks say has filled its socket; there is room again when it reads.
+    Full,
+    /// Nobody is there.
+    Gone,
+}
+
+/// Sends a word, and waits so long where there is no room for it: whoever waits has his turn, even beside a task that speaks without
+/// pause, which poll(2) and another try would hardly ever have.
+fn send(socket: &OwnedFd, name: &str, word: &[u8], patience: Duration) -> Sent {
+    let flags = if patience.is_zero() { SendFlags::DONTWAIT } else { SendFlags::empty() };
+    let limited = set_socket_timeout(socket, Timeout::Send, Some(patience).filter(|patience| !patience.is_zero()));
     let address = SocketAddrUnix::new_abstract_name(name.as_bytes());
-    address.and_then(|address| sendto(socket, QUESTION, SendFlags::empty(), &address)).is_ok()
+    match limited.and(address).and_then(|address| sendto(socket, word, flags, &address)) {
+        Ok(_) => Sent::There,
+        Err(Errno::AGAIN) => Sent::Full,
+        Err(_) => Sent::Gone,
+    }
 }
 
 /// A socket on which some were asked.
 struct Asked {
     socket: OwnedFd,
     unanswered: usize,
+    /// Those that had no room for the question yet.
+    full: Vec<String>,
 }
 
 impl Asked {
-    fn open() -> Result<Self, Errno> {
-        Ok(Self { socket: open()?, unanswered: 0 })
+    fn of(names: &[String]) -> Result<Self, Errno> {
+        let mut asked = Self { socket: open()?, unanswered: 0, full: names.to_vec() };
+        asked.ask(Duration::ZERO);
+        Ok(asked)
+    }
+
+    /// Asks those that were not asked yet, and waits so long for the room of each.
+    fn ask(&mut self, patience: Duration) {
+        let Self { socket, unanswered, full } = self;
+        full.retain(|name| {
+            let sent = send(socket, name, QUESTION, patience);
+            *unanswered += usize::from(sent == Sent::There);
+            sent == Sent::Full
+        });
     }
 }
 
-/// Asks them, not too many at once, and hears their answers.
-fn hear(names: &[String], patience: Duration) -> Result<Vec<Vec<u8>>, Errno> {
+/// Asks them, and hears their answers: all of them at once, so that those that are silent keep nobody waiting.
+fn hear(names: &[String], patience: Duration) -> Vec<Vec<u8>> {
+    let refused = |error: &Errno| log::debug!("runs cannot be asked how they stand: {error}");
+    collect(names.chunks(AT_ONCE).map_while(|names| Asked::of(names).inspect_err(refused).ok()).collect(), patience)
+}
+
+fn collect(mut asked: Vec<Asked>, patience: Duration) -> Vec<Vec<u8>> {
     let clock = SystemClock::new();
     let until = clock.now() + patience;
-    let mut names = names.iter();
     let mut answers = Vec::new();
-    let mut silent: Vec<Asked> = Vec::new();
-    let mut asked = Asked::open()?;
-    loop {
-        while asked.unanswered < AT_ONCE
-            && let Some(name) = names.next()
-        {
-            asked.unanswered += usize::from(ask(&asked.socket, name));
-        }
-        let all = || silent.iter().chain([&asked]);
-        if all().all(|asked| asked.unanswered == 0) {
-            return Ok(answers);
-        }
-        let next = if names.len() > 0 { until.min(clock.now() + SILENT_AFTER) } else { until };
-        if !wait(all().map(|asked| &asked.socket), next, &clock) {
-            match Asked::open() {
-                Ok(next) if clock.now() < until => silent.push(std::mem::replace(&mut asked, next)),
-                Ok(_) | Err(_) => return Ok(answers),
-            }
-        }
-        for asked in silent.iter_mut().chain([&mut asked]) {
+    while !asked.is_empty() && clock.now() < until {
+        asked.iter_mut().for_each(|asked| asked.ask(ROOM_SOON));
+        let all_asked = asked.iter().all(|asked| asked.full.is_empty());
+        wait(asked.iter().map(|asked| &asked.socket), if all_asked { until } else { clock.now() }, &clock);
+        for asked in &mut asked {
             while let Some((answer, trusted)) = receive(&asked.socket) {
                 asked.unanswered = asked.unanswered.saturating_sub(1);
                 if trusted {
@@ -173,7 +185,9 @@ fn hear(names: &[String], patience: Duration) -> Result<Vec<Vec<u8>>, Errno> {
                 }
             }
         }
+        asked.retain(|asked| asked.unanswered > 0 || !asked.full.is_empty());
     }
+    answers
 }
 
 /// Whether one of them can be read before that moment.
@@ -187,7 +201,8 @@ fn receive(socket: &OwnedFd) -> Option<(Vec<u8>, bool)> {
     let mut text = vec![0; LONGEST];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut text)], &mut ancillary, RecvFlags::CMSG_CLOEXEC).ok()?;
+    let received =
+        recvmsg(socket, &mut [IoSliceMut::new(&mut text)], &mut ancillary, RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT).ok()?;
     let trusted = ancillary.drain().any(|message| match message {
         RecvAncillaryMessage::ScmCredentials(credentials) => is_trusted(&credentials),
         _ => false,
@@ -208,7 +223,7 @@ mod tests {
             0000000000000000: 00000002 00000000 00000000 0002 01 1 @runner/4062abca-0-491c45375bfc07b4\n\
             0000000000000000: 00000002 00000000 00000000 0002 01 2 /run/runner/x\n\
             0000000000000000: 00000002 00000000 00000000 0002 01 3\n\
-            0000000000000000: 00000002 00000000 00000000 0002 01 4 @runner-asks/12-0\n";
+            0000000000000000: 00000002 00000000 00000000 0002 01 4 @0001f\n";
         assert_eq!(names(list), ["runner/4062abca-0-491c45375bfc07b4"]);
     }
 
@@ -217,11 +232,14 @@ mod tests {
         let inbox = Inbox::open(&RunId::new("asked", std::process::id(), 1)).unwrap();
         let frozen = Inbox::open(&RunId::new("asked", std::process::id(), 2)).unwrap();
         let asker = open().unwrap();
-        assert!(ask(&asker, &named(&inbox)) && !ask(&asker, "runner/gone"));
+        assert_eq!(
+            [named(&inbox).as_str(), "runner/gone"].map(|name| send(&asker, name, QUESTION, Duration::ZERO)),
+            [Sent::There, Sent::Gone]
+        );
         let letter = inbox.next_letter().unwrap();
         inbox.answer(letter.asker.as_ref().unwrap(), b"well");
         assert_eq!(receive(&asker), Some((b"well".to_vec(), true)));
-        assert_eq!(hear(&[named(&frozen)], Duration::from_millis(50)), Ok(Vec::new()));
+        assert_eq!(hear(&[named(&frozen)], Duration::from_millis(50)), [[0; 0]; 0]);
     }
 
     fn named(inbox: &Inbox) -> String {
@@ -242,7 +260,7 @@ mod tests {
         let inboxes: Vec<Inbox> = (0..100).map(|run| Inbox::open(&RunId::new("many", std::process::id(), run)).unwrap()).collect();
         let names: Vec<String> = inboxes.iter().map(named).collect();
         let heard = std::thread::scope(|scope| {
-            let heard = scope.spawn(|| hear(&names, Duration::from_secs(60)).unwrap());
+            let heard = scope.spawn(|| hear(&names, Duration::from_secs(60)));
             let mut open: Vec<&Inbox> = inboxes.iter().collect();
             while !open.is_empty() {
                 open.retain(|inbox| !answers(inbox));
@@ -254,11 +272,11 @@ mod tests {
 
     #[test]
     fn whoever_answers_late_and_all_at_once_is_heard_as_well() {
-        let inboxes: Vec<Inbox> = (0..40).map(|run| Inbox::open(&RunId::new("late", std::process::id(), run)).unwrap()).collect();
+        let inboxes: Vec<Inbox> = (0..100).map(|run| Inbox::open(&RunId::new("late", std::process::id(), run)).unwrap()).collect();
         let names: Vec<String> = inboxes.iter().map(named).collect();
         let heard = std::thread::scope(|scope| {
-            let heard = scope.spawn(|| hear(&names, Duration::from_secs(60)).unwrap());
-            // The last of them is asked when all the others have been silent for a while.
+            let heard = scope.spawn(|| hear(&names, Duration::from_secs(60)));
+            // The last of them is asked although none of the others has answered.
             let (last, others) = inboxes.split_last().unwrap();
             while !answers(last) {
                 std::thread::yield_now();
@@ -266,7 +284,39 @@ mod tests {
             assert!(others.iter().all(answers));
             heard.join().unwrap()
         });
-        assert_eq!(heard.len(), 40);
+        assert_eq!(heard.len(), 100);
+    }
+
+    /// Its tasks have said so much that there is room for nothing else.
+    fn fill(inbox: &Inbox) {
+        let task = open().unwrap();
+        while send(&task, &named(inbox), b"STATUS=on and on", Duration::ZERO) == Sent::There {}
+    }
+
+    #[test]
+    fn a_run_whose_tasks_speak_without_pause_is_asked_when_it_has_room() {
+        let inbox = Inbox::open(&RunId::new("talk", std::process::id(), 1)).unwrap();
+        fill(&inbox);
+        let asked = Asked::of(&[named(&inbox)]).unwrap();
+        assert_eq!((asked.unanswered, asked.full.len()), (0, 1));
+        let heard = std::thread::scope(|scope| {
+            let heard = scope.spawn(|| collect(vec![asked], Duration::from_secs(60)));
+            while !answers(&inbox) {
+                std::thread::yield_now();
+            }
+            heard.join().unwrap()
+        });
+        assert_eq!(heard, [b"well".to_vec()]);
+        fill(&inbox);
+        let run = RunId::new("talk", std::process::id(), 1).to_string();
+        std::thread::scope(|scope| {
+            let told = scope.spawn(|| Stopper::open().unwrap().tell(&run));
+            let is_stop = |letter: &crate::notify::inbox::Letter| letter.stops;
+            while !inbox.next_letter().as_ref().is_some_and(is_stop) {
+                std::thread::yield_now();
+            }
+            assert!(told.join().unwrap());
+        });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use rstest::rstest;
 use rustix::process::Signal;
 
-use crate::scene::{Running, Scene};
+use crate::scene::{Running, Scene, until};
 
 /// Named chains, each with a directory of its name, and a state of their own.
 fn chains(sections: &[(&str, &str)]) -> Scene {
@@ -125,6 +125,22 @@ fn a_slot_may_replace_the_run_before_it() {
     ended.never_says("told to stop by").says("chain a: its run is stopped for the slot 2");
     let history = scene.run(&["history", "a"]).exits(0).stdout_text();
     assert!(history.contains("told to stop by SIGTERM (replaced by the slot 2"), "{history}");
+}
+
+#[test]
+fn a_run_that_is_over_but_for_its_hook_is_not_stopped_for_the_next_slot() {
+    let keys = format!("{EVERY_SECOND}\noverlap = replace\nchain_hook = ./hook");
+    let scene = chains(&[("a", &keys)]).task_at("a/1-a.sh", SAY_SLOT);
+    let scene = scene.script("hook", "case \"$1\" in *'\"end\"'*) probe touch hooked wait-file go ;; esac");
+    let mut running = scene.start(&["daemon"]);
+    running.wait_for_file("hooked");
+    let told = || scene.run(&["status", "--json"]).exits(0).json()["chains"][0]["waits_because"].as_str().unwrap_or_default().to_owned();
+    until("a slot waits", || told().contains("its slot waits for the end of the run before it"));
+    scene.run(&["why", "a"]).exits(0).prints("it is over but for its chain_hook").prints("; the next slot waits for that");
+    std::fs::write(scene.path("go"), "").unwrap();
+    wait_for_slots(&mut running, "a", 2);
+    running.signal(Signal::TERM);
+    running.finish().exits(0).nothing_alive().never_says("is stopped for the slot");
 }
 
 #[test]
@@ -312,14 +328,22 @@ fn an_idle_chain_without_time_is_left_out() {
 fn an_idle_slot_says_for_whom_it_waits() {
     let idle = "schedule = * * * * *\nidle = yes\nwindow = 3600";
     let due = "schedule = * * * * *";
-    let scene = chains(&[("a", due), ("i", idle)]).task_at("a/1-a.sh", "play touch begun wait-file go").tasks_at("i", ["1-i.sh"]);
+    let scene = chains(&[("a", due), ("i", idle), ("j", idle)]).task_at("a/1-a.sh", "play touch begun wait-file go");
+    let scene = scene.tasks_at("i", ["1-i.sh"]).tasks_at("j", ["1-j.sh"]);
     let mut running = scene.start(&["tick"]);
     running.wait_for_file("begun");
-    let says = |command: &str, fragment: &str| scene.run(&[command, "i"]).exits(0).stdout_text().contains(fragment);
-    crate::scene::until("why says so", || says("why", "its slot waits for a: it is idle; its window ends in"));
-    crate::scene::until("status says so", || says("status", "its slot waits for a: it is idle"));
+    let says = |command: &str, chain: &str, fragment: &str| scene.run(&[command, chain]).exits(0).stdout_text().contains(fragment);
+    // Neither for the other: which of them is first is not known.
+    for chain in ["i", "j"] {
+        until("why says so", || says("why", chain, "its slot waits for a: it is idle; its window ends in"));
+        until("status says so", || says("status", chain, "its slot waits for a: it is idle"));
+    }
+    // Its slot has come, whatever the delay is now.
+    let config = std::fs::read_to_string(scene.config_file()).unwrap();
+    std::fs::write(scene.config_file(), config.replace("idle = yes", "idle = yes\nrandom_delay = 1h")).unwrap();
+    until("status still says so", || says("status", "i", "its slot waits for a: it is idle"));
     std::fs::write(running.path("go"), "").unwrap();
-    running.finish().exits(0).ran(["1-a.sh", "1-i.sh"]);
+    running.finish().exits(0).ran(["1-a.sh", "1-i.sh", "1-j.sh"]);
 }
 
 #[test]
@@ -414,7 +438,7 @@ fn what_a_killed_tick_left_running_is_named_with_the_way_to_end_it() {
     assert!(named(&scene.run(&["why", "a"]).exits(0).stdout_text()));
     std::fs::write(scene.path("go"), "").unwrap();
     let pid: u32 = pid.parse().unwrap();
-    crate::running::until("it is gone", || !crate::alive::is_alive(pid));
+    until("it is gone", || !crate::alive::is_alive(pid));
     scene.run(&["why", "a"]).exits(0).never_prints("still run");
 }
 
@@ -470,7 +494,7 @@ fn it_hears_when_the_clock_is_set_and_also_where_nothing_is_due_for_years() {
         let has = |line: &str| text.lines().any(|of| of.split_whitespace().eq(line.split_whitespace()));
         has("clockid: 0") && has("settime flags: 03") && !has("it_value: (0, 0)")
     };
-    crate::running::until("it has an alarm", || {
+    until("it has an alarm", || {
         let all = std::fs::read_dir(&descriptors).unwrap().flatten();
         all.filter_map(|one| std::fs::read_to_string(one.path()).ok()).filter(|text| is_armed(text)).count() == 1
     });

@@ -129,6 +129,31 @@ fn runs_of_now_and_of_a_daemon_show_their_tasks() {
     daemon.finish().exits(0);
 }
 
+/// Those that are over, while others of the same program go on.
+#[test]
+fn a_run_of_now_that_is_over_leaves_no_socket_that_says_nothing() {
+    let scene = Scene::new().raw_config("[chain:a]\ntask_dir = a\n[chain:b]\ntask_dir = b\n");
+    let scene = scene.task_at("a/1-a.sh", "echo $RUNNER_RUN_ID >\"$SCENE/id\"").task_at("b/1-b.sh", "play touch begun wait-file go");
+    let mut now = scene.start(&["now", "a", "b"]);
+    now.wait_for_file("begun").wait_for_file("id");
+    let id = || std::fs::read_to_string(scene.path("id")).unwrap();
+    until("its id is written", || !id().is_empty());
+    let name = format!("@runner/{}\n", id().trim());
+    until("its socket is gone", || !std::fs::read_to_string("/proc/net/unix").unwrap().contains(&name));
+    std::fs::write(now.path("go"), "").unwrap();
+    now.finish().exits(0);
+}
+
+#[test]
+fn a_run_whose_task_speaks_without_pause_is_seen_and_can_be_stopped() {
+    let scene = Scene::new().task("1-a.sh", "play touch begun notify-always STATUS=on");
+    let mut running = scene.start(&[]);
+    running.wait_for_file("begun");
+    assert_eq!(status(&scene)["running"][0]["tasks"][0]["state"], "running");
+    scene.run(&["stop", "main"]).exits(0).prints("is over: stopped");
+    running.finish().dies_of(Signal::TERM).nothing_alive();
+}
+
 #[test]
 fn a_frozen_run_keeps_nobody_waiting_and_one_of_another_state_is_none_of_ours() {
     let other = main_chain();

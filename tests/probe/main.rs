@@ -150,6 +150,10 @@ impl Probe {
             }
             // sd_notify
             "notify" => notify(&rest.need()),
+            "notify-always" => {
+                let (socket, message) = (notify_socket(), rest.need());
+                while socket.send(message.as_bytes()).is_ok() {}
+            }
             "notify-barrier" => notify_barrier(),
             other => {
                 write_all(2, format!("probe: no such action: {other}\n").as_bytes());
