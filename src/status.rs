@@ -45,9 +45,9 @@ pub struct Status {
 }
 
 impl Status {
-    /// The clock is none, for this reason: slots have no date then, and all that have a schedule wait for it.
+    /// The clock is none, for this reason: slots have no date then, and all that have one wait for it.
     pub fn without_clock(&mut self, why: &str) {
-        for chain in self.chains.iter_mut().filter(|chain| chain.enabled && !chain.schedule.is_empty()) {
+        for chain in self.chains.iter_mut().filter(|chain| !chain.next.is_empty()) {
             chain.next.clear();
             chain.waits_because.get_or_insert_with(|| why.to_owned());
         }

@@ -173,7 +173,8 @@ impl Audience {
             (false, ..) => Some("it is not enabled".to_owned()),
             (true, None, _) => Some("it has no schedule".to_owned()),
             (true, Some(_), _) if view.unread => Some(UNREAD.to_owned()),
-            (true, Some(_), why) => why.map(str::to_owned),
+            // A chain of @boot alone waits for no clock.
+            (true, Some(_), why) => why.filter(|_| next.is_some()).map(str::to_owned),
         };
         status::Chain {
             name: chain.name().to_owned(),

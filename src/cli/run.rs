@@ -82,12 +82,19 @@ pub fn run(settings: &Settings, args: RunArgs, typed_dir: Option<&Path>) -> Resu
     let (halt_after, progress) = (args.halt_after, settings.progress);
     let setup = ManuallyDrop::new(Rc::new(ManuallyDrop::into_inner(setup)));
     let play = Play { config: &config, setup: Rc::clone(&setup), variables, managed, halt_after, progress, results };
-    let exit = play.drive(lock, Record::of_main(&state), push(told_others, Waits::EachRun))?;
+    let driven = play.drive(lock, Record::of_main(&state), push(told_others, Waits::EachRun));
     stopping(managed);
-    if let Some(runs) = play.results {
-        print::json(&json!({ "version": 1, "runs": runs.runs.take() }))?;
+    match play.results.map(|results| results.runs.take()) {
+        // Also where the last of them was refused: what became of the others is not lost for that.
+        Some(runs) if driven.is_ok() || runs.len() > 1 => {
+            print::json(&json!({ "version": 1, "runs": runs }))?;
+            Ok(driven.unwrap_or_else(|failure| {
+                log::error!("{failure}");
+                failure.exit()
+            }))
+        }
+        Some(_) | None => driven,
     }
-    Ok(exit)
 }
 
 /// What became of a run, as JSON; version 1.

@@ -512,7 +512,7 @@ impl Case<'_> {
             }
             Some(SKIPPED) if why.contains("has not begun yet") => Some("the run before it waited for its lock: wait_lock".to_owned()),
             Some(SKIPPED) => None,
-            Some(REFUSED) => Some("wait_lock = D lets a run wait for its lock so long".to_owned()),
+            Some(REFUSED) if why.contains(" is held") => Some("wait_lock = D lets a run wait for its lock so long".to_owned()),
             Some(_) | None => Some(self.settings.command("check")),
         };
         Some(Fact { advice, ..fact })
@@ -551,7 +551,7 @@ impl Case<'_> {
     /// Who holds its lock, as far as the engine can tell. `run` is the one that goes on.
     fn of_lock(&self, lock: &Lock, run: Option<&str>) -> Option<Fact> {
         if let Some(why) = &lock.unknown {
-            let advice = "runs are refused while it cannot be asked (exit 74)";
+            let advice = "runs are refused: while it cannot be asked with 74, where it is itself what is wrong with 78";
             return Some(Fact::new("lock_unknown", format!("nobody knows who holds its lock: {why}")).advice(advice));
         }
         let (held, holder) = (holder_in_words(lock)?, lock.holder.as_ref()?);

@@ -341,8 +341,11 @@ impl Reader<'_, '_, '_> {
             for code in self.value(key) {
                 let Err(other) = codes.set(code, verdict) else { continue };
                 let Some((other, _)) = lists.iter().find(|(_, verdict)| *verdict == other) else { continue };
-                let origins = [self.path.explain(&key.info).1, self.path.explain(&other.info).1];
-                let origin = origins.iter().find(|origin| **origin != Origin::Default).unwrap_or(&Origin::Default);
+                let mut both = [&key.info, &other.info].map(|info| (self.path.says(info), self.path.explain(info).1));
+                // What the section of the task says has brought them together.
+                both.sort_by_key(|(own, _)| !own);
+                let said = both.iter().map(|(_, origin)| origin).find(|origin| **origin != Origin::Default);
+                let origin = said.unwrap_or(&Origin::Default);
                 let (one, two) = (key.info.name, other.info.name);
                 let message = format!(
                     "the code {code} is in {two} and in {one}; a code has one meaning: write both lists, with {code} in one of them"
@@ -479,6 +482,10 @@ mod tests {
         let (_, _, told) = read("[runner]\nstop_codes = 2, 3\n");
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].starts_with("/etc/r.cfg:2: the code 2 is in halt_codes and in stop_codes"), "{told:?}");
+        let (config, chain, _) = read("[runner]\nhalt_codes = 7\n[task:z]\nsuccess_codes = 0 7\n");
+        let mut findings = Vec::new();
+        chain.of_task(&Sections::new(&config, MAIN_CHAIN), &TaskName::parse(OsStr::new("z")), &mut findings);
+        assert!(findings[0].to_string().starts_with("/etc/r.cfg:4: the code 7 is in success_codes and in halt_codes"), "{findings:?}");
         let (_, chain, told) = read("[runner]\nstop_codes = 2, 3\nhalt_codes =\n");
         assert!(told.is_empty(), "{told:?}");
         assert_eq!(chain.task.codes.verdict(&ExitKind::Ended(ProcessEnd::Code(2))), Verdict::Exit);

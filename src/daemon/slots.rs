@@ -82,11 +82,11 @@ impl Daemon<'_> {
         }
         self.book.as_ref()?;
         if let Err(why) = believe(now, self.newest, self.parts.built) {
-            let why = why.to_string();
-            if self.trouble.no_clock.as_ref() != Some(&why) {
+            // The words have the time in them, and it is looked at whenever anything happens.
+            if self.trouble.no_clock.is_none() {
                 log::warn!("{why}");
             }
-            self.trouble.no_clock = Some(why);
+            self.trouble.no_clock = Some(why.to_string());
             // It is set one day, which rings the alarm; or it gets there by itself.
             return self.newest.max(Some(self.parts.built));
         }

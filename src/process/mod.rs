@@ -417,9 +417,11 @@ fn is_readable(fd: BorrowedFd<'_>) -> bool {
 /// # Errors
 /// The kernel gives no descriptor.
 pub fn close_stdin() -> io::Result<()> {
-    let is_device =
-        |null: File| if null.metadata()?.file_type().is_char_device() { Ok(null) } else { Err(io::Error::other("it is no device")) };
-    match File::open("/dev/null").and_then(is_device) {
+    const NULL: &str = "/dev/null";
+    // Looked at before it is opened: who opens a pipe waits for its other end.
+    let null = std::fs::metadata(NULL)
+        .and_then(|null| if null.file_type().is_char_device() { File::open(NULL) } else { Err(io::Error::other("it is no device")) });
+    match null {
         Ok(null) => rustix::stdio::dup2_stdin(null)?,
         Err(error) => {
             log::warn!(

@@ -212,7 +212,7 @@ pub enum NoClock {
         built: Timestamp,
     },
     /// It is before a time that was stored.
-    #[error("the clock shows {now}, before the newest stored time ({newest}): only @boot fires until then")]
+    #[error("the clock shows {now:.0}, before the newest stored time ({newest:.0}): only @boot fires until then")]
     BeforeStored {
         /// What the clock shows.
         now: Timestamp,

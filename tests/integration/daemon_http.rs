@@ -268,7 +268,8 @@ fn a_clock_that_is_none_has_no_next_slot() {
     let (_, page) = ask(&running, "GET", "/");
     assert!(page.contains("only @boot fires") && !page.contains("Due next"), "{page}");
     running.signal(Signal::TERM);
-    running.finish().exits(0);
+    let told = running.finish().exits(0).stderr_text().matches("before the newest stored time").count();
+    assert_eq!(told, 1, "however often it was looked at");
 }
 
 /// A slot that waits for the run before it, and idle ones that wait for others, say so in the same words wherever one looks.

@@ -203,6 +203,7 @@ fn a_new_path_is_the_path_of_the_task() {
 #[rstest]
 #[case::nothing("", "No such file")]
 #[case::a_file("echo junk >/dev/null; ", "it is no device")]
+#[case::a_pipe("mkfifo /dev/null; ", "it is no device")]
 fn without_dev_null_tasks_find_an_end_to_read_all_the_same(#[case] before: &str, #[case] why: &str) {
     if !succeeds(Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/tmp"])) {
         return skipped("nothing can be mounted here");

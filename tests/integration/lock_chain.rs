@@ -72,6 +72,10 @@ fn a_second_one_is_refused_and_told_who_has_the_lock() {
     assert_eq!((refused.len(), refused[0]["reason"].as_str()), (1, Some("lock")));
     assert!(refused[0]["message"].as_str().unwrap().contains("is held by pid"), "{refused:?}");
     assert_eq!(scene.run(&["--json"]).exits(75).json()["error"]["code"], 75);
+    // Of several none is lost because the last one was refused.
+    let several = scene.run(&["--json", "-n", "2", "--run-interval", "0.1"]).exits(75).says("is held by pid").json();
+    let outcomes: Vec<_> = several["runs"].as_array().unwrap().iter().map(|run| (&run["outcome"], &run["exit_code"])).collect();
+    assert_eq!(outcomes, [(&"refused".into(), &75.into()); 2], "{several}");
     assert_eq!(entered(&scene).len(), 1);
     end(first, Signal::TERM);
     tokens_grow(&scene);
