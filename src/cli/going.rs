@@ -29,11 +29,14 @@ pub fn look() -> Vec<Going> {
     ask_all(PATIENCE).into_iter().filter_map(read).collect()
 }
 
-/// Those whose record will be in this state, with their dates in this zone. `database` is ours as it may be shown.
+/// Those whose record will be in this state, with their dates in this zone; those that are over but for their hook or halt task come
+/// last. `database` is ours as it may be shown.
 pub fn of_state(all: Vec<Going>, state_dir: Option<&Path>, database: Option<&str>, zone: &TimeZone) -> Vec<Going> {
     let same = |going: &Going| going.database.is_none() || going.database.as_deref() == database;
     let ours = |going: &Going| state_dir.is_some_and(|dir| dir == Path::new(&going.state_dir)) && same(going);
-    all.into_iter().filter(ours).map(|going| Going { run: in_zone(going.run, zone), ..going }).collect()
+    let mut ours: Vec<Going> = all.into_iter().filter(ours).map(|going| Going { run: in_zone(going.run, zone), ..going }).collect();
+    ours.sort_by_key(|going| going.run.closing.is_some());
+    ours
 }
 
 fn in_zone(mut run: Run, zone: &TimeZone) -> Run {

@@ -356,6 +356,8 @@ impl Look<'_> {
                 None => running.push(told),
             }
         }
+        // Whoever looks at the first sees one that works, where there is one.
+        running.sort_by_key(|run| run.closing.is_some());
     }
 
     /// When it fires next.

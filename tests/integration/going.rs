@@ -272,6 +272,25 @@ fn a_run_whose_hook_or_halt_task_runs_is_seen_once(#[case] name: &str, #[case] c
 }
 
 #[test]
+fn a_run_that_works_is_told_before_one_that_is_over_but_for_its_hook() {
+    let hook = "case \"$1\" in *'\"end\"'*) probe touch hooked wait-file go ;; esac";
+    let scene = Scene::new().config("[runner]\nchain_hook = ./hook\n").script("hook", hook);
+    let scene = scene.task("1-a.sh", "[ ! -e \"$SCENE/hooked\" ] || play touch begun wait-file go");
+    let mut first = scene.start(&[]);
+    first.wait_for_file("hooked");
+    let mut second = scene.start(&[]);
+    second.wait_for_file("begun");
+    let running = &status(&scene)["running"];
+    assert_eq!((running.as_array().unwrap().len(), &running[0]["closing"]), (2, &Value::Null), "{running:#}");
+    scene.run(&["status"]).exits(0).prints("1-a.sh");
+    let facts = facts(&scene, "main");
+    assert!(facts[0].contains(running[0]["id"].as_str().unwrap()) && facts[1].starts_with("task: it is at 1-a.sh"), "{facts:#?}");
+    std::fs::write(scene.path("go"), "").unwrap();
+    first.finish().exits(0);
+    second.finish().exits(0);
+}
+
+#[test]
 fn the_halt_task_after_the_last_run_is_seen_as_well() {
     let scene = Scene::new().task("1-a.sh", "exit 0").task("halt.sh", "play touch begun wait-file go");
     let mut running = scene.start(&["-H", "-n", "1"]);
