@@ -243,11 +243,8 @@ fn slots_that_are_answered_at_one_moment_begin_the_oldest_first() {
     claim_for_a_dead_one(&machine, "a", "2026-05-04T12:10:00Z");
     machine.set("2026-05-04T12:30:00Z");
     let mut play = machine.daemon_of(true);
-    play.until_asked();
     // What is taken over and what is claimed are two answers, and both wait to be heard.
-    while !machine.store_has_slots(3) {
-        std::thread::yield_now();
-    }
+    play.until_claimed_unheard(3);
     play.settle();
     assert_eq!(times(&play.fired()), ["12:10", "12:20", "12:30"]);
 }

@@ -566,11 +566,13 @@ impl Play<'_> {
         self.until(|play| !play.daemon.is_claiming());
     }
 
-    /// Goes on until slots were asked for, and hears no answer that is not there yet.
-    pub(crate) fn until_asked(&mut self) {
-        while !self.daemon.is_claiming() {
-            self.alarm.ring();
-            self.turn();
+    /// Goes on until so many slots were asked for and are claimed, and hears none of the answers, unless they come within a moment.
+    pub(crate) fn until_claimed_unheard(&mut self, slots: usize) {
+        while !self.machine.store_has_slots(slots) {
+            if !self.daemon.is_claiming() {
+                self.alarm.ring();
+                self.turn();
+            }
         }
     }
 
