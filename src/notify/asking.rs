@@ -29,7 +29,7 @@ pub const LONGEST: usize = 150 * 1024;
 const AT_ONCE: usize = 8;
 /// How long a run that is to stop may take to make room for that word.
 const ROOM_WITHIN: Duration = Duration::from_secs(1);
-/// The same where a run is only asked, each time.
+/// The same where runs are only asked, for each round of all that have none.
 const ROOM_SOON: Duration = Duration::from_millis(20);
 
 /// What a run says that was told to stop.
@@ -174,7 +174,9 @@ fn collect(mut asked: Vec<Asked>, patience: Duration) -> Vec<Vec<u8>> {
     let until = clock.now() + patience;
     let mut answers = Vec::new();
     while !asked.is_empty() && clock.now() < until {
-        asked.iter_mut().for_each(|asked| asked.ask(ROOM_SOON));
+        let full: usize = asked.iter().map(|asked| asked.full.len()).sum();
+        let soon = ROOM_SOON / u32::try_from(full).unwrap_or(u32::MAX).max(1);
+        asked.iter_mut().for_each(|asked| asked.ask(soon));
         let all_asked = asked.iter().all(|asked| asked.full.is_empty());
         wait(asked.iter().map(|asked| &asked.socket), if all_asked { until } else { clock.now() }, &clock);
         for asked in &mut asked {
