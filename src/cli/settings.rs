@@ -351,7 +351,7 @@ pub fn is_error(finding: &Finding, strict: bool) -> bool {
     }
 }
 
-/// Each finding once: a bad value of `[runner]` is met again in every task. Those of a file come in the order of its lines, and before
+/// Each finding once: a bad value of `[runner]` is met again in every chain that takes it from there. Those of a file come in the order of its lines, and before
 /// what stands in none.
 pub fn without_repeats(findings: Vec<Finding>) -> Vec<Finding> {
     let mut seen = std::collections::HashSet::new();

@@ -365,7 +365,7 @@ impl Case<'_> {
         let Some(chain) = self.booked else { return Ok(None) };
         let all = reading.waiting_slots()?;
         let waiting = waiting::of_chain(chain, (&all, self.config), reading, self.now, (self.watchers.daemon, runs_now))?;
-        Ok(waiting.map(|waiting| Fact::new("slot_waits", format!("its slot {}", waiting.text)).at(self.date(waiting.slot))))
+        Ok(waiting.map(|waiting| Fact::new("slot_waits", waiting::because(&waiting.text)).at(self.date(waiting.slot))))
     }
 
     fn of_clock(&self, reading: &mut Reading) -> Result<Option<Fact>, Failure> {

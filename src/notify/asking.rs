@@ -257,10 +257,15 @@ mod tests {
         })
     }
 
+    fn a_hundred(start: &str) -> (Vec<Inbox>, Vec<String>) {
+        let inboxes: Vec<Inbox> = (0..100).map(|run| Inbox::open(&RunId::new(start, std::process::id(), run)).unwrap()).collect();
+        let names = inboxes.iter().map(named).collect();
+        (inboxes, names)
+    }
+
     #[test]
     fn a_hundred_runs_of_one_program_are_all_heard() {
-        let inboxes: Vec<Inbox> = (0..100).map(|run| Inbox::open(&RunId::new("many", std::process::id(), run)).unwrap()).collect();
-        let names: Vec<String> = inboxes.iter().map(named).collect();
+        let (inboxes, names) = a_hundred("many");
         let heard = std::thread::scope(|scope| {
             let heard = scope.spawn(|| hear(&names, Duration::from_secs(60)));
             let mut open: Vec<&Inbox> = inboxes.iter().collect();
@@ -274,8 +279,7 @@ mod tests {
 
     #[test]
     fn whoever_answers_late_and_all_at_once_is_heard_as_well() {
-        let inboxes: Vec<Inbox> = (0..100).map(|run| Inbox::open(&RunId::new("late", std::process::id(), run)).unwrap()).collect();
-        let names: Vec<String> = inboxes.iter().map(named).collect();
+        let (inboxes, names) = a_hundred("late");
         let heard = std::thread::scope(|scope| {
             let heard = scope.spawn(|| hear(&names, Duration::from_secs(60)));
             // The last of them is asked although none of the others has answered.
